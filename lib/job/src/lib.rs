@@ -1,0 +1,13 @@
+//! The life of one run: identifiers, statuses, outcomes, and what a supervisor decides when.
+//!
+//! Pure: no clock, disk, socket or random number. Time is an argument in milliseconds
+//! (`now_ms`, `CLOCK_BOOTTIME` for decisions, the wall clock only where a field says so).
+
+mod id;
+mod outcome;
+mod status;
+pub mod supervise;
+
+pub use id::{AgentId, BootId, JobId, ParseIdError, RunId, RunIds};
+pub use outcome::{End, Outcome, StopCause, Usage, Witness};
+pub use status::{ParseStatusError, Status};

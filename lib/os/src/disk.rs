@@ -1,0 +1,94 @@
+//! Durable file operations. Each says what is on disk when it returns.
+
+use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Opens a directory, to sync it or to reach into it.
+pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    Ok(fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Makes the entries of a directory durable: what was created, renamed or removed in it.
+pub fn sync_dir(dir: impl AsFd) -> io::Result<()> {
+    Ok(fs::fsync(dir)?)
+}
+
+/// Creates a new file, 0600, for reading and writing; refuses an existing one.
+pub fn create_new(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Reserves blocks for the first `bytes` of a file, so that later writes there cannot meet a full disk. Where the file system
+/// cannot reserve (`EOPNOTSUPP`), the caller's own writing of zeros must do.
+pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    match fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Replaces a small file: afterwards either the old or the new content is there, and the new one durably. Needs free blocks.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let temporary: PathBuf = dir.join(format!(".{}.tmp", name.to_string_lossy()));
+    let file = File::options().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+    let written = file.write_all_at(content, 0).and_then(|()| file.sync_all());
+    if let Err(e) = written.and_then(|()| std::fs::rename(&temporary, path)) {
+        let _ = std::fs::remove_file(&temporary); // best effort: the name is ours and is truncated at the next use
+        return Err(e);
+    }
+    sync_dir(open_dir(dir)?)
+}
+
+/// Free bytes for this user, and whether the path is on a network file system (NFS, SMB, …).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileSystem {
+    /// Bytes that this user may still allocate.
+    pub free_bytes: u64,
+    /// Inodes that are free; `u64::MAX` where the file system does not count them.
+    pub free_inodes: u64,
+    /// What kind of network file system it is, if it is one.
+    pub network: Option<&'static str>,
+}
+
+/// Asks `statfs(2)`.
+pub fn file_system(path: &Path) -> io::Result<FileSystem> {
+    let s = fs::statfs(path)?;
+    let network = match s.f_type as u64 & 0xffff_ffff {
+        0x6969 => Some("NFS"),
+        0xff53_4d42 | 0xfe53_4d42 | 0x517b => Some("SMB"),
+        0x0102_1997 => Some("9P"),
+        0x0bd0_0bd0 => Some("Lustre"),
+        0x00c3_6400 => Some("Ceph"),
+        _ => None,
+    };
+    let free_inodes = if s.f_files == 0 { u64::MAX } else { s.f_ffree };
+    Ok(FileSystem { free_bytes: s.f_bavail.saturating_mul(s.f_bsize as u64), free_inodes, network })
+}
+
+/// Removes a directory with all that is in it, entry by entry; what is gone already is no error.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Whether there is anything at the path (a broken link counts).
+pub fn exists(path: &Path) -> io::Result<bool> {
+    match fs::statat(fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether the error says that there is no room (blocks, inodes or quota).
+pub fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}

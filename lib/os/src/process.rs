@@ -1,0 +1,36 @@
+//! What a process says about itself: reaper of orphans, limits, oom score, name of its own parent.
+
+use std::io;
+
+/// Makes this process the reaper of all orphans among its descendants (`PR_SET_CHILD_SUBREAPER`).
+pub fn become_subreaper() -> io::Result<()> {
+    // SAFETY: prctl with these arguments reads no memory.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })
+}
+
+/// Raises the soft limit of open files to the hard one; returns the limit.
+pub fn raise_open_files() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a pointer to a valid rlimit.
+    unsafe {
+        check(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
+        limit.rlim_cur = limit.rlim_max;
+        check(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))?;
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// Asks the kernel's out-of-memory killer to take others first; needs privilege below 0, so an error is for the trace only.
+pub fn set_oom_score_adj(score: i32) -> io::Result<()> {
+    std::fs::write("/proc/self/oom_score_adj", score.to_string())
+}
+
+/// A new session, away from any terminal and from the parent's process group. An error if it leads one already.
+pub fn new_session() -> io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(())
+}
+
+pub(crate) fn check(result: i32) -> io::Result<()> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

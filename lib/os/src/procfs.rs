@@ -1,0 +1,102 @@
+//! What `/proc` says of processes and of this boot (proc(5)).
+
+use std::fs;
+use std::io;
+
+/// The kernel's boot id: 16 bytes, new at every boot.
+pub fn boot_id() -> io::Result<[u8; 16]> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let text = fs::read_to_string(PATH)?;
+    let mut bytes = [0u8; 16];
+    let digits: Vec<u8> = text
+        .trim()
+        .bytes()
+        .filter(|b| *b != b'-')
+        .filter_map(|b| (b as char).to_digit(16).map(|d| d as u8))
+        .collect();
+    if digits.len() != 32 {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{PATH} has no UUID: {text:?}")));
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = pair[0] << 4 | pair[1];
+    }
+    Ok(bytes)
+}
+
+/// What `/proc/PID/stat` says of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// `R`, `S`, `D`, `Z`, `T`, …
+    pub state: u8,
+    /// Parent.
+    pub ppid: u32,
+    /// Start time in clock ticks since boot (field 22): with the pid and the boot id it names a process for ever.
+    pub start_ticks: u64,
+    /// Wait status (field 52): of a zombie the true one; 0 where the reader may not see it, so only trust it of a zombie that we may trace.
+    pub wait_status: i32,
+}
+
+/// Reads `/proc/PID/stat`; `None` if there is no such process.
+pub fn stat(pid: u32) -> io::Result<Option<Stat>> {
+    match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(bytes) => parse_stat(&bytes).map(Some).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat cannot be read"))
+        }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn parse_stat(bytes: &[u8]) -> Option<Stat> {
+    // The command's name may hold anything, also ") Z 1": the last parenthesis ends it.
+    let end = bytes.iter().rposition(|b| *b == b')')?;
+    let text = std::str::from_utf8(&bytes[end + 1..]).ok()?;
+    let fields: Vec<&str> = text.split_ascii_whitespace().collect(); // fields[0] is field 3
+    Some(Stat {
+        state: *fields.first()?.as_bytes().first()?,
+        ppid: fields.get(1)?.parse().ok()?,
+        start_ticks: fields.get(19)?.parse().ok()?,
+        wait_status: fields.get(49).and_then(|f| f.parse().ok()).unwrap_or(0),
+    })
+}
+
+/// The direct children of a process, of all its threads. Empty if it is gone.
+pub fn children(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return found };
+    for task in tasks.flatten() {
+        if let Ok(text) = fs::read_to_string(task.path().join("children")) {
+            found.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+    }
+    found
+}
+
+/// Every live process on the host with its [`Stat`]; processes that end meanwhile are left out.
+pub fn all() -> io::Result<Vec<(u32, Stat)>> {
+    let pids = fs::read_dir("/proc")?.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    Ok(pids.filter_map(|pid| Some((pid, stat(pid).ok()??))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
+        let mut line = b"42 (a) Z (b c) S 7".to_vec();
+        for field in 5..=52 {
+            line.extend_from_slice(format!(" {field}").as_bytes());
+        }
+        let stat = parse_stat(&line).unwrap();
+        assert_eq!((stat.state, stat.ppid, stat.start_ticks, stat.wait_status), (b'S', 7, 22, 52));
+        assert_eq!(parse_stat(b"42 (x"), None);
+    }
+
+    #[test]
+    fn this_process_has_a_start_time_and_a_boot() {
+        assert!(stat(std::process::id()).unwrap().unwrap().start_ticks > 0);
+        assert_ne!(boot_id().unwrap(), [0; 16]);
+        assert_eq!(stat(u32::MAX / 2).unwrap(), None);
+    }
+}

@@ -1,0 +1,60 @@
+//! Signals: as descriptors for loops that poll, and by name for people.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+pub use rustix::process::Signal;
+
+/// Blocks these signals for this thread (call it before others start) and gives a non-blocking descriptor that becomes readable when
+/// one arrives (`signalfd(2)`).
+pub fn descriptor(signals: &[i32]) -> io::Result<OwnedFd> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set before it is used; the descriptor returned is new and ours.
+    unsafe {
+        crate::process::check(libc::sigemptyset(set.as_mut_ptr()))?;
+        for signal in signals {
+            crate::process::check(libc::sigaddset(set.as_mut_ptr(), *signal))?;
+        }
+        crate::process::check(libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()))?;
+        let fd = libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        crate::process::check(fd)?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Takes the next signal off the descriptor.
+pub fn next(descriptor: &OwnedFd) -> io::Result<Option<i32>> {
+    let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
+    let size = size_of::<libc::signalfd_siginfo>();
+    // SAFETY: the buffer has the size that is given.
+    let got = unsafe { libc::read(descriptor.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+    if got == -1 {
+        let error = io::Error::last_os_error();
+        return if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) };
+    }
+    // SAFETY: zeroed before, so any number of bytes that were read leaves a valid value.
+    let signal = unsafe { info.assume_init() }.ssi_signo;
+    Ok(i32::try_from(signal).ok())
+}
+
+/// Ignores these signals in this process. A gated child resets them.
+pub fn ignore(signals: &[i32]) {
+    for signal in signals {
+        // SAFETY: SIG_IGN is a valid disposition for every catchable signal; for others the call fails without effect.
+        unsafe { libc::signal(*signal, libc::SIG_IGN) };
+    }
+}
+
+/// `SIGKILL` for 9, `signal 99` for one without a name.
+pub fn name(signal: u8) -> String {
+    const NAMES: [&str; 32] = [
+        "", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU",
+        "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    match NAMES.get(usize::from(signal)) {
+        Some(name) if !name.is_empty() => format!("SIG{name}"),
+        _ => format!("signal {signal}"),
+    }
+}

@@ -1,0 +1,182 @@
+//! Between the wire's messages and `job`'s types: where `optional` fields are checked.
+
+use crate::message::{EndKind, Ended, Fact, FactBody, RunSpec, WitnessKind};
+use job::{End, Outcome, RunId, StopCause, Usage, Witness};
+use prost::Message;
+
+/// A message lacks a field that must be known, or a field has a value that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Not protobuf of that message at all.
+    #[error("{message}: {what}")]
+    Undecodable {
+        /// Which message.
+        message: &'static str,
+        /// What the decoder said.
+        what: String,
+    },
+    /// A field is absent or out of its range.
+    #[error("{message}: field \"{field}\" is missing or out of its range")]
+    Field {
+        /// Which message.
+        message: &'static str,
+        /// Which field.
+        field: &'static str,
+    },
+}
+
+/// The error for a field of a message.
+pub fn bad_field(message: &'static str, field: &'static str) -> Malformed {
+    Malformed::Field { message, field }
+}
+
+/// Reads a run id field.
+pub fn run_id(message: &'static str, field: &Option<Vec<u8>>) -> Result<RunId, Malformed> {
+    field.as_deref().and_then(|bytes| RunId::from_bytes(bytes).ok()).ok_or(bad_field(message, "run_id"))
+}
+
+/// Writes a run id field.
+pub fn run_id_field(run_id: RunId) -> Option<Vec<u8>> {
+    Some(run_id.as_bytes().to_vec())
+}
+
+impl Fact {
+    /// Encodes once: these bytes go to disk, over the wire and into the database.
+    pub fn new(at_ms: i64, body: FactBody) -> Fact {
+        Fact { at_ms: Some(at_ms), body: Some(body) }
+    }
+
+    /// Reads a fact. `Ok` with `body == None` is a kind of fact that this version does not know: keep and pass it on.
+    pub fn read(bytes: &[u8]) -> Result<Fact, Malformed> {
+        Fact::decode(bytes).map_err(|e| Malformed::Undecodable { message: "Fact", what: e.to_string() })
+    }
+}
+
+impl RunSpec {
+    /// Reads a spec and checks that there is something to run.
+    pub fn read(bytes: &[u8]) -> Result<RunSpec, Malformed> {
+        let spec = RunSpec::decode(bytes)
+            .map_err(|e| Malformed::Undecodable { message: "RunSpec", what: e.to_string() })?;
+        spec.check()?;
+        Ok(spec)
+    }
+
+    /// Checks what must be known before a run can be accepted.
+    pub fn check(&self) -> Result<(), Malformed> {
+        let has_nul = |bytes: &[u8]| bytes.contains(&0);
+        if self.job_id.is_none_or(|id| id == 0) {
+            return Err(bad_field("RunSpec", "job_id"));
+        }
+        if self.script.is_none() && self.command.first().is_none_or(Vec::is_empty)
+            || self.command.iter().any(|arg| has_nul(arg))
+        {
+            return Err(bad_field("RunSpec", "command"));
+        }
+        let bad_pair = |p: &crate::message::Pair| {
+            p.name.is_empty() || p.name.contains(['=', '\0']) || p.value.contains('\0')
+        };
+        if self.env.iter().any(bad_pair) {
+            return Err(bad_field("RunSpec", "env"));
+        }
+        if self.params.iter().any(bad_pair) {
+            return Err(bad_field("RunSpec", "params"));
+        }
+        if self.cwd.as_ref().is_some_and(|cwd| !cwd.starts_with('/') || has_nul(cwd.as_bytes())) {
+            return Err(bad_field("RunSpec", "cwd"));
+        }
+        Ok(())
+    }
+}
+
+impl From<&Outcome> for Ended {
+    fn from(outcome: &Outcome) -> Ended {
+        let mut ended = Ended { witness: Some(witness_kind(outcome.witness()) as i32), ..Ended::default() };
+        let kind = match outcome {
+            Outcome::Ended { end, cause, usage, .. } => {
+                match cause {
+                    Some(StopCause::Kill { by }) => ended.killed_by = Some(by.clone()),
+                    Some(StopCause::TimedOut { timeout_ms }) => ended.timed_out_after_ms = Some(*timeout_ms),
+                    None => {}
+                }
+                ended.cpu_ms = usage.map(|u| u.cpu_ms);
+                ended.max_rss_kib = usage.map(|u| u.max_rss_kib);
+                match end {
+                    End::Exited { code } => {
+                        ended.exit_code = Some(u32::from(*code));
+                        EndKind::Exited
+                    }
+                    End::Signaled { signal, core } => {
+                        ended.signal = Some(u32::from(*signal));
+                        ended.core = *core;
+                        EndKind::Signaled
+                    }
+                }
+            }
+            Outcome::CannotExecute { reason } => {
+                ended.reason.clone_from(reason);
+                EndKind::CannotExecute
+            }
+            Outcome::NeverStarted { reason, canceled } => {
+                ended.reason.clone_from(reason);
+                ended.canceled = *canceled;
+                EndKind::NeverStarted
+            }
+            Outcome::Unknown { reason } => {
+                ended.reason.clone_from(reason);
+                EndKind::Unknown
+            }
+        };
+        ended.kind = Some(kind as i32);
+        ended
+    }
+}
+
+impl TryFrom<&Ended> for Outcome {
+    type Error = Malformed;
+    fn try_from(ended: &Ended) -> Result<Outcome, Malformed> {
+        let bad = |field| bad_field("Ended", field);
+        let kind = ended.kind.and_then(|k| EndKind::try_from(k).ok()).ok_or(bad("kind"))?;
+        let end = match kind {
+            EndKind::Unspecified => return Err(bad("kind")),
+            EndKind::CannotExecute => return Ok(Outcome::CannotExecute { reason: ended.reason.clone() }),
+            EndKind::NeverStarted => {
+                return Ok(Outcome::NeverStarted { reason: ended.reason.clone(), canceled: ended.canceled });
+            }
+            EndKind::Unknown => return Ok(Outcome::Unknown { reason: ended.reason.clone() }),
+            EndKind::Exited => {
+                End::Exited { code: ended.exit_code.and_then(|c| c.try_into().ok()).ok_or(bad("exit_code"))? }
+            }
+            EndKind::Signaled => End::Signaled {
+                signal: ended
+                    .signal
+                    .and_then(|s| s.try_into().ok())
+                    .filter(|s| *s != 0)
+                    .ok_or(bad("signal"))?,
+                core: ended.core,
+            },
+        };
+        let witness = match ended.witness.and_then(|w| WitnessKind::try_from(w).ok()) {
+            Some(WitnessKind::JobProcessor) => Witness::JobProcessor,
+            Some(WitnessKind::Monitor) => Witness::Monitor,
+            Some(WitnessKind::Pidfd) => Witness::Pidfd,
+            Some(WitnessKind::None) | None => return Err(bad("witness")),
+        };
+        let cause = match (ended.timed_out_after_ms, &ended.killed_by) {
+            (Some(timeout_ms), _) => Some(StopCause::TimedOut { timeout_ms }),
+            (None, Some(by)) => Some(StopCause::Kill { by: by.clone() }),
+            (None, None) => None,
+        };
+        let usage =
+            ended.cpu_ms.zip(ended.max_rss_kib).map(|(cpu_ms, max_rss_kib)| Usage { cpu_ms, max_rss_kib });
+        Ok(Outcome::Ended { end, cause, witness, usage })
+    }
+}
+
+fn witness_kind(witness: Witness) -> WitnessKind {
+    match witness {
+        Witness::JobProcessor => WitnessKind::JobProcessor,
+        Witness::Monitor => WitnessKind::Monitor,
+        Witness::Pidfd => WitnessKind::Pidfd,
+        Witness::None => WitnessKind::None,
+    }
+}
