@@ -13,7 +13,7 @@ use crate::pidfd::Pidfd;
 use crate::process::check;
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// What to execute, ready for a child that may not allocate.
 #[derive(Debug)]
@@ -30,6 +30,22 @@ pub struct Program {
     pub stdio: [OwnedFd; 3],
     /// The control group to be born in (a descriptor of its directory).
     pub cgroup: Option<OwnedFd>,
+    /// What the child itself writes down if its gate closes without a word.
+    pub farewell: Option<Farewell>,
+}
+
+/// A note that only the child can write truthfully: "I was never executed". It is written in place and synced, and only if there is
+/// something at `only_if_at` (that the start was announced); otherwise nobody needs it.
+#[derive(Debug)]
+pub struct Farewell {
+    /// The file, open for writing.
+    pub file: RawFd,
+    /// Written only if the eight bytes here are not all zero.
+    pub only_if_at: u64,
+    /// Where.
+    pub at: u64,
+    /// What.
+    pub bytes: Vec<u8>,
 }
 
 /// The child before its gate.
@@ -173,7 +189,7 @@ unsafe fn run_child(
         // Inherited protection from the out-of-memory killer is not for jobs; best effort.
         write_file(c"/proc/self/oom_score_adj", b"0");
         if libc::chdir(program.directory.as_ptr()) == -1 {
-            wait_at(gate);
+            wait_at(gate, program.farewell.as_ref());
             fail(gate, STAGE_DIRECTORY);
         }
         for (target, source) in program.stdio.iter().enumerate() {
@@ -185,11 +201,11 @@ unsafe fn run_child(
                 libc::dup2(source.as_raw_fd(), target)
             };
             if done == -1 {
-                wait_at(gate);
+                wait_at(gate, program.farewell.as_ref());
                 fail(gate, STAGE_STDIO);
             }
         }
-        wait_at(gate);
+        wait_at(gate, program.farewell.as_ref());
         // The gate and all else closes on exec.
         let mut errno = libc::ENOENT;
         for path in &program.paths {
@@ -249,17 +265,43 @@ unsafe fn write_file(path: &CStr, content: &[u8]) {
 }
 
 /// Returns when the word came; ends the child when it will never come.
-unsafe fn wait_at(gate: i32) {
+unsafe fn wait_at(gate: i32, farewell: Option<&Farewell>) {
     let mut word = 0u8;
     loop {
         // SAFETY: one byte into one byte.
         match unsafe { libc::read(gate, (&raw mut word).cast(), 1) } {
             1 => return,
-            // SAFETY: ends without running anything of the parent's.
-            0 => unsafe { libc::_exit(125) },
-            _ if std::io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-            // SAFETY: as above.
-            _ => unsafe { libc::_exit(125) },
+            -1 if std::io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            // SAFETY: system calls only; ends without running anything of the parent's.
+            _ => unsafe {
+                if let Some(farewell) = farewell {
+                    say_farewell(farewell);
+                }
+                libc::_exit(125)
+            },
+        }
+    }
+}
+
+unsafe fn say_farewell(farewell: &Farewell) {
+    let mut announced = [0u8; 8];
+    let at = |offset: u64| offset as libc::off_t;
+    // SAFETY: the buffers are as long as is said; the descriptor is the parent's, inherited.
+    unsafe {
+        let got = libc::pread(
+            farewell.file,
+            announced.as_mut_ptr().cast(),
+            announced.len(),
+            at(farewell.only_if_at),
+        );
+        if got == announced.len() as isize && announced != [0; 8] {
+            libc::pwrite(
+                farewell.file,
+                farewell.bytes.as_ptr().cast(),
+                farewell.bytes.len(),
+                at(farewell.at),
+            );
+            libc::fdatasync(farewell.file);
         }
     }
 }
@@ -300,6 +342,7 @@ mod tests {
             directory: c(directory.to_str().unwrap()),
             stdio: [file("/dev/null"), File::create(out).unwrap().into(), file("/dev/null")],
             cgroup: None,
+            farewell: None,
         }
     }
 
@@ -337,6 +380,33 @@ mod tests {
         drop(gated);
         assert_eq!(end(pid, &pidfd), 125 << 8);
         assert!(!mark.exists());
+    }
+
+    #[test]
+    fn an_unexecuted_child_writes_its_farewell_only_if_it_was_announced() {
+        for announced in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path().join("out");
+            let note = File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(dir.path().join("note"))
+                .unwrap();
+            note.set_len(64).unwrap();
+            let farewell =
+                Farewell { file: note.as_raw_fd(), only_if_at: 0, at: 32, bytes: b"unexecuted".to_vec() };
+            let program = Program { farewell: Some(farewell), ..program("/bin/true", &[], dir.path(), &out) };
+            let (gated, _) = Gated::spawn(&program).unwrap();
+            if announced {
+                std::os::unix::fs::FileExt::write_all_at(&note, b"x", 3).unwrap();
+            }
+            let (pid, pidfd) = (gated.pid, Pidfd::open(gated.pid).unwrap().unwrap());
+            drop(gated);
+            end(pid, &pidfd);
+            let text = std::fs::read(dir.path().join("note")).unwrap();
+            assert_eq!(&text[32..42] == b"unexecuted", announced);
+        }
     }
 
     #[test]

@@ -13,4 +13,5 @@ pub mod process;
 pub mod procfs;
 pub mod seqpacket;
 pub mod signal;
+pub mod tree;
 pub mod wait;

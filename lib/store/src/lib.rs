@@ -12,3 +12,8 @@ mod log;
 pub use contents::{Contents, Place, ReadError, Record, parse, read};
 pub use layout::{RECORD_BYTES_MAX, SLOT_PAYLOAD_BYTES_MAX};
 pub use log::{Blank, Log, Medium, WriteError, create};
+
+/// CRC32C, the checksum of everything that the agent keeps on disk.
+pub fn checksum(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+}

@@ -155,6 +155,12 @@ impl<M: Medium> Log<M> {
         Ok(seq)
     }
 
+    /// What [`Log::fill`] of `slot` would write after `others` more records, and where: for a process that may do nothing but write bytes.
+    pub fn prepared(&self, slot: u32, payload: &[u8], others: u64) -> Result<(u64, Vec<u8>), WriteError> {
+        check_length(payload, SLOT_PAYLOAD_BYTES_MAX)?;
+        Ok((self.layout.slot_at(slot) as u64, self.layout.record(self.next_seq + others, payload)))
+    }
+
     /// Appends a record, durably. Returns its sequence number. May need free blocks; with none left it fails with
     /// [`io::ErrorKind::StorageFull`] and the half-written end is cut off, so that the handle stays good for the slots.
     pub fn append(&mut self, payload: &[u8]) -> Result<u64, WriteError> {

@@ -193,6 +193,17 @@ fn a_record_of_another_log_is_not_taken_for_one_of_this() {
 }
 
 #[test]
+fn prepared_bytes_are_what_a_later_fill_would_have_written() {
+    let (mut log, _) = open(&fresh(b""));
+    let (at, bytes) = log.prepared(1, b"never executed", 1).unwrap();
+    log.fill(0, b"started").unwrap();
+    let mut disk = log.medium().clone();
+    disk.write_at(&bytes, at).unwrap();
+    let contents = parse(&disk.bytes).unwrap();
+    assert_eq!((contents.slot(1).unwrap().seq, contents.last_seq()), (3, 3));
+}
+
+#[test]
 fn what_is_too_long_is_refused_before_anything_is_written() {
     let (mut log, _) = open(&fresh(b""));
     assert!(matches!(log.fill(1, &[0; 4096]), Err(WriteError::TooLong { .. })));

@@ -1,0 +1,320 @@
+//! The monitor's loop: one thread, everything by descriptor.
+//!
+//! ```text
+//! SIGTERM, SIGINT ──▶ stop: SIGTERM to the network-processor, wait for it, go; jobs and job-processors stay
+//! SIGHUP          ──▶ to the network-processor
+//! SIGCHLD         ──▶ reap, but never a job whose end is not recorded
+//! its end         ──▶ exit code 0: a controlled stop, go too; anything else: start it again after `restart_delay`, as often as needed
+//! connections     ──▶ job-processors hand over pidfds; one that closes without "done" leaves an orphan
+//! ```
+
+use crate::child::{NetworkProcessor, Starter};
+use crate::watch::{Watch, Watched};
+use crate::witness::{Held, Orphan, Tried};
+use anyhow::Context;
+use config::AgentConfig;
+use job::RunId;
+use os::seqpacket::{self, Received};
+use os::signal::{self, Signal};
+use os::{clock, procfs, wait};
+use spool::monitor::{NO, Request, YES};
+use spool::{DataRoot, MONITOR_SOCKET};
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+const HUP: i32 = 1;
+const INT: i32 = 2;
+const TERM: i32 = 15;
+const CHLD: i32 = 17;
+/// Between two tries to start the network-processor where even that fails, milliseconds.
+const START_AGAIN_MS: u64 = 1_000;
+/// Waiting job-processors before the monitor takes them.
+const BACKLOG: i32 = 4096;
+
+/// The descriptor of the monitor's signals.
+pub(crate) fn signals() -> io::Result<OwnedFd> {
+    signal::descriptor(&[HUP, INT, TERM, CHLD])
+}
+
+/// A connection, and the job that came over it.
+#[derive(Debug)]
+struct Connection {
+    socket: OwnedFd,
+    held: Option<Held>,
+}
+
+/// The monitor. It owns the table of held jobs and the network-processor.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    root: DataRoot,
+    restart_delay_ms: u64,
+    starter: Starter,
+    network_processor: NetworkProcessor,
+    watch: Watch,
+    signals: OwnedFd,
+    listener: OwnedFd,
+    connections: HashMap<u64, Connection>,
+    next_connection: u64,
+    orphans: HashMap<RunId, Orphan>,
+    stopping: bool,
+    over: bool,
+}
+
+impl Monitor {
+    /// Becomes the reaper of orphans, opens the socket, and takes over or starts the network-processor.
+    pub(crate) fn start(
+        config: AgentConfig,
+        path: PathBuf,
+        root: DataRoot,
+        signals: OwnedFd,
+    ) -> anyhow::Result<Monitor> {
+        os::process::become_subreaper().context("cannot become the reaper of orphans")?;
+        if let Err(e) = os::process::set_oom_score_adj(-900) {
+            tracing::debug!("no protection from the out-of-memory killer: {e}");
+        }
+        os::process::raise_open_files().context("the limit of open files")?;
+        let starter = Starter::new(config.libexec.as_deref(), &path)?;
+        let listener = seqpacket::listen(root.path(), MONITOR_SOCKET, BACKLOG)
+            .context("cannot listen on monitor.sock")?;
+        let mut watch = Watch::new()?;
+        watch.add(&signals, Watched::Signals)?;
+        watch.add(&listener, Watched::Listener)?;
+        let network_processor = starter.take_or_start(&root)?;
+        let mut monitor = Monitor {
+            root,
+            restart_delay_ms: config.restart_delay.as_ms(),
+            starter,
+            network_processor: NetworkProcessor::Due(0),
+            watch,
+            signals,
+            listener,
+            connections: HashMap::new(),
+            next_connection: 0,
+            orphans: HashMap::new(),
+            stopping: false,
+            over: false,
+        };
+        monitor.set_network_processor(network_processor)?;
+        Ok(monitor)
+    }
+
+    /// Runs until a controlled stop.
+    pub(crate) fn run(mut self) -> anyhow::Result<()> {
+        while !self.over {
+            let now_ms = clock::boottime_ms();
+            let timeout = self.next_due_ms().map(|at_ms| at_ms.saturating_sub(now_ms));
+            for watched in self.watch.wait(timeout)? {
+                match watched {
+                    Watched::Signals => self.on_signals()?,
+                    Watched::Listener => self.on_listener()?,
+                    Watched::NetworkProcessor => self.on_network_processor_end()?,
+                    Watched::Connection(id) => self.on_connection(id)?,
+                    Watched::Orphan(run_id) => self.on_orphan_end(run_id),
+                }
+            }
+            self.on_time(clock::boottime_ms())?;
+        }
+        Ok(())
+    }
+
+    fn next_due_ms(&self) -> Option<u64> {
+        let start = match self.network_processor {
+            NetworkProcessor::Due(at_ms) => Some(at_ms),
+            NetworkProcessor::Running { .. } => None,
+        };
+        self.orphans.values().filter_map(|orphan| orphan.due_ms).chain(start).min()
+    }
+
+    fn on_signals(&mut self) -> anyhow::Result<()> {
+        while let Some(signal) = signal::next(&self.signals)? {
+            match signal {
+                TERM | INT => self.stop(),
+                HUP => self.network_processor.signal(Signal::HUP),
+                _ => self.reap()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        tracing::info!(
+            "controlled stop: the network-processor is asked to go; running jobs and their job-processors stay"
+        );
+        self.stopping = true;
+        match &self.network_processor {
+            NetworkProcessor::Running { .. } => self.network_processor.signal(Signal::TERM),
+            NetworkProcessor::Due(_) => self.over = true,
+        }
+    }
+
+    /// Reaps every ended child but the network-processor (whose end is looked at by its pidfd) and jobs whose end is not recorded.
+    fn reap(&mut self) -> anyhow::Result<()> {
+        let held = self.connections.values().filter_map(|c| Some(c.held.as_ref()?.pid));
+        let kept: HashSet<u32> = held
+            .chain(self.orphans.values().map(|o| o.held.pid))
+            .chain(self.network_processor.pid())
+            .collect();
+        loop {
+            match wait::peek_any() {
+                Ok(Some(ended)) if !kept.contains(&ended.pid) => {
+                    wait::reap(ended.pid)?;
+                }
+                Ok(None) => return Ok(()),
+                Err(e) if wait::is_no_child(&e) => return Ok(()),
+                Err(e) => return Err(e.into()),
+                Ok(Some(_)) => break, // a kept one hides others: go through the list
+            }
+        }
+        for pid in procfs::children(std::process::id()) {
+            if !kept.contains(&pid) && procfs::stat(pid)?.is_some_and(|stat| stat.state == b'Z') {
+                let _ = wait::reap(pid);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_network_processor_end(&mut self) -> anyhow::Result<()> {
+        let NetworkProcessor::Running { pid, pidfd } = &self.network_processor else { return Ok(()) };
+        let pid = *pid;
+        // An earlier monitor's child is not ours to wait for; the kernel may still tell.
+        let status = match wait::peek(pidfd) {
+            Ok(waited) => waited.map(|w| w.wait_status),
+            Err(_) => pidfd.wait_status(pid).unwrap_or(None),
+        };
+        self.watch.remove(pidfd, Watched::NetworkProcessor);
+        let _ = wait::reap(pid);
+        let due_ms = clock::boottime_ms() + self.restart_delay_ms;
+        self.network_processor = NetworkProcessor::Due(due_ms);
+        let how = status.and_then(job::End::from_wait_status);
+        if how == Some(job::End::Exited { code: 0 }) {
+            tracing::info!(pid, "the network-processor stopped in a controlled manner: the agent is stopped");
+            self.over = true;
+        } else if self.stopping {
+            tracing::warn!(
+                pid,
+                ?how,
+                "the network-processor ended abnormally while it was to stop: the agent is stopped"
+            );
+            self.over = true;
+        } else {
+            tracing::error!(
+                pid,
+                ?how,
+                "the network-processor ended abnormally; it is started again in {} ms",
+                self.restart_delay_ms
+            );
+        }
+        Ok(())
+    }
+
+    fn on_time(&mut self, now_ms: u64) -> anyhow::Result<()> {
+        if let NetworkProcessor::Due(at_ms) = self.network_processor
+            && now_ms >= at_ms
+            && !self.over
+        {
+            match self.starter.take_or_start(&self.root) {
+                Ok(running) => self.set_network_processor(running)?,
+                Err(e) => {
+                    tracing::error!("{e:#}; trying again");
+                    self.network_processor =
+                        NetworkProcessor::Due(now_ms + self.restart_delay_ms.max(START_AGAIN_MS));
+                }
+            }
+        }
+        let due: Vec<RunId> = self
+            .orphans
+            .iter()
+            .filter(|(_, o)| o.due_ms.is_some_and(|at| now_ms >= at))
+            .map(|(id, _)| *id)
+            .collect();
+        for run_id in due {
+            self.try_record(run_id, now_ms);
+        }
+        Ok(())
+    }
+
+    fn set_network_processor(&mut self, running: NetworkProcessor) -> anyhow::Result<()> {
+        if let NetworkProcessor::Running { pidfd, .. } = &running {
+            self.watch.add(pidfd, Watched::NetworkProcessor)?;
+        }
+        self.network_processor = running;
+        Ok(())
+    }
+
+    fn on_listener(&mut self) -> anyhow::Result<()> {
+        while let Some(socket) = seqpacket::accept(&self.listener)? {
+            let id = self.next_connection;
+            self.next_connection += 1;
+            self.watch.add(&socket, Watched::Connection(id))?;
+            self.connections.insert(id, Connection { socket, held: None });
+        }
+        Ok(())
+    }
+
+    fn on_connection(&mut self, id: u64) -> anyhow::Result<()> {
+        while let Some(connection) = self.connections.get_mut(&id) {
+            match seqpacket::receive(&connection.socket) {
+                Ok(Received::Nothing) => break,
+                Ok(Received::Closed) | Err(_) => self.on_closed(id)?,
+                Ok(Received::Message(bytes, passed)) => match (Request::decode(&bytes), passed) {
+                    (Some(Request::Hold { run_id, pid }), Some(pidfd)) => {
+                        let pidfd = os::pidfd::Pidfd::from_fd(pidfd);
+                        connection.held = Some(Held { run_id, pid, pidfd });
+                        self.forget_orphan(run_id); // its job-processor lives after all
+                    }
+                    (Some(Request::Done { .. }), _) => connection.held = None,
+                    (Some(Request::Ask { run_id }), _) => self.answer(id, run_id),
+                    (Some(Request::Hold { .. }) | None, _) => {
+                        tracing::warn!("a message on monitor.sock that no program of this agent sends");
+                        self.on_closed(id)?;
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, id: u64, run_id: RunId) {
+        let held = self.connections.values().any(|c| c.held.as_ref().is_some_and(|h| h.run_id == run_id));
+        let known = held || self.orphans.contains_key(&run_id);
+        if let Some(connection) = self.connections.get(&id) {
+            let _ = seqpacket::send(&connection.socket, if known { YES } else { NO }, None); // it asks again
+        }
+    }
+
+    fn on_closed(&mut self, id: u64) -> anyhow::Result<()> {
+        let Some(connection) = self.connections.remove(&id) else { return Ok(()) };
+        self.watch.remove(&connection.socket, Watched::Connection(id));
+        if let Some(held) = connection.held {
+            tracing::warn!(run = %held.run_id, pid = held.pid, "a job-processor went without recording an outcome; its job is watched here");
+            self.watch.add(&held.pidfd, Watched::Orphan(held.run_id))?;
+            self.orphans.insert(held.run_id, Orphan::new(held));
+        }
+        Ok(())
+    }
+
+    fn on_orphan_end(&mut self, run_id: RunId) {
+        if let Some(orphan) = self.orphans.get_mut(&run_id) {
+            // The pidfd stays readable: what follows goes by the clock.
+            self.watch.remove(&orphan.held.pidfd, Watched::Orphan(run_id));
+            self.try_record(run_id, clock::boottime_ms());
+        }
+    }
+
+    fn try_record(&mut self, run_id: RunId, now_ms: u64) {
+        let Some(orphan) = self.orphans.get_mut(&run_id) else { return };
+        match orphan.try_record(&self.root, now_ms) {
+            Tried::Over => self.forget_orphan(run_id),
+            Tried::Again(at_ms) => orphan.due_ms = Some(at_ms),
+        }
+    }
+
+    fn forget_orphan(&mut self, run_id: RunId) {
+        if let Some(orphan) = self.orphans.remove(&run_id) {
+            self.watch.remove(&orphan.held.pidfd, Watched::Orphan(run_id));
+            let _ = self.reap(); // it may be a zombie that was kept until now
+        }
+    }
+}

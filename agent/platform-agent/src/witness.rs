@@ -1,0 +1,110 @@
+//! The monitor as a witness: it holds a pidfd of every running job; when a job-processor goes without having recorded the outcome, the job is an
+//! orphan, comes to the monitor as the reaper of orphans, and its end is recorded here.
+//!
+//! | what the orphan's end shows                              | recorded                                                   |
+//! |----------------------------------------------------------|------------------------------------------------------------|
+//! | our child's wait status                                  | that, witness `monitor`                                    |
+//! | not our child (this monitor is younger than the run), but the kernel or a zombie tells | that, witness `pidfd`         |
+//! | nobody tells                                             | nothing here: the network-processor has the last pidfd and decides |
+//! | STARTED is not in the log                                | nothing: it never executed                                 |
+
+use job::{End, Outcome, RunId, Usage, Witness};
+use os::pidfd::Pidfd;
+use os::wait;
+use spool::{DataRoot, LedgerError, RecordError, Shelf, TakeError};
+
+/// Between two tries to record, milliseconds.
+const AGAIN_MS: u64 = 50;
+/// After this many tries they become rarer.
+const QUICK_TRIES: u32 = 40;
+/// Then this is between them, milliseconds.
+const AGAIN_SLOWLY_MS: u64 = 1_000;
+/// Tries to learn how a job ended that is not our child.
+const FOREIGN_TRIES_MAX: u32 = 20;
+
+/// A job whose pidfd was handed over.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) run_id: RunId,
+    pub(crate) pid: u32,
+    pub(crate) pidfd: Pidfd,
+}
+
+/// A job without a job-processor.
+#[derive(Debug)]
+pub(crate) struct Orphan {
+    pub(crate) held: Held,
+    /// Set once it ended: when to try to record, `CLOCK_BOOTTIME` milliseconds.
+    pub(crate) due_ms: Option<u64>,
+    tries: u32,
+}
+
+/// What became of a try to record an orphan's end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// It is settled here: recorded, or nothing to record.
+    Over,
+    /// Try again then.
+    Again(u64),
+}
+
+impl Orphan {
+    pub(crate) fn new(held: Held) -> Orphan {
+        Orphan { held, due_ms: None, tries: 0 }
+    }
+
+    /// Looks at the end, records it, then reaps.
+    pub(crate) fn try_record(&mut self, root: &DataRoot, now_ms: u64) -> Tried {
+        self.tries += 1;
+        let Held { run_id, pid, .. } = &self.held;
+        let Some((end, witness, usage)) = self.end() else {
+            if self.tries < FOREIGN_TRIES_MAX {
+                return self.again(now_ms);
+            }
+            tracing::warn!(run = %run_id, pid, "nobody here saw how the orphan ended; the network-processor has to decide");
+            return Tried::Over;
+        };
+        let dir = root.run(Shelf::Live, *run_id);
+        let recorded = spool::record_in_place_of(&dir, |ledger| {
+            ledger.started.as_ref()?;
+            Some(Outcome::Ended { end, cause: ledger.stop_cause(), witness, usage })
+        });
+        match recorded {
+            Ok(true) => tracing::info!(run = %run_id, pid, ?end, %witness, "recorded the end of an orphan"),
+            Ok(false) => {
+                tracing::info!(run = %run_id, pid, "the orphan's outcome was known already, or it never executed")
+            }
+            Err(RecordError::Take(TakeError::Ledger(LedgerError::Damaged(what)))) => {
+                tracing::error!(run = %run_id, pid, ?end, "the orphan ended, but its log cannot take it: {what}");
+            }
+            // The job-processor is still on its way out, or the disk fails now.
+            Err(
+                e @ (RecordError::Take(TakeError::Held | TakeError::Ledger(LedgerError::Io(_)))
+                | RecordError::Write(_)),
+            ) => {
+                if self.tries == QUICK_TRIES {
+                    tracing::warn!(run = %run_id, pid, ?end, "the orphan's end is not recorded yet, trying again: {e}");
+                }
+                return if dir.path().exists() { self.again(now_ms) } else { Tried::Over };
+            }
+        }
+        let _ = wait::reap(*pid); // not our child: somebody else reaps it
+        let _ = spool::wake(&dir); // a hint
+        Tried::Over
+    }
+
+    fn end(&self) -> Option<(End, Witness, Option<Usage>)> {
+        let Held { pid, pidfd, .. } = &self.held;
+        if let Ok(Some(waited)) = wait::peek(pidfd) {
+            let usage = Usage { cpu_ms: waited.cpu_ms, max_rss_kib: waited.max_rss_kib };
+            return Some((End::from_wait_status(waited.wait_status)?, Witness::Monitor, Some(usage)));
+        }
+        let status = pidfd.wait_status(*pid).ok()??;
+        Some((End::from_wait_status(status)?, Witness::Pidfd, None))
+    }
+
+    fn again(&mut self, now_ms: u64) -> Tried {
+        let pause = if self.tries < QUICK_TRIES { AGAIN_MS } else { AGAIN_SLOWLY_MS };
+        Tried::Again(now_ms + pause)
+    }
+}

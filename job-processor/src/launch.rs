@@ -1,0 +1,152 @@
+//! From a run's spec to a program behind its gate: files, environment, arguments.
+
+use os::child::Program;
+use protocol::RunSpec;
+use spool::{CONTROL_SOCKET, RunDir};
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// What a job inherits of the agent's own environment.
+const INHERITED: [&str; 8] = ["HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR"];
+
+/// Builds what the child needs. The error says what could not be done; nothing was started.
+pub(crate) fn program(dir: &RunDir, spec: &RunSpec) -> Result<Program, String> {
+    let text = |what: &str, path: &Path, e: io::Error| format!("cannot {what} {}: {e}", path.display());
+    match DirBuilder::new().mode(0o700).create(dir.work()) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(text("create", &dir.work(), e)),
+        _ => {}
+    }
+    let output = |path: &Path| {
+        let file = File::options().append(true).create(true).mode(0o600).open(path);
+        file.map(OwnedFd::from).map_err(|e| text("create", path, e))
+    };
+    let null = Path::new("/dev/null");
+    let stdin = File::open(null).map_err(|e| text("open", null, e))?;
+    let stdio = [stdin.into(), output(&dir.out())?, output(&dir.err())?];
+    let search = search_path(spec);
+    let mut arguments: Vec<Vec<u8>> = spec.command.clone();
+    let paths = match &spec.script {
+        Some(script) => {
+            write_script(&dir.script(), script).map_err(|e| text("write", &dir.script(), e))?;
+            let path = dir.script().into_os_string().into_vec();
+            arguments.insert(0, path.clone());
+            vec![path]
+        }
+        None => candidates(spec.command.first().map_or(&[][..], Vec::as_slice), &search),
+    };
+    let directory = spec.cwd.as_ref().map_or_else(|| dir.work().into_os_string(), OsString::from);
+    Ok(Program {
+        paths: c_strings(paths)?,
+        arguments: c_strings(arguments)?,
+        environment: c_strings(environment(dir, spec, &search))?,
+        directory: c_string(directory.into_vec())?,
+        stdio,
+        cgroup: None,
+        farewell: None,
+    })
+}
+
+fn write_script(path: &Path, script: &[u8]) -> io::Result<()> {
+    // A launch that died half-way may have left one; nobody has it open, since nothing was started.
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o700).open(path)?;
+    io::Write::write_all(&mut file, script)
+}
+
+/// `PATH` of the job: the directory of the agent's tools, then the spec's, or the agent's own.
+fn search_path(spec: &RunSpec) -> OsString {
+    let own = spec.env.iter().find(|pair| pair.name == "PATH").map(|pair| OsString::from(&pair.value));
+    let rest = own.or_else(|| std::env::var_os("PATH")).unwrap_or_else(|| PATH_DEFAULT.into());
+    match std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned())) {
+        Some(tools) => [tools.as_os_str(), OsStr::new(":"), &rest].into_iter().collect(),
+        None => rest,
+    }
+}
+
+/// The files that `name` may mean, as execvp(3) searches.
+fn candidates(name: &[u8], search: &OsStr) -> Vec<Vec<u8>> {
+    if name.contains(&b'/') {
+        return vec![name.to_vec()];
+    }
+    let directories = search.as_bytes().split(|b| *b == b':');
+    directories.filter(|d| !d.is_empty()).map(|d| [d, b"/", name].concat()).collect()
+}
+
+fn environment(dir: &RunDir, spec: &RunSpec, search: &OsStr) -> Vec<Vec<u8>> {
+    let mut found: Vec<(OsString, OsString)> = vec![("PATH".into(), search.to_owned())];
+    found.extend(INHERITED.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?))));
+    let mut set = |name: &str, value: OsString| {
+        found.retain(|(n, _)| n != name);
+        found.push((name.into(), value));
+    };
+    for pair in spec.env.iter().filter(|pair| pair.name != "PATH") {
+        set(&pair.name, OsString::from(&pair.value));
+    }
+    for pair in &spec.params {
+        set(&format!("LASTWORD_PARAM_{}", pair.name.to_uppercase()), OsString::from(&pair.value));
+    }
+    let scheduled_at = spec.scheduled_at_ms.map_or_else(String::new, |ms| ms.to_string());
+    for (name, value) in [
+        ("JOB_ID", spec.job_id.unwrap_or(0).to_string().into()),
+        ("RUN_ID", dir.run_id().to_string().into()),
+        ("ATTEMPT", spec.attempt.unwrap_or(1).to_string().into()),
+        ("JOB_NAME", OsString::from(&spec.job_name)),
+        ("QUEUE", OsString::from(&spec.queue)),
+        ("AGENT", OsString::from(&spec.agent)),
+        ("SUBMITTED_BY", OsString::from(&spec.submitted_by)),
+        ("SCHEDULED_AT", scheduled_at.into()),
+        ("DIR", dir.work().into_os_string()),
+        ("SOCKET", dir.path().join(CONTROL_SOCKET).into_os_string()),
+        ("IDEMPOTENCY_KEY", OsString::from(&spec.idempotency_key)),
+        ("PREVIOUS_OUTCOME", OsString::from(&spec.previous_outcome)),
+    ] {
+        set(&format!("LASTWORD_{name}"), value);
+    }
+    found.into_iter().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect()
+}
+
+fn c_strings(strings: Vec<Vec<u8>>) -> Result<Vec<CString>, String> {
+    strings.into_iter().map(c_string).collect()
+}
+
+fn c_string(string: Vec<u8>) -> Result<CString, String> {
+    CString::new(string).map_err(|e| format!("a zero byte in {:?}", String::from_utf8_lossy(&e.into_vec())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_name_is_searched_and_a_path_is_not() {
+        let search = OsStr::new("/tools::/bin");
+        assert_eq!(candidates(b"ls", search), [b"/tools/ls".to_vec(), b"/bin/ls".to_vec()]);
+        assert_eq!(candidates(b"./ls", search), [b"./ls".to_vec()]);
+    }
+
+    #[test]
+    fn the_specs_environment_goes_before_the_agents_and_after_our_own_names() {
+        use protocol::message::Pair;
+        let pair = |name: &str, value: &str| Pair { name: name.into(), value: value.into() };
+        let spec = RunSpec {
+            job_id: Some(7),
+            env: vec![pair("LANG", "xx"), pair("LASTWORD_JOB_ID", "forged")],
+            params: vec![pair("region", "eu")],
+            ..RunSpec::default()
+        };
+        let dir = RunDir::at(Path::new("/root/runs/01890000-0000-7000-8000-000000000000")).unwrap();
+        let env = environment(&dir, &spec, OsStr::new("/bin"));
+        let has = |line: &str| env.iter().filter(|e| e.as_slice() == line.as_bytes()).count();
+        assert_eq!((has("LANG=xx"), has("LASTWORD_JOB_ID=7"), has("LASTWORD_PARAM_REGION=eu")), (1, 1, 1));
+        assert_eq!(has("LASTWORD_JOB_ID=forged"), 0);
+    }
+}

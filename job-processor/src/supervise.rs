@@ -1,0 +1,380 @@
+//! One run from its prepared directory to its recorded outcome.
+//!
+//! ```text
+//! lock the log ▶ files, control socket ▶ child behind its gate ▶ pidfd to the monitor ▶ STARTED durable ▶ gate opens
+//!              ▶ poll: the job's end | control | time | monitor ▶ look at the end (WNOWAIT) ▶ ENDED durable ▶ reap ▶ leftovers ▶ hint
+//! ```
+//!
+//! | killed after            | what is found                                   | by whom, and what it does                                             |
+//! |-------------------------|-------------------------------------------------|-----------------------------------------------------------------------|
+//! | taking the lock         | no STARTED, lock free                           | the network-processor starts another job-processor: nothing was executed |
+//! | making the child        | the same; the child saw its gate close and went | the same                                                              |
+//! | STARTED                 | STARTED, and NEVER STARTED written by the child | sent                                                                  |
+//! | opening the gate        | STARTED, lock free, the job runs                | the monitor waits for the orphan; the network-processor controls it   |
+//! | the job's end           | STARTED, lock free, a zombie                    | the zombie went to the monitor: it records                            |
+//! | ENDED                   | ENDED                                           | sent; the monitor reaps                                               |
+
+use crate::control::ControlSocket;
+use crate::launch;
+use crate::sweep::Tree;
+use crate::witness::Monitor;
+use job::supervise::{Action, Event, KILLS_BEFORE_ALERT, State};
+use job::{End, Outcome, StopCause, Usage, Witness};
+use os::cgroup::Cgroup;
+use os::child::Gated;
+use os::pidfd::Pidfd;
+use os::{clock, procfs, signal, wait};
+use protocol::RunSpec;
+use protocol::message::{FactBody, Note, Started, Stop, Stopping};
+use rustix::event::{PollFd, PollFlags, poll};
+use spool::{Recorder, RunDir, TakeError};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use store::WriteError;
+
+/// How a job-processor's work ended.
+pub(crate) enum Done {
+    /// The outcome is on disk.
+    Recorded,
+    /// Another process has the run, or it is over.
+    NothingToDo,
+}
+
+/// A job that ends sooner is reported once, with its start and its end together, milliseconds.
+const SHORT_JOB_MS: u64 = 5;
+/// Between two tries to write an outcome, milliseconds.
+const RECORD_AGAIN_MS: u64 = 1_000;
+
+/// Runs the run in `dir`.
+pub(crate) fn run(dir: &RunDir, cgroup_parent: Option<&Path>) -> Result<Done, String> {
+    let _ = os::process::new_session(); // fails only if we lead one already
+    signal::ignore(&[
+        libc_signals::HUP,
+        libc_signals::INT,
+        libc_signals::TERM,
+        libc_signals::PIPE,
+        libc_signals::USR1,
+        libc_signals::USR2,
+    ]);
+    let (recorder, ledger) = match Recorder::take(dir) {
+        Ok(taken) => taken,
+        Err(TakeError::Held) => return Ok(Done::NothingToDo),
+        Err(e @ TakeError::Ledger(_)) => return Err(e.to_string()),
+    };
+    if ledger.started.is_some() || ledger.ended.is_some() {
+        return Ok(Done::NothingToDo);
+    }
+    os::process::become_subreaper().map_err(|e| format!("cannot become the reaper of orphans: {e}"))?;
+    let cgroup = cgroup_parent.and_then(|parent| Cgroup::create(parent, &dir.run_id().to_string()).ok());
+    Starter { dir, recorder, spec: ledger.spec }.start(cgroup)
+}
+
+/// Signal numbers that are the same on every Linux that this program is for.
+mod libc_signals {
+    pub(super) const HUP: i32 = 1;
+    pub(super) const INT: i32 = 2;
+    pub(super) const USR1: i32 = 10;
+    pub(super) const USR2: i32 = 12;
+    pub(super) const PIPE: i32 = 13;
+    pub(super) const TERM: i32 = 15;
+    pub(super) const CHLD: i32 = 17;
+}
+
+/// The run before its gate opens.
+struct Starter<'a> {
+    dir: &'a RunDir,
+    recorder: Recorder,
+    spec: RunSpec,
+}
+
+impl Starter<'_> {
+    fn start(mut self, cgroup: Option<Cgroup>) -> Result<Done, String> {
+        // Before the child exists, so that its end cannot be missed.
+        let children = signal::descriptor(&[libc_signals::CHLD])
+            .map_err(|e| format!("cannot watch for children: {e}"))?;
+        let prepared = launch::program(self.dir, &self.spec).and_then(|program| {
+            let control =
+                ControlSocket::bind(self.dir).map_err(|e| format!("cannot bind the control socket: {e}"))?;
+            Ok((program, control))
+        });
+        let (mut program, control) = match prepared {
+            Ok(prepared) => prepared,
+            Err(reason) => return self.never_started(reason),
+        };
+        program.cgroup = cgroup.as_ref().and_then(|group| group.descriptor().ok());
+        program.farewell = self.recorder.farewell().ok();
+        let (gated, in_cgroup) = match Gated::spawn(&program) {
+            Ok(spawned) => spawned,
+            Err(e) => return self.never_started(format!("cannot make a process: {e}")),
+        };
+        drop(program); // its descriptors are the child's now
+        let cgroup = match cgroup {
+            Some(group) if !in_cgroup => {
+                let _ = group.remove();
+                None
+            }
+            group => group,
+        };
+        let started = self.started(&gated, cgroup.as_ref())?;
+        let started_ms = started.boottime_ms.unwrap_or(0);
+        let root = self.dir.root().ok_or("the run directory is in no data root")?;
+        let monitor = Monitor::introduce(root, self.dir.run_id(), gated.pid, &gated.pidfd, started_ms);
+        // From here on a failure leaves the gate closed: the child goes, and says so in the log if STARTED is in it.
+        self.recorder
+            .record(FactBody::Started(started))
+            .map_err(|e| format!("STARTED was not recorded: {e}"))?;
+        let pid = gated.pid;
+        match gated.open() {
+            Ok((_, pidfd)) => {
+                let state = State::running(started_ms, self.spec.timeout_ms, self.spec.grace_ms);
+                let tree = Tree::new(pid, cgroup);
+                let spec = self.spec;
+                Supervisor {
+                    dir: self.dir,
+                    recorder: self.recorder,
+                    spec,
+                    pid,
+                    pidfd,
+                    state,
+                    tree,
+                    control,
+                    monitor,
+                    children,
+                }
+                .watch()
+            }
+            Err(e) => {
+                let command = self
+                    .spec
+                    .command
+                    .first()
+                    .map_or_else(String::new, |c| String::from_utf8_lossy(c).into_owned());
+                let outcome = Outcome::CannotExecute { reason: format!("{command}: cannot {e}") };
+                let (done, _recorder) = record(self.recorder, self.dir, &outcome);
+                let _ = wait::reap(pid);
+                monitor.done();
+                Ok(done)
+            }
+        }
+    }
+
+    fn started(&self, gated: &Gated, cgroup: Option<&Cgroup>) -> Result<Started, String> {
+        let stat = procfs::stat(gated.pid)
+            .map_err(|e| format!("/proc: {e}"))?
+            .ok_or("the child is gone before its gate")?;
+        Ok(Started {
+            pid: Some(gated.pid),
+            start_ticks: Some(stat.start_ticks),
+            pidfd_inode: Some(gated.pidfd.inode().unwrap_or(0)),
+            boot_id: Some(procfs::boot_id().map_err(|e| format!("boot id: {e}"))?.to_vec()),
+            cgroup: cgroup.map(|group| group.path().to_string_lossy().into_owned()),
+            boottime_ms: Some(clock::boottime_ms()),
+            job_processor_pid: Some(std::process::id()),
+        })
+    }
+
+    fn never_started(self, reason: String) -> Result<Done, String> {
+        Ok(record(self.recorder, self.dir, &Outcome::NeverStarted { reason, canceled: false }).0)
+    }
+}
+
+/// The run while its job runs.
+struct Supervisor<'a> {
+    dir: &'a RunDir,
+    recorder: Recorder,
+    spec: RunSpec,
+    pid: u32,
+    pidfd: Pidfd,
+    state: State,
+    tree: Tree,
+    control: ControlSocket,
+    monitor: Monitor,
+    children: OwnedFd,
+}
+
+/// What poll found.
+#[derive(Default)]
+struct Ready {
+    job: bool,
+    control: bool,
+    children: bool,
+    monitor: bool,
+}
+
+impl Supervisor<'_> {
+    fn watch(mut self) -> Result<Done, String> {
+        let begin_ms = clock::boottime_ms();
+        let mut hint_at_ms = Some(begin_ms + SHORT_JOB_MS);
+        loop {
+            let ready = self.wait(hint_at_ms).map_err(|e| format!("poll: {e}"))?;
+            let now_ms = clock::boottime_ms();
+            if ready.job
+                && let Some(ended) =
+                    wait::peek(&self.pidfd).map_err(|e| format!("cannot wait for the job: {e}"))?
+            {
+                return self.on_end(ended);
+            }
+            if hint_at_ms.is_some_and(|at| now_ms >= at) {
+                hint_at_ms = None;
+                let _ = spool::wake(self.dir); // a hint: the network-processor also looks by itself
+            }
+            if ready.children {
+                while let Ok(Some(_)) = signal::next(&self.children) {}
+                self.tree.reap_orphans().map_err(|e| format!("cannot reap orphans: {e}"))?;
+            }
+            if ready.monitor {
+                self.monitor.on_closed(now_ms);
+            }
+            self.monitor.reconnect(&self.pidfd, now_ms);
+            if ready.control
+                && let Ok(Some(stop)) = self.control.next()
+            {
+                self.on_stop(stop, now_ms);
+            }
+            self.step(Event::Tick, now_ms);
+        }
+    }
+
+    fn on_stop(&mut self, stop: Stop, now_ms: u64) {
+        let grace_ms = stop.grace_ms.or(self.spec.grace_ms).unwrap_or(job::supervise::GRACE_MS_DEFAULT);
+        self.step(Event::Stop { by: stop.by, grace_ms }, now_ms);
+    }
+
+    fn step(&mut self, event: Event, now_ms: u64) {
+        let state = std::mem::replace(&mut self.state, State::Running { timeout: None });
+        let (state, action) = state.on(event, now_ms);
+        self.state = state;
+        match action {
+            None | Some(Action::Record) => {}
+            Some(Action::SoftSignal(cause)) => {
+                // Written first, so that whoever records the end knows why; a full disk must not keep the job alive.
+                let _ = self.recorder.record(FactBody::Stopping(stopping(&cause)));
+                self.report("signal the job", |tree| tree.soft_signal());
+            }
+            Some(Action::KillTree) => self.report("kill the job", |tree| tree.kill()),
+            Some(Action::KillTreeAndAlert) => {
+                self.report("kill the job", |tree| tree.kill());
+                let text = format!(
+                    "process {} does not end though SIGKILL was sent {KILLS_BEFORE_ALERT} times",
+                    self.pid
+                );
+                if self.recorder.record(FactBody::Note(Note { text })).is_ok() {
+                    let _ = spool::wake(self.dir);
+                }
+            }
+        }
+    }
+
+    fn on_end(mut self, ended: wait::Waited) -> Result<Done, String> {
+        let end =
+            End::from_wait_status(ended.wait_status).ok_or("the kernel gave a wait status that is no end")?;
+        let usage = Usage { cpu_ms: ended.cpu_ms, max_rss_kib: ended.max_rss_kib };
+        self.step(Event::Exited(end), clock::boottime_ms());
+        let outcome =
+            self.state.outcome(Witness::JobProcessor, Some(usage)).ok_or("an end without an outcome")?;
+        let (done, mut recorder) = record(self.recorder, self.dir, &outcome);
+        self.monitor.done();
+        let _ = wait::reap(self.pid);
+        match self.tree.sweep() {
+            Ok((0, _)) => {}
+            Ok((found, 0)) => note(
+                &mut recorder,
+                self.dir,
+                format!("{found} processes that the job left behind were ended"),
+            ),
+            Ok((found, stay)) => {
+                note(
+                    &mut recorder,
+                    self.dir,
+                    format!("{stay} of {found} processes that the job left behind cannot be ended"),
+                );
+            }
+            Err(e) => eprintln!(
+                "{} job-processor {}: cannot look for leftovers: {e}",
+                clock::wall_ms(),
+                self.dir.run_id()
+            ),
+        }
+        let _ = std::fs::remove_file(self.dir.path().join(spool::CONTROL_SOCKET));
+        Ok(done)
+    }
+
+    fn report(&self, what: &str, act: impl FnOnce(&Tree) -> io::Result<()>) {
+        if let Err(e) = act(&self.tree) {
+            eprintln!("{} job-processor {}: cannot {what}: {e}", clock::wall_ms(), self.dir.run_id());
+        }
+    }
+
+    fn wait(&self, hint_at_ms: Option<u64>) -> io::Result<Ready> {
+        let now_ms = clock::boottime_ms();
+        let due =
+            [hint_at_ms, self.state.next_tick_ms(), self.monitor.next_tick_ms()].into_iter().flatten().min();
+        let timeout = due.map(|at_ms| timespec(at_ms.saturating_sub(now_ms)));
+        let mut fds = vec![
+            PollFd::new(&self.pidfd, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.control.descriptor(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.children.as_fd(), PollFlags::IN),
+        ];
+        fds.extend(self.monitor.descriptor().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(Ready::default()),
+            Err(e) => return Err(e.into()),
+        }
+        let hot = |i: usize| fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
+        Ok(Ready { job: hot(0), control: hot(1), children: hot(2), monitor: hot(3) })
+    }
+}
+
+fn note(recorder: &mut Option<Recorder>, dir: &RunDir, text: String) {
+    let recorded = recorder.as_mut().map(|recorder| recorder.record(FactBody::Note(Note { text })));
+    if let Some(Ok(_)) = recorded {
+        let _ = spool::wake(dir);
+    }
+}
+
+fn timespec(ms: u64) -> rustix::time::Timespec {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    rustix::time::Timespec { tv_sec: ms / 1000, tv_nsec: ms % 1000 * 1_000_000 }
+}
+
+fn stopping(cause: &StopCause) -> Stopping {
+    match cause {
+        StopCause::Kill { by } => Stopping { killed_by: Some(by.clone()), timed_out_after_ms: None },
+        StopCause::TimedOut { timeout_ms } => {
+            Stopping { killed_by: None, timed_out_after_ms: Some(*timeout_ms) }
+        }
+    }
+}
+
+/// Writes the outcome, for as long as it takes: a disk that fails now may be back in a minute, and nobody else knows what happened.
+/// `None` for the recorder: somebody else wrote an outcome meanwhile.
+fn record(recorder: Recorder, dir: &RunDir, outcome: &Outcome) -> (Done, Option<Recorder>) {
+    let mut taken = Some(recorder);
+    loop {
+        let error = match taken.as_mut().map(|recorder| recorder.record_outcome(outcome)) {
+            Some(Ok(_)) => {
+                let _ = spool::wake(dir); // a hint: the network-processor also looks by itself
+                return (Done::Recorded, taken);
+            }
+            Some(Err(WriteError::Filled(_))) => return (Done::NothingToDo, taken),
+            Some(Err(e)) => e.to_string(),
+            None => "the log cannot be opened".into(),
+        };
+        eprintln!(
+            "{} job-processor {}: the outcome is not recorded yet, trying again: {error}",
+            clock::wall_ms(),
+            dir.run_id()
+        );
+        // A handle that failed once is done with. It is closed first: closing it later would drop the lock of the new one.
+        drop(taken.take());
+        std::thread::sleep(std::time::Duration::from_millis(RECORD_AGAIN_MS));
+        taken = match Recorder::take(dir) {
+            Ok((_, ledger)) if ledger.ended.is_some() => return (Done::NothingToDo, None),
+            Ok((anew, _)) => Some(anew),
+            Err(TakeError::Held) => return (Done::NothingToDo, None),
+            Err(TakeError::Ledger(_)) => None,
+        };
+    }
+}

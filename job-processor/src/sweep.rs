@@ -1,0 +1,116 @@
+//! The job's process tree: signals to all of it, and what it leaves behind.
+//!
+//! This process is the reaper of its orphans, so every process that the job ever started and that still lives is a descendant of it; with a
+//! control group they are also all in there, and can be killed at one instant.
+
+use os::cgroup::Cgroup;
+use os::signal::Signal;
+use os::{child, tree, wait};
+use std::io;
+
+/// How often the leftovers are looked at, and for how long they have the soft signal, milliseconds.
+const SWEEP_STEP_MS: u64 = 20;
+const SWEEP_GRACE_MS: u64 = 2_000;
+/// What is left after this long cannot be killed by us, milliseconds.
+const SWEEP_MS_MAX: u64 = 10_000;
+
+/// The processes of one run.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    leader: u32,
+    cgroup: Option<Cgroup>,
+}
+
+impl Tree {
+    pub(crate) fn new(leader: u32, cgroup: Option<Cgroup>) -> Tree {
+        Tree { leader, cgroup }
+    }
+
+    /// SIGTERM to the job's process group and to every other descendant, then SIGCONT so that stopped ones can act on it.
+    /// The leader must not have been reaped.
+    pub(crate) fn soft_signal(&self) -> io::Result<()> {
+        let descendants = tree::descendants(std::process::id())?;
+        for signal in [Signal::TERM, Signal::CONT] {
+            tree::signal_all(&descendants, signal);
+        }
+        Ok(())
+    }
+
+    /// SIGKILL to everything at once. The leader must not have been reaped.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.freeze(true); // so that nothing is born between the kills where cgroup.kill does not exist
+            if cgroup.kill().is_ok() {
+                let _ = cgroup.freeze(false);
+                return Ok(());
+            }
+        }
+        let _ = child::signal_group(self.leader, rustix::process::Signal::KILL.as_raw());
+        let swept = tree::descendants(std::process::id()).map(|found| tree::signal_all(&found, Signal::KILL));
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.freeze(false);
+        }
+        swept.map(|_| ())
+    }
+
+    /// Reaps orphans that ended, but never the leader.
+    pub(crate) fn reap_orphans(&self) -> io::Result<()> {
+        loop {
+            match wait::peek_any() {
+                Ok(Some(ended)) if ended.pid != self.leader => {
+                    wait::reap(ended.pid)?;
+                }
+                Ok(_) => return Ok(()),
+                Err(e) if wait::is_no_child(&e) => return Ok(()),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Ends what the job left behind (soft signal, then SIGKILL) after its leader was reaped. Returns how many there were, and how
+    /// many would not go.
+    pub(crate) fn sweep(&self) -> io::Result<(usize, usize)> {
+        if self.is_empty()? {
+            return Ok((0, 0));
+        }
+        let begin_ms = os::clock::boottime_ms();
+        let left = tree::descendants(std::process::id())?;
+        tree::signal_all(&left, Signal::TERM);
+        tree::signal_all(&left, Signal::CONT);
+        loop {
+            let waited_ms = os::clock::boottime_ms().saturating_sub(begin_ms);
+            if waited_ms >= SWEEP_GRACE_MS {
+                if let Some(cgroup) = &self.cgroup {
+                    let _ = cgroup.kill();
+                }
+                tree::signal_all(&tree::descendants(std::process::id())?, Signal::KILL);
+            }
+            self.reap_orphans()?;
+            if self.is_empty()? {
+                return Ok((left.len(), 0));
+            }
+            if waited_ms >= SWEEP_MS_MAX {
+                return Ok((left.len(), tree::descendants(std::process::id())?.len()));
+            }
+            std::thread::sleep(std::time::Duration::from_millis(SWEEP_STEP_MS));
+        }
+    }
+
+    /// No descendant is left: the kernel has no child for us to wait for.
+    fn is_empty(&self) -> io::Result<bool> {
+        self.reap_orphans()?;
+        match wait::peek_any() {
+            Err(e) if wait::is_no_child(&e) => Ok(true),
+            Ok(_) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.remove(); // not empty: something cannot be killed, and the group shows it
+        }
+    }
+}

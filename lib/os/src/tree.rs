@@ -1,0 +1,66 @@
+//! The processes that a process left running, without a control group: everybody is reached through a pidfd whose start time was
+//! checked, so that no stranger is hit.
+
+use crate::pidfd::{Identity, Pidfd};
+use crate::procfs;
+use crate::signal::Signal;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+/// All live descendants of `ancestor` (not itself), zombies left out. Complete for a subreaper: whoever was orphaned is its child.
+pub fn descendants(ancestor: u32) -> io::Result<Vec<Identity>> {
+    let all: BTreeMap<u32, procfs::Stat> = procfs::all()?.into_iter().collect();
+    let mut found = BTreeSet::from([ancestor]);
+    loop {
+        let more: Vec<u32> = all
+            .iter()
+            .filter(|(pid, s)| found.contains(&s.ppid) && !found.contains(pid))
+            .map(|(pid, _)| *pid)
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        found.extend(more);
+    }
+    found.remove(&ancestor);
+    let live = found
+        .into_iter()
+        .filter_map(|pid| Some((pid, all.get(&pid)?)))
+        .filter(|(_, stat)| stat.state != b'Z');
+    Ok(live.map(|(pid, stat)| Identity { pid, start_ticks: stat.start_ticks, pidfd_inode: 0 }).collect())
+}
+
+/// Sends a signal to each that is still the process that was meant; returns how many were.
+pub fn signal_all(processes: &[Identity], signal: Signal) -> usize {
+    let hit = |identity: &Identity| matches!(Pidfd::open_checked(identity), Ok(Some(pidfd)) if pidfd.signal(signal).unwrap_or(false));
+    processes.iter().filter(|identity| hit(identity)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn descendants_in_other_sessions_are_found_and_can_be_ended() {
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", "setsid sleep 600 & sleep 600 & echo ready; wait"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let found = loop {
+            let found = descendants(child.id()).unwrap();
+            if found.len() >= 2 || std::time::Instant::now() > deadline {
+                break found;
+            }
+            std::thread::yield_now();
+        };
+        assert!(found.len() >= 2, "{found:?}");
+        assert_eq!(signal_all(&found, Signal::KILL), found.len());
+        child.wait().unwrap();
+    }
+}

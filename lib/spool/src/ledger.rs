@@ -1,0 +1,143 @@
+//! What a run's log says, in the terms of runs.
+
+use crate::root::RunDir;
+use crate::{SLOT_ENDED, SLOT_STARTED};
+use job::{BootId, Outcome, RunId, StopCause};
+use os::pidfd;
+use prost::Message;
+use protocol::message::{Ended, Fact, FactBody, Started, Stopping};
+use protocol::{Malformed, RunSpec};
+use store::{Contents, ReadError};
+
+/// One durable message, as it stands in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its number.
+    pub seq: u64,
+    /// The encoded [`Fact`]: sent as it is.
+    pub bytes: Vec<u8>,
+}
+
+/// A run's log, read.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    /// Which run.
+    pub run_id: RunId,
+    /// What to run.
+    pub spec: RunSpec,
+    /// The process, once there was one.
+    pub started: Option<Started>,
+    /// Why it was told to end, if it was.
+    pub stopping: Option<Stopping>,
+    /// The outcome.
+    pub ended: Option<Ended>,
+    /// Every message by number.
+    pub messages: Vec<Stored>,
+}
+
+/// Why a log cannot be read as a run's.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The file cannot be read now.
+    #[error(transparent)]
+    Io(std::io::Error),
+    /// What is there is not what a crash leaves: quarantine.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl From<ReadError> for LedgerError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(e) => LedgerError::Io(e),
+            ReadError::Damaged(what) => LedgerError::Damaged(format!("the log is damaged: {what}")),
+        }
+    }
+}
+
+impl From<Malformed> for LedgerError {
+    fn from(error: Malformed) -> Self {
+        LedgerError::Damaged(format!("the log holds what no agent wrote: {error}"))
+    }
+}
+
+impl Ledger {
+    /// Reads a run's log without a lock.
+    pub fn read(dir: &RunDir) -> Result<Ledger, LedgerError> {
+        Ledger::from_contents(store::read(&dir.log())?, dir.run_id())
+    }
+
+    pub(crate) fn from_contents(contents: Contents, run_id: RunId) -> Result<Ledger, LedgerError> {
+        if &contents.owner != run_id.as_bytes() {
+            return Err(LedgerError::Damaged("the log belongs to another run".into()));
+        }
+        let mut ledger = Ledger {
+            run_id,
+            spec: RunSpec::decode(contents.head.as_slice())
+                .map_err(|e| LedgerError::Damaged(format!("the head of the log is no specification: {e}")))?,
+            started: None,
+            stopping: None,
+            ended: None,
+            messages: Vec::with_capacity(contents.records.len()),
+        };
+        for record in contents.records {
+            match Fact::read(&record.payload)?.body {
+                Some(FactBody::Started(started)) => ledger.started = Some(started),
+                Some(FactBody::Ended(ended)) => ledger.ended = Some(ended),
+                Some(FactBody::Stopping(stopping)) => ledger.stopping = Some(stopping),
+                Some(FactBody::Accepted(_) | FactBody::Note(_)) | None => {}
+            }
+            ledger.messages.push(Stored { seq: record.seq, bytes: record.payload });
+        }
+        Ok(ledger)
+    }
+
+    /// The last message's number.
+    pub fn last_seq(&self) -> u64 {
+        self.messages.last().map_or(0, |m| m.seq)
+    }
+
+    /// The outcome in the terms of `job`.
+    pub fn outcome(&self) -> Result<Option<Outcome>, Malformed> {
+        self.ended.as_ref().map(Outcome::try_from).transpose()
+    }
+
+    /// Why the run was told to end, if it was.
+    pub fn stop_cause(&self) -> Option<StopCause> {
+        let stopping = self.stopping.as_ref()?;
+        match (stopping.timed_out_after_ms, &stopping.killed_by) {
+            (Some(timeout_ms), _) => Some(StopCause::TimedOut { timeout_ms }),
+            (None, Some(by)) => Some(StopCause::Kill { by: by.clone() }),
+            (None, None) => None,
+        }
+    }
+
+    /// The boot in which the process was started.
+    pub fn started_boot(&self) -> Option<BootId> {
+        BootId::try_from(self.started.as_ref()?.boot_id.as_deref()?).ok()
+    }
+
+    /// What names the process that was started.
+    pub fn process(&self) -> Option<pidfd::Identity> {
+        let started = self.started.as_ref()?;
+        Some(pidfd::Identity {
+            pid: started.pid?,
+            start_ticks: started.start_ticks?,
+            pidfd_inode: started.pidfd_inode.unwrap_or(0),
+        })
+    }
+}
+
+/// The bytes of a fact, for disk and wire.
+pub(crate) fn encode(fact: &Fact) -> Vec<u8> {
+    fact.encode_to_vec()
+}
+
+/// The slot that a fact belongs into, if it has one of its own.
+pub(crate) fn slot_of(body: &FactBody) -> Option<u32> {
+    match body {
+        FactBody::Started(_) => Some(SLOT_STARTED),
+        FactBody::Ended(_) => Some(SLOT_ENDED),
+        FactBody::Accepted(_) | FactBody::Note(_) | FactBody::Stopping(_) => None,
+    }
+}

@@ -1,0 +1,82 @@
+//! Preparing a run: afterwards its directory is whole and its log durable; only the sync of `runs/` is left to the caller, who shares
+//! one among many.
+//!
+//! | a crash leaves                          | recovery                                   |
+//! |-----------------------------------------|--------------------------------------------|
+//! | `runs/.new-<id>` in any state           | removed: it was never accepted             |
+//! | `runs/<id>` whole, `runs/` not synced   | there or not; if there, accepted as it is  |
+
+use crate::ledger::encode;
+use crate::root::{DataRoot, NEW_PREFIX, RunDir, Shelf};
+use job::RunId;
+use prost::Message;
+use protocol::RunSpec;
+use protocol::message::{Accepted, Fact, FactBody};
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use store::{Blank, WriteError};
+
+/// Zeros written in advance for appended records (a stop's reason, notes), bytes.
+const ROOM_BYTES: usize = 2048;
+
+/// Why a run was not prepared. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// No blocks, no inodes, or the quota is used up.
+    #[error("disk full: {0}")]
+    NoRoom(io::Error),
+    /// The spec is longer than a log's head may be.
+    #[error("the run's specification is too long: {0}")]
+    TooLong(WriteError),
+    /// Anything else that the system said.
+    #[error("the run directory cannot be prepared: {0}")]
+    Io(io::Error),
+}
+
+/// Builds `runs/<id>` with its log: spec in the head, ACCEPTED as record 1. The caller syncs `runs/` before anybody is told.
+pub fn prepare(
+    root: &DataRoot,
+    run_id: RunId,
+    spec: &RunSpec,
+    boot_id: [u8; 16],
+    wall_ms: i64,
+) -> Result<RunDir, PrepareError> {
+    let dir = root.run(Shelf::Live, run_id);
+    let temporary = root.shelf(Shelf::Live).join(format!("{NEW_PREFIX}{run_id}"));
+    let done = build(&temporary, run_id, spec, boot_id, wall_ms)
+        .and_then(|()| std::fs::rename(&temporary, dir.path()).map_err(PrepareError::Io));
+    if done.is_err() {
+        let _ = os::disk::remove_tree(&temporary); // what stays is swept at the next start
+    }
+    done.map(|()| dir).map_err(|error| match error {
+        PrepareError::Io(e) if os::disk::is_no_room(&e) => PrepareError::NoRoom(e),
+        other @ (PrepareError::Io(_) | PrepareError::NoRoom(_) | PrepareError::TooLong(_)) => other,
+    })
+}
+
+fn build(
+    temporary: &Path,
+    run_id: RunId,
+    spec: &RunSpec,
+    boot_id: [u8; 16],
+    wall_ms: i64,
+) -> Result<(), PrepareError> {
+    DirBuilder::new().mode(0o700).create(temporary).map_err(PrepareError::Io)?;
+    let mut file = os::disk::create_new(&temporary.join("log")).map_err(PrepareError::Io)?;
+    let accepted =
+        encode(&Fact::new(wall_ms, FactBody::Accepted(Accepted { boot_id: Some(boot_id.to_vec()) })));
+    let blank = Blank {
+        owner: *run_id.as_bytes(),
+        head: &spec.encode_to_vec(),
+        slots: 2,
+        first: &[&accepted],
+        room_bytes: ROOM_BYTES,
+    };
+    store::create(&mut file, &blank).map_err(|error| match error {
+        WriteError::Failed(e) => PrepareError::Io(e),
+        other @ (WriteError::TooLong { .. } | WriteError::Filled(_)) => PrepareError::TooLong(other),
+    })?;
+    os::disk::open_dir(temporary).and_then(os::disk::sync_dir).map_err(PrepareError::Io)
+}
