@@ -49,6 +49,11 @@ impl Pidfd {
         Pidfd { fd }
     }
 
+    /// Another descriptor of the same process.
+    pub fn try_clone(&self) -> io::Result<Pidfd> {
+        Ok(Pidfd { fd: self.fd.try_clone()? })
+    }
+
     /// The inode on pidfs, 0 where the kernel has no pidfs (before 6.9 all pidfds have the same anonymous inode).
     pub fn inode(&self) -> io::Result<u64> {
         const PID_FS_MAGIC: u64 = 0x5049_4446;

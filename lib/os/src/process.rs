@@ -31,6 +31,31 @@ pub fn new_session() -> io::Result<()> {
     Ok(())
 }
 
+/// What this host calls itself (`uname(2)`).
+#[derive(Clone, Debug)]
+pub struct HostName {
+    /// The host's name.
+    pub node: String,
+    /// `Linux`.
+    pub system: String,
+    /// The kernel's release.
+    pub release: String,
+    /// The machine.
+    pub machine: String,
+}
+
+/// Asks `uname(2)`.
+pub fn uname() -> HostName {
+    let name = rustix::system::uname();
+    let text = |s: &std::ffi::CStr| s.to_string_lossy().into_owned();
+    HostName {
+        node: text(name.nodename()),
+        system: text(name.sysname()),
+        release: text(name.release()),
+        machine: text(name.machine()),
+    }
+}
+
 pub(crate) fn check(result: i32) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -93,6 +93,16 @@ pub fn send(socket: impl AsFd, message: &[u8], passed: Option<BorrowedFd<'_>>) -
     if sent == message.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
+/// Waits until there is something to receive; `false`: the time was over first.
+pub fn wait_readable(socket: impl AsFd, timeout: std::time::Duration) -> io::Result<bool> {
+    let timeout = rustix::time::Timespec {
+        tv_sec: timeout.as_secs().cast_signed(),
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    let mut fds = [rustix::event::PollFd::new(&socket, rustix::event::PollFlags::IN)];
+    Ok(rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&timeout)))? > 0)
+}
+
 /// What [`receive`] found.
 #[derive(Debug)]
 pub enum Received {

@@ -1,0 +1,219 @@
+//! Who looks after a run: its job-processor while that lives, else we.
+//!
+//! | found                                      | means                          | what is done                                                        |
+//! |--------------------------------------------|--------------------------------|---------------------------------------------------------------------|
+//! | lock held                                  | a job-processor is at work     | watch it                                                            |
+//! | no STARTED, lock free                      | never executed                 | another job-processor (NEVER STARTED after five, or if it is to stop) |
+//! | STARTED, no ENDED, lock free, this boot    | the job-processor died         | adopt: control the job; the monitor, a pidfd, or nobody tells its end |
+//! | STARTED, no ENDED, lock free, another boot | the host restarted             | Unknown (host restarted)                                            |
+//! | ENDED, lock free                           | over                           | send; settle when acknowledged                                      |
+//! | unreadable                                 | disk damage                    | quarantine; Unknown (store damaged)                                 |
+
+use crate::agent::{Agent, LAUNCHES_MAX};
+use crate::control;
+use crate::event::Event;
+use crate::run::{Adopted, Keeper};
+use job::supervise::State;
+use job::{End, Outcome, RunId, Witness};
+use os::clock;
+use os::pidfd::Pidfd;
+use spool::{Ledger, RecordError, TakeError};
+
+/// How long the witnesses have to speak after a job was seen to be gone, milliseconds: a reaper needs a moment.
+const WITNESS_MS_MAX: u64 = 10_000;
+/// Between two questions, milliseconds.
+const ASK_AGAIN_MS: u64 = 300;
+
+impl Agent {
+    /// Decides who looks after the run, from what was just read.
+    pub(crate) fn keep(&mut self, run_id: RunId, holder: Option<u32>) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        match run.keeper {
+            Keeper::Nobody | Keeper::Unread => {}
+            // They are told when it goes; what was read while it lives does not matter here.
+            Keeper::JobProcessor(_) => return self.deliver_stop(run_id),
+            Keeper::Adopted(_) if run.ended.is_some() => {
+                run.keeper = Keeper::Over;
+                return;
+            }
+            Keeper::Preparing | Keeper::Adopted(_) | Keeper::Over | Keeper::Quarantined => return,
+        }
+        if let Some(pid) = holder {
+            return self.attach(run_id, pid);
+        }
+        if run.ended.is_some() {
+            run.keeper = Keeper::Over;
+        } else if run.started.is_none() {
+            self.start_again(run_id);
+        } else {
+            self.adopt(run_id);
+        }
+    }
+
+    fn attach(&mut self, run_id: RunId, pid: u32) {
+        let dir = self.disk.root.run(spool::Shelf::Live, run_id);
+        // Opened first, then asked again: if the lock is still held by that pid, the descriptor is of its holder.
+        let pidfd = Pidfd::open(pid).ok().flatten();
+        let still = self.disk.holder(&dir).ok().flatten() == Some(pid);
+        match pidfd.filter(|_| still) {
+            Some(pidfd) => {
+                if let Some(run) = self.runs.get_mut(&run_id) {
+                    run.keeper = Keeper::JobProcessor(pid);
+                }
+                self.watch(pidfd, Event::JobProcessorGone(run_id));
+                self.deliver_stop(run_id);
+            }
+            None => self.read(run_id), // it went meanwhile
+        }
+    }
+
+    fn start_again(&mut self, run_id: RunId) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        run.keeper = Keeper::Preparing;
+        if let Some(wanted) = &run.stop {
+            let reason = format!("killed by {} before it started", wanted.stop.by);
+            return self.record(run_id, Outcome::NeverStarted { reason, canceled: true });
+        }
+        if run.launches >= LAUNCHES_MAX {
+            let reason = format!(
+                "{LAUNCHES_MAX} job-processors ended before they could start it; see trace/job-processor.log on the agent"
+            );
+            return self.record(run_id, Outcome::NeverStarted { reason, canceled: false });
+        }
+        run.launches += 1;
+        self.launcher.relaunch(&self.disk, run_id);
+    }
+
+    fn adopt(&mut self, run_id: RunId) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        let Some(started) = run.started.clone() else { return };
+        if started.boot_id.as_deref() != Some(&self.disk.boot_id[..]) {
+            run.keeper = Keeper::Nobody;
+            let reason =
+                "the host restarted while the job ran (its STARTED record is of an earlier boot)".to_owned();
+            return self.record(run_id, Outcome::Unknown { reason });
+        }
+        let state = State::running(started.boottime_ms.unwrap_or(0), run.timeout_ms, run.grace_ms);
+        let job = run.job.take();
+        tracing::warn!(run = %run_id, pid = started.pid, alive = job.is_some(), "its job-processor died: adopted");
+        let gone_ms = job.is_none().then(clock::boottime_ms);
+        let watched = job.as_ref().and_then(|job| job.try_clone().ok());
+        run.keeper = Keeper::Adopted(Adopted { job, state, gone_ms, busy: false });
+        match watched {
+            Some(pidfd) => self.watch(pidfd, Event::JobGone(run_id)),
+            None => self.ask_witnesses(run_id),
+        }
+        self.deliver_stop(run_id);
+    }
+
+    pub(crate) fn on_job_gone(&mut self, run_id: RunId) {
+        if let Some(Keeper::Adopted(adopted)) = self.runs.get_mut(&run_id).map(|run| &mut run.keeper) {
+            adopted.gone_ms.get_or_insert_with(clock::boottime_ms);
+            self.ask_witnesses(run_id);
+        }
+    }
+
+    /// Asks the monitor whether it is going to record the end.
+    pub(crate) fn ask_witnesses(&mut self, run_id: RunId) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        let Keeper::Adopted(adopted) = &mut run.keeper else { return };
+        if adopted.busy || adopted.gone_ms.is_none() {
+            return;
+        }
+        adopted.busy = true;
+        self.disk.spawn(move |disk| Event::Asked(run_id, control::ask_monitor(&disk.root, run_id)));
+    }
+
+    /// The monitor holds it: it will wake us. Otherwise the kernel may tell; and when nobody told for long enough, nobody will.
+    pub(crate) fn on_asked(&mut self, run_id: RunId, answer: Option<bool>) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        let Keeper::Adopted(adopted) = &mut run.keeper else { return };
+        adopted.busy = false;
+        if answer == Some(true) {
+            return self.read(run_id); // the tick asks again
+        }
+        let pid = run.started.as_ref().and_then(|started| started.pid).unwrap_or(0);
+        let status = adopted.job.as_ref().and_then(|job| job.wait_status(pid).ok().flatten());
+        let waited_ms = clock::boottime_ms().saturating_sub(adopted.gone_ms.unwrap_or(0));
+        if let Some(end) = status.and_then(End::from_wait_status) {
+            self.record(run_id, Outcome::Ended { end, cause: None, witness: Witness::Pidfd, usage: None });
+        } else if adopted.job.is_none() || waited_ms >= WITNESS_MS_MAX {
+            let monitor =
+                if answer.is_some() { "the monitor did not hold it" } else { "no monitor was there" };
+            let kernel = if adopted.job.is_some() {
+                "the kernel kept no exit information"
+            } else {
+                "it was gone before anybody could hold it"
+            };
+            let reason =
+                format!("the job-processor died and nobody saw how the job ended: {monitor}, and {kernel}");
+            self.record(run_id, Outcome::Unknown { reason });
+        }
+    }
+
+    /// Records an outcome where no job-processor can.
+    fn record(&mut self, run_id: RunId, outcome: Outcome) {
+        if let Some(Keeper::Adopted(adopted)) = self.runs.get_mut(&run_id).map(|run| &mut run.keeper) {
+            adopted.busy = true;
+        }
+        self.disk.spawn(move |disk| {
+            let recorded = disk.record(run_id, |ledger| Some(with_cause(outcome, ledger)));
+            Event::Recorded(
+                run_id,
+                match recorded {
+                    Ok(_) | Err(RecordError::Take(TakeError::Held)) => Ok(()),
+                    Err(e) => Err(e.to_string()),
+                },
+            )
+        });
+    }
+
+    pub(crate) fn on_recorded(&mut self, run_id: RunId, recorded: Result<(), String>) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        match &mut run.keeper {
+            Keeper::Adopted(adopted) => adopted.busy = false,
+            keeper @ (Keeper::Preparing | Keeper::Nobody | Keeper::Unread) => *keeper = Keeper::Nobody,
+            Keeper::JobProcessor(_) | Keeper::Over | Keeper::Quarantined => {}
+        }
+        if let Err(e) = recorded {
+            tracing::error!(run = %run_id, "an outcome is not recorded yet, trying again: {e}");
+            run.dirty = true;
+        } else {
+            self.read(run_id);
+        }
+    }
+
+    /// The clock for adopted runs: their time-outs and kills, and their witnesses.
+    pub(crate) fn tick_adopted(&mut self) {
+        let adopted = self.runs.iter().filter_map(|(id, run)| match &run.keeper {
+            Keeper::Adopted(adopted) => Some((*id, adopted.gone_ms)),
+            Keeper::Preparing
+            | Keeper::Unread
+            | Keeper::JobProcessor(_)
+            | Keeper::Nobody
+            | Keeper::Over
+            | Keeper::Quarantined => None,
+        });
+        let adopted: Vec<_> = adopted.collect();
+        let now_ms = clock::boottime_ms();
+        for (run_id, gone_ms) in adopted {
+            match gone_ms {
+                None => self.step_adopted(run_id, job::supervise::Event::Tick),
+                Some(gone_ms) if now_ms.saturating_sub(gone_ms) >= ASK_AGAIN_MS => self.ask_witnesses(run_id),
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+/// An end that was asked for is recorded as such: the log says who asked.
+fn with_cause(outcome: Outcome, ledger: &Ledger) -> Outcome {
+    match outcome {
+        Outcome::Ended { end, cause, witness, usage } => {
+            Outcome::Ended { end, cause: cause.or_else(|| ledger.stop_cause()), witness, usage }
+        }
+        other @ (Outcome::CannotExecute { .. } | Outcome::NeverStarted { .. } | Outcome::Unknown { .. }) => {
+            other
+        }
+    }
+}

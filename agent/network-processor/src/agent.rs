@@ -1,0 +1,279 @@
+//! The agent: owner of the table of runs and of the outbox. One event at a time; everything slow happens elsewhere and comes back as an
+//! event.
+
+use crate::delivery::Delivered;
+use crate::disk::Disk;
+use crate::event::{Event, NotPrepared};
+use crate::launch::{Launched, Launcher};
+use crate::run::{Keeper, Run};
+use crate::session::Sessions;
+use crate::start::FileSecrets;
+use config::AgentConfig;
+use job::RunId;
+use os::pidfd::Pidfd;
+use protocol::message::{Kill, NoRecord, RefusalKind, Refused, Start, Stop};
+use protocol::outbox::Outbox;
+use protocol::{Frame, RunSpec, convert};
+use spool::{Identity, PrepareError};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+/// Job-processors that are started for one run before it is given up.
+pub(crate) const LAUNCHES_MAX: u32 = 5;
+
+/// The agent's state.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) config: AgentConfig,
+    pub(crate) disk: Disk,
+    pub(crate) launcher: Launcher,
+    pub(crate) identity: Identity,
+    /// The identity's acknowledged position changed and is not on disk.
+    pub(crate) identity_dirty: bool,
+    pub(crate) runs: HashMap<RunId, Run>,
+    pub(crate) outbox: Outbox,
+    pub(crate) sessions: Sessions,
+    pub(crate) secrets: Arc<FileSecrets>,
+    pub(crate) events: UnboundedSender<Event>,
+    /// Why no new runs are taken; empty if they are.
+    pub(crate) refusing: String,
+    /// When this process began, `CLOCK_BOOTTIME` milliseconds.
+    pub(crate) begun_ms: u64,
+    /// When the last slow round of housekeeping was, `CLOCK_BOOTTIME` milliseconds.
+    pub(crate) housekept_ms: u64,
+    /// Runs of the scan at the start that were not read yet.
+    pub(crate) unread: usize,
+}
+
+impl Agent {
+    /// Runs until a controlled stop.
+    pub(crate) async fn run(mut self, mut queue: UnboundedReceiver<Event>) -> anyhow::Result<()> {
+        while let Some(event) = queue.recv().await {
+            if matches!(event, Event::Stop) {
+                break;
+            }
+            self.on(event);
+            // What waits is taken together, so that one frame carries many messages.
+            while let Ok(event) = queue.try_recv() {
+                if matches!(event, Event::Stop) {
+                    return self.stop().await;
+                }
+                self.on(event);
+            }
+            self.pump();
+        }
+        self.stop().await
+    }
+
+    async fn stop(mut self) -> anyhow::Result<()> {
+        tracing::info!("controlled stop; running jobs and their job-processors go on");
+        if let Err(e) = self.identity.save() {
+            tracing::warn!("the identity file could not be written: {e}");
+        }
+        self.sessions.goodbye("the agent stops", true).await;
+        Ok(())
+    }
+
+    fn on(&mut self, event: Event) {
+        match event {
+            Event::Linked(link) => self.on_linked(*link),
+            Event::Frame(session, frame) => self.on_frame(session, *frame),
+            Event::Unlinked(session, reason) => self.on_unlinked(session, &reason),
+            Event::Woken(run_id) => self.read(run_id),
+            Event::Prepared(run_id, prepared) => self.on_prepared(run_id, prepared),
+            Event::Relaunched(run_id, launched) => self.on_relaunched(run_id, launched),
+            Event::Read(run_id, seen) => self.on_read(run_id, *seen),
+            Event::JobProcessorGone(run_id) => self.on_job_processor_gone(run_id),
+            Event::JobGone(run_id) => self.on_job_gone(run_id),
+            Event::StopDelivered(run_id, delivered) => self.on_stop_delivered(run_id, delivered),
+            Event::Recorded(run_id, recorded) => self.on_recorded(run_id, recorded),
+            Event::Asked(run_id, answer) => self.on_asked(run_id, answer),
+            Event::Moved(run_id, moved) => self.on_moved(run_id, moved),
+            Event::Tick => self.on_tick(),
+            Event::Reload => self.on_reload(),
+            Event::Stop => {}
+        }
+    }
+
+    pub(crate) fn on_start(&mut self, session: u64, start: Start) {
+        let run_id = match convert::run_id("Start", &start.run_id) {
+            Ok(run_id) => run_id,
+            Err(e) => return self.sessions.complain(session, &e.to_string()),
+        };
+        if self.is_fenced(session, start.epoch) {
+            return self.refuse(
+                run_id,
+                RefusalKind::Fenced,
+                "a server of a later epoch commands this agent".into(),
+            );
+        }
+        if self.runs.contains_key(&run_id) {
+            return; // it is accepted, or about to be: its messages are on their way
+        }
+        let spec = start.spec.unwrap_or_default();
+        if let Err(e) = self.check_spec(&spec) {
+            return self.refuse(run_id, RefusalKind::Invalid, e);
+        }
+        if !self.refusing.is_empty() {
+            // A repeated START of a settled run must still be answered with what its log says.
+            if !self.resend_settled_run(run_id) {
+                self.refuse(run_id, RefusalKind::NoRoom, self.refusing.clone());
+            }
+            return;
+        }
+        let mut run = Run::new(Keeper::Preparing);
+        (run.timeout_ms, run.grace_ms, run.launches) = (spec.timeout_ms, spec.grace_ms, 1);
+        self.runs.insert(run_id, run);
+        let now_ms = u64::try_from(os::clock::wall_ms()).unwrap_or(0);
+        let oldest_ms = now_ms.saturating_sub(self.config.settled_retention.as_ms());
+        self.launcher.prepare(&self.disk, run_id, spec, oldest_ms);
+    }
+
+    fn check_spec(&self, spec: &RunSpec) -> Result<(), String> {
+        spec.check().map_err(|e| e.to_string())?;
+        match &spec.user {
+            Some(user)
+                if std::env::var("USER").as_ref() != Ok(user)
+                    && std::env::var("LOGNAME").as_ref() != Ok(user) =>
+            {
+                Err(format!(
+                    "agent {} does not switch users ([users] switch = \"none\"), so it cannot run a job as \"{user}\"",
+                    self.config.name
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn on_kill(&mut self, session: u64, kill: Kill) {
+        let run_id = match convert::run_id("Kill", &kill.run_id) {
+            Ok(run_id) => run_id,
+            Err(e) => return self.sessions.complain(session, &e.to_string()),
+        };
+        if self.is_fenced(session, kill.epoch) {
+            return tracing::warn!(run = %run_id, "a kill of a server of an earlier epoch is not obeyed");
+        }
+        if self.runs.contains_key(&run_id) {
+            self.want_stop(run_id, Stop { grace_ms: kill.grace_ms, by: kill.by });
+        } else if !self.resend_settled_run(run_id) {
+            self.runs.insert(run_id, Run::new(Keeper::Preparing));
+            self.launcher.entomb(&self.disk, run_id, kill.by);
+        }
+    }
+
+    /// The session's own epoch was admitted; a command that names another one is not from this server's present term.
+    fn is_fenced(&self, session: u64, epoch: Option<u64>) -> bool {
+        !self.sessions.is_active(session) || epoch != Some(self.identity.fence.epoch)
+    }
+
+    fn refuse(&mut self, run_id: RunId, kind: RefusalKind, reason: String) {
+        tracing::warn!(run = %run_id, ?kind, "run refused: {reason}");
+        let refused = Refused { run_id: convert::run_id_field(run_id), kind: Some(kind as i32), reason };
+        self.sessions.send(Frame::Refused(refused));
+    }
+
+    fn on_prepared(&mut self, run_id: RunId, prepared: Result<Launched, NotPrepared>) {
+        let not_prepared = match prepared {
+            Ok(launched) => {
+                self.set_job_processor(run_id, launched.job_processor);
+                return self.read(run_id);
+            }
+            Err(not_prepared) => not_prepared,
+        };
+        self.runs.remove(&run_id);
+        match not_prepared {
+            NotPrepared::Settled => {
+                self.resend_settled_run(run_id);
+            }
+            NotPrepared::Quarantined => self.report_damaged(run_id),
+            NotPrepared::Expired => {
+                let reason =
+                    "the run is older than the agent keeps settled runs, so nobody can tell whether it ran"
+                        .to_owned();
+                self.refuse(run_id, RefusalKind::Expired, reason);
+            }
+            NotPrepared::Failed(PrepareError::TooLong(e)) => {
+                self.refuse(run_id, RefusalKind::Invalid, e.to_string())
+            }
+            NotPrepared::Failed(e @ PrepareError::NoRoom(_)) => {
+                self.set_refusing(e.to_string());
+                self.refuse(run_id, RefusalKind::NoRoom, e.to_string());
+            }
+            NotPrepared::Failed(e @ PrepareError::Io(_)) => {
+                self.refuse(run_id, RefusalKind::NoRoom, e.to_string())
+            }
+        }
+    }
+
+    fn on_relaunched(&mut self, run_id: RunId, launched: std::io::Result<Launched>) {
+        match launched {
+            Ok(launched) => self.set_job_processor(run_id, launched.job_processor),
+            // The next tick looks again.
+            Err(e) => tracing::warn!(run = %run_id, "no job-processor could be started: {e}"),
+        }
+    }
+
+    fn set_job_processor(&mut self, run_id: RunId, job_processor: Option<(u32, Pidfd)>) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        match job_processor {
+            Some((pid, pidfd)) => {
+                run.keeper = Keeper::JobProcessor(pid);
+                self.watch(pidfd, Event::JobProcessorGone(run_id));
+            }
+            None => run.keeper = Keeper::Nobody,
+        }
+        self.deliver_stop(run_id);
+    }
+
+    /// Reports `event` when the process ends.
+    pub(crate) fn watch(&self, pidfd: Pidfd, event: Event) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            #[expect(
+                deprecated,
+                reason = "a Pidfd owns its one descriptor, which is what the newer, unsafe call asks for"
+            )]
+            let watched = AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE);
+            match watched {
+                Ok(pidfd) => drop(pidfd.readable().await),
+                Err(e) => tracing::error!("a process cannot be watched: {e}"), // the tick looks at it too
+            }
+            let _ = events.send(event);
+        });
+    }
+
+    fn on_job_processor_gone(&mut self, run_id: RunId) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        if let Keeper::JobProcessor(pid) = run.keeper {
+            let _ = os::wait::reap(pid); // not our child if an earlier network-processor started it
+            run.keeper = Keeper::Nobody;
+            self.read(run_id); // what is in the log now is all that it wrote
+        }
+    }
+
+    /// Answers a START or KILL of a settled run with what its log says. `false`: there is none.
+    fn resend_settled_run(&mut self, run_id: RunId) -> bool {
+        let dir = self.disk.root.run(spool::Shelf::Settled, run_id);
+        if !dir.path().exists() {
+            return false;
+        }
+        match self.disk.read_at(&dir) {
+            Ok((ledger, _)) => self.send_delivered(&[Delivered { run_id, messages: ledger.messages }]),
+            Err(e) => tracing::error!(run = %run_id, "a settled run cannot be read: {e}"),
+        }
+        true
+    }
+
+    /// Says of a run that the server misses what is known.
+    pub(crate) fn account_for(&mut self, run_id: RunId) {
+        if self.runs.contains_key(&run_id) || self.resend_settled_run(run_id) {
+            return;
+        }
+        if self.is_quarantined(run_id) {
+            return self.report_damaged(run_id);
+        }
+        self.sessions.send(Frame::NoRecord(NoRecord { run_id: convert::run_id_field(run_id) }));
+    }
+}

@@ -1,0 +1,163 @@
+//! Everything that touches the data root, away from the event loop: a slow disk delays runs, never the heartbeats.
+//!
+//! One rule of POSIX locks is kept here: closing any descriptor of a log drops a lock that this process holds on it. So readers and the
+//! rare recorder of this process exclude each other.
+
+use crate::event::Event;
+use job::{Outcome, RunId};
+use os::pidfd::Pidfd;
+use spool::{DataRoot, Ledger, LedgerError, RecordError, RunDir, Shelf, TakeError};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Threads for the disk: enough for their syncs to share a journal commit.
+pub(crate) const THREADS_MAX: usize = 24;
+
+/// What was found in a live run's directory.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// The log.
+    pub(crate) ledger: Ledger,
+    /// Who holds its lock: the job-processor.
+    pub(crate) holder: Option<u32>,
+    /// A descriptor of the job's process, if it was started in this boot, has no outcome yet and still exists.
+    pub(crate) job: Option<Pidfd>,
+}
+
+/// The data root for many threads.
+#[derive(Clone, Debug)]
+pub(crate) struct Disk {
+    pub(crate) root: DataRoot,
+    pub(crate) boot_id: [u8; 16],
+    logs: Arc<RwLock<()>>,
+    runs_sync: Arc<GroupSync>,
+    events: UnboundedSender<Event>,
+}
+
+impl Disk {
+    pub(crate) fn new(root: DataRoot, boot_id: [u8; 16], events: UnboundedSender<Event>) -> io::Result<Disk> {
+        let runs = os::disk::open_dir(&root.shelf(Shelf::Live))?;
+        Ok(Disk { root, boot_id, logs: Arc::default(), runs_sync: Arc::new(GroupSync::new(runs)), events })
+    }
+
+    /// Does `work` on a thread of its own and reports its event.
+    pub(crate) fn spawn(&self, work: impl FnOnce(&Disk) -> Event + Send + 'static) {
+        let disk = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let event = work(&disk);
+            let _ = disk.events.send(event); // the loop is gone only when the process goes
+        });
+    }
+
+    /// Reads a live run's log, and looks who holds its lock and whether its process exists.
+    pub(crate) fn read(&self, run_id: RunId, open_job: bool) -> Result<Seen, LedgerError> {
+        let dir = self.root.run(Shelf::Live, run_id);
+        let (ledger, holder) = {
+            let _reading = self.logs.read().unwrap_or_else(PoisonError::into_inner);
+            // The lock first: a holder that is gone afterwards has written all that it ever will.
+            let holder = dir.lock_holder().map_err(LedgerError::Io)?;
+            (Ledger::read(&dir)?, holder)
+        };
+        let same_boot = ledger.started_boot().is_some_and(|boot| boot.0 == self.boot_id);
+        let wanted = open_job && same_boot && ledger.ended.is_none();
+        let job = match ledger.process().filter(|_| wanted) {
+            Some(process) => Pidfd::open_checked(&process).map_err(LedgerError::Io)?,
+            None => None,
+        };
+        Ok(Seen { ledger, holder, job })
+    }
+
+    /// Reads a log on any shelf, for questions.
+    pub(crate) fn read_at(&self, dir: &RunDir) -> Result<(Ledger, bool), LedgerError> {
+        let _reading = self.logs.read().unwrap_or_else(PoisonError::into_inner);
+        let locked = dir.lock_holder().map_err(LedgerError::Io)?.is_some();
+        Ok((Ledger::read(dir)?, locked))
+    }
+
+    /// Who holds the lock of a run's log.
+    pub(crate) fn holder(&self, dir: &RunDir) -> io::Result<Option<u32>> {
+        let _reading = self.logs.read().unwrap_or_else(PoisonError::into_inner);
+        dir.lock_holder()
+    }
+
+    /// Records an outcome in the place of a job-processor that is gone.
+    pub(crate) fn record(
+        &self,
+        run_id: RunId,
+        decide: impl FnOnce(&Ledger) -> Option<Outcome>,
+    ) -> Result<bool, RecordError> {
+        let _recording = self.logs.write().unwrap_or_else(PoisonError::into_inner);
+        spool::record_in_place_of(&self.root.run(Shelf::Live, run_id), decide)
+    }
+
+    /// Appends why an adopted job is told to end. Best effort: a full disk must not keep it alive.
+    pub(crate) fn note_stop(
+        &self,
+        run_id: RunId,
+        stopping: protocol::message::Stopping,
+    ) -> Result<(), TakeError> {
+        let _recording = self.logs.write().unwrap_or_else(PoisonError::into_inner);
+        let (mut recorder, ledger) = spool::Recorder::take(&self.root.run(Shelf::Live, run_id))?;
+        if ledger.ended.is_none() && ledger.stopping.is_none() {
+            let _ = recorder.record(protocol::message::FactBody::Stopping(stopping));
+        }
+        Ok(())
+    }
+
+    /// Makes the names in `runs/` durable; many callers share one sync.
+    pub(crate) fn sync_runs(&self) -> io::Result<()> {
+        self.runs_sync.sync()
+    }
+}
+
+/// One directory, synced for many at once: whoever comes while a sync is under way waits for the next one, which counts for all
+/// that came.
+#[derive(Debug)]
+struct GroupSync {
+    dir: OwnedFd,
+    state: Mutex<Rounds>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Rounds {
+    begun: u64,
+    done: u64,
+    /// The last round that failed, and how.
+    failed: Option<(u64, i32)>,
+}
+
+impl GroupSync {
+    fn new(dir: OwnedFd) -> GroupSync {
+        GroupSync { dir, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mine = state.begun + 1; // a round that began before now may have missed what we did
+        loop {
+            if state.done >= mine {
+                return match state.failed {
+                    Some((round, errno)) if round >= mine => Err(io::Error::from_raw_os_error(errno)),
+                    _ => Ok(()),
+                };
+            }
+            if state.begun == state.done {
+                state.begun += 1;
+                let round = state.begun;
+                drop(state);
+                let result = os::disk::sync_dir(&self.dir);
+                state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.done = round;
+                if let Err(e) = result {
+                    state.failed = Some((round, e.raw_os_error().unwrap_or(0)));
+                }
+                self.changed.notify_all();
+            } else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+}

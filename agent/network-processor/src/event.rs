@@ -1,0 +1,58 @@
+//! Everything that can happen to the agent, in one queue: one owner of the table of runs, one order of events.
+
+use crate::disk::Seen;
+use crate::launch::Launched;
+use job::RunId;
+use link::{Link, LinkError};
+use protocol::Frame;
+use spool::PrepareError;
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A server proved itself.
+    Linked(Box<Link>),
+    /// A frame came over that session.
+    Frame(u64, Box<Frame>),
+    /// That session is over.
+    Unlinked(u64, LinkError),
+    /// Somebody recorded something in this run's log.
+    Woken(RunId),
+    /// A run was prepared and its job-processor started, or not.
+    Prepared(RunId, Result<Launched, NotPrepared>),
+    /// Another job-processor was started for a run, or could not be.
+    Relaunched(RunId, std::io::Result<Launched>),
+    /// A log was read.
+    Read(RunId, Box<Result<Seen, spool::LedgerError>>),
+    /// A job-processor ended.
+    JobProcessorGone(RunId),
+    /// The process of an adopted job ended.
+    JobGone(RunId),
+    /// A stop was delivered to a job-processor, or not.
+    StopDelivered(RunId, bool),
+    /// An outcome was recorded here (or was there already): `Ok`; or could not be now.
+    Recorded(RunId, Result<(), String>),
+    /// The monitor said whether it is the witness of the run; `None`: there is no monitor.
+    Asked(RunId, Option<bool>),
+    /// A run was moved to the settled ones, or aside.
+    Moved(RunId, std::io::Result<()>),
+    /// Time passed.
+    Tick,
+    /// SIGHUP.
+    Reload,
+    /// SIGTERM or SIGINT.
+    Stop,
+}
+
+/// Why a run was not prepared.
+#[derive(Debug)]
+pub(crate) enum NotPrepared {
+    /// It is there already, on another shelf.
+    Settled,
+    /// It is in quarantine.
+    Quarantined,
+    /// It is older than what is kept, so nobody can tell whether it ran.
+    Expired,
+    /// It could not be written.
+    Failed(PrepareError),
+}

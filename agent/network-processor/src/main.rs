@@ -1,0 +1,61 @@
+//! network-processor: the only link between a host's runs and the central server. It takes commands, prepares runs and starts their
+//! job-processors, sends what their logs hold, and drops what the server acknowledged. No running job needs it: it can be killed at any moment,
+//! and finds everything on disk when it is back.
+
+#![forbid(unsafe_code)]
+
+mod adopt;
+mod agent;
+mod answer;
+mod control;
+mod delivery;
+mod disk;
+mod event;
+mod housekeeping;
+mod launch;
+mod run;
+mod session;
+mod start;
+
+use config::AgentConfig;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: network-processor --config agent.toml (started by platform-agent)";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let [flag, path] = arguments.as_slice() else { return fail(64, USAGE) };
+    if flag != "--config" {
+        return fail(64, USAGE);
+    }
+    let config = match AgentConfig::load(&PathBuf::from(path)) {
+        Ok(config) => config,
+        Err(e) => return fail(78, &e.to_string()),
+    };
+    let root = spool::DataRoot::at(&config.data_root);
+    let _tracing = trace::init("network-processor", Some(&root.trace_dir()), true);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(disk::THREADS_MAX)
+        .thread_keep_alive(std::time::Duration::from_secs(5))
+        .build();
+    let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        let done = runtime.block_on(start::run(config, PathBuf::from(path)));
+        runtime.shutdown_background(); // a hanging disk must not keep a stop
+        done
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!("the network-processor cannot go on: {e:#}");
+            ExitCode::from(70)
+        }
+    }
+}
+
+fn fail(code: u8, what: &str) -> ExitCode {
+    eprintln!("network-processor: {what}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,114 @@
+//! The table of live runs: what the network-processor knows of each. Disk and processes are the truth; this is the view.
+
+use job::supervise;
+use os::pidfd::Pidfd;
+use protocol::message::{Ended, Started, Stop};
+use spool::Stored;
+
+/// Who looks after the run.
+#[derive(Debug)]
+pub(crate) enum Keeper {
+    /// Nobody yet: it is being prepared.
+    Preparing,
+    /// Its directory was found at the start and is being looked at.
+    Unread,
+    /// A job-processor with this process id.
+    JobProcessor(u32),
+    /// A job-processor was there and went; its log is being looked at, or it is started anew.
+    Nobody,
+    /// We: its job-processor died while the job ran.
+    Adopted(Adopted),
+    /// Nobody needs to: the outcome is on disk and all processes of ours are gone.
+    Over,
+    /// Its log cannot be read; it is moved aside.
+    Quarantined,
+}
+
+/// A run whose job-processor died after its start.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    /// The job's process, until it is found to be gone.
+    pub(crate) job: Option<Pidfd>,
+    /// What is to be done with it.
+    pub(crate) state: supervise::State,
+    /// When it was seen to be gone, `CLOCK_BOOTTIME` milliseconds.
+    pub(crate) gone_ms: Option<u64>,
+    /// A question to the monitor or a recording is under way.
+    pub(crate) busy: bool,
+}
+
+/// One live run.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) keeper: Keeper,
+    /// Messages that are not acknowledged, oldest first.
+    pub(crate) messages: Vec<Stored>,
+    /// The last message that was ever seen.
+    pub(crate) last_seq: u64,
+    pub(crate) started: Option<Started>,
+    pub(crate) ended: Option<Ended>,
+    pub(crate) timeout_ms: Option<u64>,
+    pub(crate) grace_ms: Option<u64>,
+    /// The job's process while it runs: the last rung of the evidence ladder.
+    pub(crate) job: Option<Pidfd>,
+    /// Somebody wants it to end; kept until it did.
+    pub(crate) stop: Option<WantedStop>,
+    /// How many job-processors were started for it.
+    pub(crate) launches: u32,
+    /// Its log is being read; and something changed since.
+    pub(crate) reading: bool,
+    pub(crate) dirty: bool,
+    /// It is being moved to another shelf.
+    pub(crate) moving: bool,
+}
+
+/// A stop that was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct WantedStop {
+    pub(crate) stop: Stop,
+    /// Where its delivery to the job-processor stands.
+    pub(crate) delivery: Delivery,
+}
+
+/// Where the delivery of a stop stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// To be tried.
+    Due,
+    /// Under way.
+    Trying,
+    /// The job-processor has it.
+    Done,
+}
+
+impl Run {
+    pub(crate) fn new(keeper: Keeper) -> Run {
+        Run {
+            keeper,
+            messages: Vec::new(),
+            last_seq: 0,
+            started: None,
+            ended: None,
+            timeout_ms: None,
+            grace_ms: None,
+            job: None,
+            stop: None,
+            launches: 0,
+            reading: false,
+            dirty: false,
+            moving: false,
+        }
+    }
+
+    /// Whether a job-processor is (or may be) at work.
+    pub(crate) fn is_kept(&self) -> bool {
+        match self.keeper {
+            Keeper::Preparing
+            | Keeper::Unread
+            | Keeper::JobProcessor(_)
+            | Keeper::Nobody
+            | Keeper::Adopted(_) => true,
+            Keeper::Over | Keeper::Quarantined => false,
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Sessions with servers: many may be linked, one is active: the last whose epoch was admitted.
+//!
+//! ```text
+//! linked ──AgentHello──▶ candidate ──ServerHello, epoch admitted──▶ active ──another becomes active, or the link ends──▶ over
+//!                                   └─epoch refused──▶ closed with the reason
+//! ```
+
+use crate::agent::Agent;
+use crate::event::Event;
+use job::RunId;
+use link::{Link, LinkError, Sender};
+use protocol::message::{
+    AgentHello, AgentState, Goodbye, InventoryItem, Position, RefusalKind, Refused, ServerHello,
+};
+use protocol::reconcile::{History, account_parts, history};
+use protocol::{Frame, convert};
+use spool::{Fence, Shelf};
+use std::collections::HashMap;
+use tokio::sync::mpsc;
+
+/// Frames that wait for the link; a peer that takes no more is too slow to be talked to.
+const FRAMES_WAITING_MAX: usize = 1024;
+/// Room that is left for what is not facts.
+const FRAMES_FOR_OTHERS: usize = 512;
+
+/// Every link, and which one counts.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    links: HashMap<u64, Session>,
+    active: Option<u64>,
+    next: u64,
+    /// Links that came while the runs of the last time were being read.
+    early: Vec<Link>,
+}
+
+#[derive(Debug)]
+struct Session {
+    link: Sender,
+    frames: mpsc::Sender<Frame>,
+    server: String,
+}
+
+impl Sessions {
+    /// Whether that session is the one that may command.
+    pub(crate) fn is_active(&self, session: u64) -> bool {
+        self.active == Some(session)
+    }
+
+    /// Whether facts may be put on the active link now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.active().is_some_and(|session| session.frames.capacity() > FRAMES_FOR_OTHERS)
+    }
+
+    /// The link of a session, for answers that take their time.
+    pub(crate) fn link(&self, session: u64) -> Option<Sender> {
+        self.links.get(&session).map(|session| session.link.clone())
+    }
+
+    /// Puts a frame on the active link, if there is one. What cannot be said now is said again after the next connection.
+    pub(crate) fn send(&self, frame: Frame) {
+        if let Some(session) = self.active()
+            && session.frames.try_send(frame).is_err()
+        {
+            session
+                .link
+                .close(Some(Goodbye { reason: "you do not read what is sent".into(), stopping: false }));
+        }
+    }
+
+    /// Closes a link whose peer said what cannot be.
+    pub(crate) fn complain(&self, session: u64, what: &str) {
+        if let Some(session) = self.links.get(&session) {
+            tracing::warn!(server = %session.server, "closing the link: {what}");
+            session.link.close(Some(Goodbye { reason: what.to_owned(), stopping: false }));
+        }
+    }
+
+    /// Says goodbye on every link and waits until it is said, or for two seconds.
+    pub(crate) async fn goodbye(&mut self, reason: &str, stopping: bool) {
+        for session in self.links.values() {
+            session.link.close(Some(Goodbye { reason: reason.to_owned(), stopping }));
+        }
+        let all_closed = async {
+            for session in self.links.values() {
+                session.link.closed().await;
+            }
+        };
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), all_closed).await;
+    }
+
+    /// The active link, for much that takes its time.
+    pub(crate) fn active_link(&self) -> Option<Sender> {
+        self.active().map(|session| session.link.clone())
+    }
+
+    fn active(&self) -> Option<&Session> {
+        self.active.and_then(|session| self.links.get(&session))
+    }
+}
+
+impl Agent {
+    /// A server proved itself: tell it who we are and what we have. While the directories of the last time are being read that has to wait a
+    /// moment, so that the account is true.
+    pub(crate) fn on_linked(&mut self, link: Link) {
+        if self.unread > 0 {
+            return self.sessions.early.push(link);
+        }
+        let id = self.sessions.next;
+        self.sessions.next += 1;
+        tracing::info!(server = %link.peer.name, address = %link.peer.address, dialled = link.peer.dialled_by_us, "linked");
+        let (frames, queue) = mpsc::channel(FRAMES_WAITING_MAX);
+        for hello in self.hellos() {
+            let _ = frames.try_send(Frame::AgentHello(hello)); // a fresh queue has room
+        }
+        self.sessions
+            .links
+            .insert(id, Session { link: link.sender.clone(), frames, server: link.peer.name.clone() });
+        tokio::spawn(write(link.sender, queue));
+        let events = self.events.clone();
+        let mut receiver = link.receiver;
+        tokio::spawn(async move {
+            loop {
+                let event = match receiver.recv().await {
+                    Ok(frame) => Event::Frame(id, Box::new(frame)),
+                    Err(reason) => Event::Unlinked(id, reason),
+                };
+                let over = matches!(event, Event::Unlinked(..));
+                if events.send(event).is_err() || over {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// The scan of the start is over, or has taken long enough.
+    pub(crate) fn greet_early(&mut self) {
+        self.unread = 0;
+        for link in std::mem::take(&mut self.sessions.early) {
+            self.on_linked(link);
+        }
+    }
+
+    /// Whether somebody waits for the scan of the start.
+    pub(crate) fn has_early(&self) -> bool {
+        !self.sessions.early.is_empty()
+    }
+
+    fn hellos(&self) -> Vec<AgentHello> {
+        let inventory: Vec<InventoryItem> = self
+            .runs
+            .iter()
+            .map(|(run_id, run)| InventoryItem {
+                run_id: convert::run_id_field(*run_id),
+                last_seq: Some(run.last_seq),
+            })
+            .collect();
+        let (database_id, commit) = self.identity.acked;
+        let last_acked = Position { database_id: Some(database_id.to_vec()), commit: Some(commit) };
+        let hello = AgentHello {
+            agent_id: Some(self.identity.agent_id.0.to_vec()),
+            incarnation: Some(self.identity.incarnation),
+            boot_id: Some(self.disk.boot_id.to_vec()),
+            epoch: Some(self.identity.fence.epoch),
+            software: format!("lastword {}", env!("CARGO_PKG_VERSION")),
+            platform: platform(),
+            inventory,
+            more: false,
+            last_acked: (database_id != [0; 16]).then_some(last_acked),
+            refusing: self.refusing.clone(),
+        };
+        account_parts(hello)
+    }
+
+    pub(crate) fn on_frame(&mut self, session: u64, frame: Frame) {
+        match frame {
+            Frame::ServerHello(hello) => self.on_server_hello(session, hello),
+            Frame::Start(start) => self.on_start(session, start),
+            Frame::Kill(kill) => self.on_kill(session, kill),
+            Frame::Acks(acks) => self.on_acks(session, acks),
+            Frame::Query(query) => self.on_query(session, query),
+            // The session of the link lets none of these through.
+            Frame::AuthHello(_)
+            | Frame::AuthProof(_)
+            | Frame::AgentHello(_)
+            | Frame::Facts(_)
+            | Frame::Refused(_)
+            | Frame::NoRecord(_)
+            | Frame::AgentState(_)
+            | Frame::Answer(_)
+            | Frame::Ping(_)
+            | Frame::Pong(_)
+            | Frame::Goodbye(_)
+            | Frame::Unsupported(_)
+            | Frame::Unknown { .. } => {}
+        }
+    }
+
+    fn on_server_hello(&mut self, session: u64, hello: ServerHello) {
+        if !self.sessions.links.contains_key(&session) {
+            return;
+        }
+        let incarnation = hello.incarnation.as_deref().and_then(|i| <[u8; 16]>::try_from(i).ok());
+        let (Some(epoch), Some(incarnation)) = (hello.epoch, incarnation) else {
+            return self.sessions.complain(session, "a server hello without epoch or incarnation");
+        };
+        if let Err(reason) = self.admit(Fence { epoch, incarnation }) {
+            return self.sessions.complain(session, &reason);
+        }
+        if let Some(before) = self.sessions.active.replace(session).filter(|before| *before != session) {
+            self.sessions.complain(before, "replaced by a newer connection of a server");
+            self.outbox.on_disconnected();
+        }
+        let complete = match self.outbox.on_connected(&hello.known) {
+            Ok(complete) => complete,
+            Err(e) => return self.sessions.complain(session, &e.to_string()),
+        };
+        tracing::info!(epoch, runs = self.runs.len(), missing = hello.missing.len(), "session established");
+        for position in &hello.known {
+            if let (Ok(run_id), Some(seq)) = (convert::run_id("RunPosition", &position.run_id), position.seq)
+                && let Some(run) = self.runs.get_mut(&run_id)
+            {
+                run.messages.retain(|message| message.seq > seq);
+            }
+        }
+        for (run_id, _) in complete {
+            self.settle_if_over(run_id);
+        }
+        for missing in hello.missing {
+            match RunId::from_bytes(&missing) {
+                Ok(run_id) => self.account_for(run_id),
+                Err(e) => return self.sessions.complain(session, &e.to_string()),
+            }
+        }
+        self.check_history(&hello.position);
+    }
+
+    /// Obeys the highest epoch that was ever seen, and of two servers with the same one the first.
+    fn admit(&mut self, fence: Fence) -> Result<(), String> {
+        let before = self.identity.fence;
+        if !before.admits(&fence) {
+            return Err(format!(
+                "epoch {} is not obeyed: this agent has seen epoch {} of another server",
+                fence.epoch, before.epoch
+            ));
+        }
+        if fence == before {
+            return Ok(());
+        }
+        self.identity
+            .raise(fence)
+            .map_err(|e| format!("epoch {} could not be written down: {e}", fence.epoch))
+    }
+
+    /// A database that lacks what it once acknowledged gets the settled records again.
+    fn check_history(&mut self, position: &Option<Position>) {
+        let Some(now) = position else { return };
+        let (database_id, commit) = self.identity.acked;
+        let last = (database_id != [0; 16])
+            .then(|| Position { database_id: Some(database_id.to_vec()), commit: Some(commit) });
+        match history(last.as_ref(), now) {
+            Ok(History::WentBack { commits }) => {
+                tracing::warn!(
+                    commits,
+                    "the server's database went back in time: the settled records are sent again"
+                );
+                self.resend_settled();
+            }
+            Ok(History::First | History::Onward | History::OtherDatabase) => {}
+            Err(e) => tracing::warn!("the server's position cannot be read: {e}"),
+        }
+        if let Ok(acked) = protocol::reconcile::read_position(now) {
+            self.identity.acked = acked;
+            self.identity_dirty = true;
+        }
+    }
+
+    pub(crate) fn on_unlinked(&mut self, session: u64, reason: &LinkError) {
+        let Some(over) = self.sessions.links.remove(&session) else { return };
+        tracing::warn!(server = %over.server, "the link is over: {reason}");
+        if self.sessions.is_active(session) {
+            self.sessions.active = None;
+            self.outbox.on_disconnected();
+        }
+    }
+
+    /// Tells the server, if it is a change, that no new runs are taken and why (or that they are again).
+    pub(crate) fn set_refusing(&mut self, refusing: String) {
+        if self.refusing != refusing {
+            tracing::warn!("new runs are {}", if refusing.is_empty() { "taken again" } else { &refusing });
+            self.refusing.clone_from(&refusing);
+            self.sessions.send(Frame::AgentState(AgentState { refusing }));
+        }
+    }
+
+    /// Says that a run's log is damaged, so that nobody can tell its outcome.
+    pub(crate) fn report_damaged(&mut self, run_id: RunId) {
+        let reason = format!(
+            "the run's log on agent {} is damaged; it is kept in quarantine/{run_id}",
+            self.config.name
+        );
+        let kind = Some(RefusalKind::Expired as i32);
+        self.sessions.send(Frame::Refused(Refused { run_id: convert::run_id_field(run_id), kind, reason }));
+    }
+
+    /// Whether the run was set aside.
+    pub(crate) fn is_quarantined(&self, run_id: RunId) -> bool {
+        self.disk.root.run(Shelf::Quarantined, run_id).path().exists()
+    }
+}
+
+/// Carries frames from the event loop to the link, which may make it wait.
+async fn write(link: Sender, mut queue: mpsc::Receiver<Frame>) {
+    while let Some(frame) = queue.recv().await {
+        if link.send(frame).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn platform() -> String {
+    let name = os::process::uname();
+    format!("{} {} {} {}", name.node, name.system, name.release, name.machine)
+}

@@ -1,0 +1,193 @@
+//! Agents.
+
+use crate::client::{Client, encode};
+use crate::output::{Output, Row, moment, or_empty, pairs};
+use crate::secret;
+use api::{Agent, AgentAdd, AgentChange, AgentList, Ping};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// List the agents.
+    #[command(after_help = "Example:\n  lastword agent list -o wide")]
+    List,
+    /// Show an agent.
+    Show {
+        /// Its name.
+        agent: String,
+    },
+    /// Make an agent known to the server.
+    Add(Add),
+    /// Change an agent's number of slots, or give it a new secret (the one before stays valid beside it).
+    #[command(after_help = "Example:\n  lastword agent set host1 --slots 20")]
+    Set {
+        /// Its name.
+        agent: String,
+        /// How many runs it may have at once.
+        #[arg(long, required_unless_present = "secret_file")]
+        slots: Option<u32>,
+        /// The file with the new secret.
+        #[arg(long, value_name = "FILE")]
+        secret_file: Option<PathBuf>,
+    },
+    /// Forget an agent. Refused while it has runs without an outcome.
+    Remove {
+        /// Its name.
+        agent: String,
+        /// Forget it even so: its runs become Unknown.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Measure the way to an agent and back.
+    Ping {
+        /// Its name.
+        agent: String,
+    },
+}
+
+/// The description of an agent.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lastword secret new host1.secret
+  lastword agent add host1 --host host1.example --secret-file host1.secret          the server dials the agent
+  lastword agent add host2 --dials-in --secret-file host2.secret --slots 20         the agent dials the server")]
+pub(crate) struct Add {
+    /// Its name, as in its agent.toml.
+    agent: String,
+    /// The host that the server dials.
+    #[arg(long, required_unless_present = "dials_in", conflicts_with = "dials_in")]
+    host: Option<String>,
+    /// The port that the server dials.
+    #[arg(long, default_value_t = 7412, conflicts_with = "dials_in")]
+    port: u16,
+    /// The agent dials the server.
+    #[arg(long)]
+    dials_in: bool,
+    /// The file with the shared secret (see `lastword secret new`).
+    #[arg(long, value_name = "FILE")]
+    secret_file: PathBuf,
+    /// A queue that it serves; may be given several times.
+    #[arg(long = "queue", default_value = "default", value_name = "QUEUE")]
+    queues: Vec<String>,
+    /// How many runs it may have at once.
+    #[arg(long, default_value_t = 100)]
+    slots: u32,
+}
+
+impl Verb {
+    pub(crate) fn run(self, client: &Client, output: &Output) -> anyhow::Result<u8> {
+        match self {
+            Verb::List => output.list(&client.get::<AgentList>("/api/v1/agents")?.items)?,
+            Verb::Show { agent } => show(&client.get(&path(&agent, ""))?, output)?,
+            Verb::Add(add) => show(&client.post("/api/v1/agents", &add.request()?, false)?, output)?,
+            Verb::Set { agent, slots, secret_file } => {
+                let secret_hex = secret_file.as_deref().map(secret::read_hex).transpose()?;
+                let change = AgentChange { slots, secret: None, secret_hex };
+                show(&client.post(&path(&agent, "/set"), &change, true)?, output)?;
+            }
+            Verb::Remove { agent, force } => {
+                client.delete(&path(&agent, if force { "?force=true" } else { "" }))?;
+            }
+            Verb::Ping { agent } => {
+                let ping: Ping = client.post(&path(&agent, "/ping"), &serde_json::json!({}), true)?;
+                let text = format!("{} answered in {:.2} ms", ping.name, ping.round_trip_ms);
+                output.one(&ping, &ping.name, |_| text)?;
+            }
+        }
+        Ok(0)
+    }
+}
+
+fn path(agent: &str, rest: &str) -> String {
+    format!("/api/v1/agents/{}{rest}", encode(agent))
+}
+
+impl Add {
+    fn request(self) -> anyhow::Result<AgentAdd> {
+        let secret_hex = Some(secret::read_hex(&self.secret_file)?);
+        Ok(AgentAdd {
+            name: self.agent,
+            port: self.host.is_some().then_some(self.port),
+            host: self.host,
+            dials_in: self.dials_in,
+            secret: None,
+            secret_hex,
+            queues: Some(self.queues),
+            slots: Some(self.slots),
+        })
+    }
+}
+
+fn show(agent: &Agent, output: &Output) -> anyhow::Result<()> {
+    output.one(agent, &agent.name, |_| for_people(agent))
+}
+
+fn for_people(agent: &Agent) -> String {
+    pairs(&[
+        ("Agent", agent.name.clone()),
+        ("State", state(agent)),
+        ("Since", moment(agent.since, true)),
+        ("Last seen", moment(agent.last_seen_at, true)),
+        ("Link", link(agent)),
+        ("Slots", format!("{} of {} taken", agent.slots_used, agent.slots)),
+        ("Queues", if agent.queues.is_empty() { "none".into() } else { agent.queues.join(", ") }),
+        ("Refusing", or_empty(&agent.refusing)),
+        ("Paused until", moment(agent.paused_until, true)),
+        ("Address", or_empty(&agent.address)),
+        ("Identity", or_empty(&agent.agent_id)),
+        ("Software", or_empty(&agent.software)),
+        ("Platform", or_empty(&agent.platform)),
+    ])
+}
+
+fn state(agent: &Agent) -> String {
+    match (agent.connected, agent.refusing.is_some()) {
+        (true, false) => "connected".into(),
+        (true, true) => "connected, refusing".into(),
+        (false, _) if agent.stopped => "stopped".into(),
+        (false, _) => "away".into(),
+    }
+}
+
+fn link(agent: &Agent) -> String {
+    match (&agent.host, agent.port) {
+        (Some(host), Some(port)) => format!("server dials {host}:{port}"),
+        (Some(host), None) => format!("server dials {host}"),
+        (None, _) => "agent dials in".to_owned(),
+    }
+}
+
+impl Row for Agent {
+    fn heads(wide: bool) -> Vec<&'static str> {
+        let mut heads = vec!["AGENT", "STATE", "SLOTS", "QUEUES", "LAST SEEN"];
+        if wide {
+            heads.extend(["LINK", "SOFTWARE", "PLATFORM", "REFUSING"]);
+        }
+        heads
+    }
+
+    fn cells(&self, wide: bool) -> Vec<String> {
+        let mut cells = vec![
+            self.name.clone(),
+            state(self),
+            format!("{}/{}", self.slots_used, self.slots),
+            self.queues.join(","),
+            moment(self.last_seen_at, wide),
+        ];
+        if wide {
+            cells.extend([
+                link(self),
+                or_empty(&self.software),
+                or_empty(&self.platform),
+                or_empty(&self.refusing),
+            ]);
+        }
+        cells
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}

@@ -1,0 +1,126 @@
+//! Shows a job with its runs.
+
+use crate::output::{Output, moment, or_empty, pairs, table};
+use api::{Job, Run};
+use std::collections::BTreeMap;
+
+pub(crate) fn print(job: &Job, output: &Output) -> anyhow::Result<()> {
+    output.one(job, &job.id.to_string(), |wide| for_people(job, wide))
+}
+
+fn for_people(job: &Job, wide: bool) -> String {
+    let about = pairs(&[
+        ("Job", job.id.to_string()),
+        ("Name", job.name.clone()),
+        ("Status", job.status.to_string()),
+        ("Reason", or_empty(&job.reason)),
+        ("Exit code", or_empty(&job.exit_code)),
+        ("Signal", or_empty(&job.signal)),
+        ("Queue", job.queue.clone()),
+        ("Agent", or_empty(&job.agent)),
+        ("Command", command(job)),
+        ("User", or_empty(&job.user)),
+        ("Directory", or_empty(&job.cwd)),
+        ("Environment", equals(&job.env)),
+        ("Parameters", equals(&job.params)),
+        ("Time-out", or_empty(&job.timeout)),
+        ("Grace", or_empty(&job.grace)),
+        ("Priority", if job.priority == 0 { String::new() } else { job.priority.to_string() }),
+        ("Submitted", format!("{} by {}", job.submitted_at.to_seconds(), job.submitted_by)),
+        ("Started", moment(job.started_at, true)),
+        ("Ended", moment(job.ended_at, true)),
+        (
+            "To be ended",
+            job.kill_requested_by.as_ref().map(|by| format!("asked for by {by}")).unwrap_or_default(),
+        ),
+    ]);
+    if job.runs.is_empty() { about } else { format!("{about}\n\n{}", runs(job, wide)) }
+}
+
+/// The command as it could be typed; of a script only its size.
+fn command(job: &Job) -> String {
+    let words: Vec<String> = job.command.iter().map(|word| quote(word)).collect();
+    match &job.script {
+        Some(script) => {
+            let lines = script.lines().count();
+            format!("script of {lines} {} {}", if lines == 1 { "line" } else { "lines" }, words.join(" "))
+                .trim_end()
+                .to_owned()
+        }
+        None => words.join(" "),
+    }
+}
+
+/// Quotes a word for sh(1) where it needs it.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "%+,-./:=@_".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+fn equals(pairs: &BTreeMap<String, String>) -> String {
+    pairs.iter().map(|(name, value)| format!("{name}={}", quote(value))).collect::<Vec<_>>().join(" ")
+}
+
+fn runs(job: &Job, wide: bool) -> String {
+    let mut heads =
+        vec!["RUN", "AGENT", "STATUS", "EXIT", "SIGNAL", "WITNESS", "STARTED", "ENDED", "CPU", "PEAK RSS"];
+    if wide {
+        heads.push("RUN ID");
+    }
+    let rows = job.runs.iter().map(|run| run_cells(job.id, run, wide));
+    let mut text = table(&heads, rows);
+    for run in &job.runs {
+        if let Some(late) = &run.late_outcome {
+            let reason = late.reason.as_deref().unwrap_or_default();
+            let code = or_empty(&late.exit_code);
+            text.push_str(&format!(
+                "\nLate word on run {}.{}: {} {code} {reason}",
+                job.id, run.attempt, late.status
+            ));
+        }
+    }
+    text
+}
+
+fn run_cells(job: u64, run: &Run, wide: bool) -> Vec<String> {
+    let mut cells = vec![
+        format!("{job}.{}", run.attempt),
+        run.agent.clone(),
+        run.status.to_string(),
+        or_empty(&run.exit_code),
+        or_empty(&run.signal),
+        or_empty(&run.witness),
+        moment(run.started_at, true),
+        moment(run.ended_at, true),
+        run.cpu_ms.map(|ms| format!("{ms} ms")).unwrap_or_default(),
+        run.max_rss_kib.map(|kib| format!("{kib} KiB")).unwrap_or_default(),
+    ];
+    if wide {
+        cells.push(run.run_id.clone());
+    }
+    cells
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::tests::job;
+
+    #[test]
+    fn a_job_is_shown_with_its_command_as_it_could_be_typed() {
+        let text =
+            for_people(&Job { command: vec!["sh".into(), "-c".into(), "echo 'x'".into()], ..job() }, false);
+        assert!(text.contains(r"Command    sh -c 'echo '\''x'\'''"), "{text}");
+        assert!(!text.contains("Exit code"), "{text}");
+    }
+
+    #[test]
+    fn a_script_is_shown_by_its_size() {
+        let job = Job { script: Some("a\nb\n".into()), command: vec!["1".into()], ..job() };
+        assert_eq!(command(&job), "script of 2 lines 1");
+    }
+}

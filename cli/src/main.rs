@@ -1,0 +1,33 @@
+//! `lastword`: the command line of Lastword. Reads its arguments and calls one function.
+
+#![forbid(unsafe_code)]
+
+mod agent;
+mod client;
+mod exit;
+mod job;
+mod options;
+mod output;
+mod queue;
+mod raw;
+mod secret;
+mod server;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let options = match options::Options::try_parse() {
+        Ok(options) => options,
+        Err(error) => {
+            let wrong_usage = error.use_stderr();
+            // Nobody is left to tell if standard error is closed.
+            let _ = error.print();
+            return if wrong_usage { exit::USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match options.run() {
+        Ok(code) => code.into(),
+        Err(error) => exit::report(&error),
+    }
+}

@@ -1,0 +1,160 @@
+//! The command line: what it is made of, and which room does what it asks.
+
+use crate::client::{Client, Place};
+use crate::output::{Format, Output};
+use crate::{agent, job, queue, raw, secret, server};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  lastword job submit --wait -- /usr/bin/make -C /srv/app     run a program, exit as it does
+  lastword job submit --script nightly.sh --timeout 1h        run a script, at most one hour
+  lastword job list --status Running,Queued                   what is going on
+  lastword job why 1042                                       why it does not run yet
+  lastword job prove 1042                                     the evidence for what was said of it
+
+Environment:
+  LASTWORD_URL          the server, or several separated by commas (http://127.0.0.1:7410)
+  LASTWORD_TOKEN_FILE   the file with the token, for example <data_root>/admin.token of the server
+
+Exit codes: 0 done; with --wait and --follow that of the job (killed: 128+signal, timed out: 124, never executed: 255,
+outcome unknown: 70); 64 wrong usage; 65 refused; 66 no such job, agent, queue or file; 69 the server does not answer;
+70 internal error; 75 try again later; 77 the token was refused; 130 detached by Ctrl-C.";
+
+/// Runs jobs on agents and tells how each of them ended.
+#[derive(Debug, Parser)]
+#[command(name = "lastword", version, after_help = EXAMPLES, max_term_width = 110)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Args)]
+struct Globals {
+    /// The server; several separated by commas are tried in order.
+    #[arg(
+        long,
+        env = "LASTWORD_URL",
+        default_value = "http://127.0.0.1:7410",
+        global = true,
+        value_name = "URL"
+    )]
+    url: String,
+    /// The file with the token.
+    #[arg(long, env = "LASTWORD_TOKEN_FILE", global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Certificates to trust for https (PEM); the system's if absent.
+    #[arg(long, env = "LASTWORD_CA_FILE", global = true, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// How to print: table (for people), wide, json, jsonl (one object per line), name (numbers or names only).
+    #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
+    output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Submit jobs, look at them, wait for them, end them.
+    #[command(subcommand)]
+    Job(job::Verb),
+    /// The agents on which jobs run.
+    #[command(subcommand)]
+    Agent(agent::Verb),
+    /// The queues in which jobs wait.
+    #[command(subcommand)]
+    Queue(queue::Verb),
+    /// Shared secrets.
+    #[command(subcommand)]
+    Secret(secret::Verb),
+    /// The server itself.
+    #[command(subcommand)]
+    Server(server::Verb),
+    /// Send any request to the server's REST interface and print the answer.
+    Api(raw::Api),
+}
+
+impl Options {
+    /// Does what was asked; the exit code if nothing failed.
+    pub(crate) fn run(self) -> anyhow::Result<u8> {
+        let Globals { url, token_file, ca_file, output } = self.globals;
+        let place = Place { urls: url, token_file, ca_file };
+        let output = Output::new(output);
+        match self.verb {
+            Verb::Job(verb) => verb.run(&Client::new(&place)?, &output),
+            Verb::Agent(verb) => verb.run(&Client::new(&place)?, &output),
+            Verb::Queue(verb) => verb.run(&Client::new(&place)?, &output),
+            Verb::Server(verb) => verb.run(&Client::new(&place)?, &output),
+            Verb::Api(api) => api.run(&Client::new(&place)?),
+            Verb::Secret(verb) => verb.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_lines_are_understood() {
+        let lines = [
+            "job submit -- /bin/true",
+            "job submit --name n --queue q --on host1 --user u --cwd /tmp -e A=b -p x=1 --timeout 1h --grace 5s --priority 7 --wait -- sh -c 'exit 3'",
+            "job submit --idempotency-key k --follow --script run.sh -- a b",
+            "job list --status Running,Queued --queue q --agent a --name n --limit 5 -o jsonl",
+            "job show 1042 -o json",
+            "job logs 1042 --stderr --follow",
+            "job logs 1042.2 --tail 100",
+            "job wait 1042 1043",
+            "job kill 1042 --grace 0",
+            "job why 1042",
+            "job prove 1042",
+            "job hold 1",
+            "job release 1",
+            "job cancel 1",
+            "agent add host1 --host fqdn.example --port 7412 --secret-file f --queue default --slots 100",
+            "agent add host1 --dials-in --secret-file f",
+            "agent list -o name",
+            "agent ping host1",
+            "agent remove host1",
+            "queue create q",
+            "queue attach q host1",
+            "queue detach q host1",
+            "queue hold q",
+            "secret new f",
+            "server status -o json",
+            "api GET /api/v1/jobs/counts",
+            "api POST jobs -d -",
+        ];
+        for line in lines {
+            let words = std::iter::once("lastword").chain(line.split(' '));
+            assert!(Options::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let lines = [
+            "job submit",
+            "job show x",
+            "job show 0",
+            "job submit -e novalue -- /bin/true",
+            "job submit --timeout 90 -- /bin/true",
+            "job list --status Finished",
+            "agent add host1 --secret-file f",
+            "agent add host1 --dials-in --host h --secret-file f",
+            "job frobnicate 1",
+        ];
+        for line in lines {
+            let words = std::iter::once("lastword").chain(line.split(' '));
+            assert!(Options::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+}

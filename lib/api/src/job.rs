@@ -1,0 +1,239 @@
+//! Jobs and their runs.
+
+use crate::{JobStatus, Span, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// At most this many jobs in one batch.
+pub const BATCH_JOBS_MAX: usize = 10_000;
+/// At most this many jobs in one page of a list.
+pub const LIST_LIMIT_MAX: u32 = 1_000;
+/// So many jobs are in a page where nobody said otherwise.
+pub const LIST_LIMIT_DEFAULT: u32 = 100;
+
+/// A request to run something once. Exactly one of `command` and `script` says what; with `script`, `command` holds its arguments.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobSubmit {
+    /// Program and arguments; no shell is involved. With `script`: the script's arguments.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["/bin/true"]))]
+    pub command: Vec<String>,
+    /// The text of a script to run instead of a program; its first line may name the interpreter (`#!`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
+    /// A name for people; made from the command if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The queue to wait in; `default` if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// Run on this agent only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// Run as this user of the host; the agent's own if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Working directory (absolute); the run's own private directory if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Environment variables beyond the standard ones.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Parameters, which the job finds as `LASTWORD_PARAM_<NAME>`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, String>,
+    /// End it after this long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// Between the soft signal and SIGKILL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace: Option<Span>,
+    /// Higher goes first; 0 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// Start out held: it does not run before it is released.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
+    /// A second request with the same key creates nothing and answers with the first one's job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// Many jobs in one transaction: all are created or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BatchSubmit {
+    /// At most 10,000.
+    pub jobs: Vec<JobSubmit>,
+}
+
+/// The numbers of the jobs of a batch, in its order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobSubmitted {
+    /// The jobs' numbers.
+    pub ids: Vec<u64>,
+}
+
+/// A job with all its runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Job {
+    /// Its number.
+    pub id: u64,
+    /// Its name for people.
+    pub name: String,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// The queue it waits or waited in.
+    pub queue: String,
+    /// The agent of its latest run, else the one it is bound to.
+    pub agent: Option<String>,
+    /// The exit code of its last run, if that exited by itself.
+    pub exit_code: Option<u8>,
+    /// The signal that ended its last run, if one did.
+    pub signal: Option<u8>,
+    /// It was ended because its time was over.
+    pub timed_out: bool,
+    /// Why it is in this status, where that needs a reason.
+    pub reason: Option<String>,
+    /// When it was submitted.
+    pub submitted_at: Time,
+    /// When its latest run started.
+    pub started_at: Option<Time>,
+    /// When its last run ended.
+    pub ended_at: Option<Time>,
+    /// Its attempts, first to last.
+    pub runs: Vec<Run>,
+    /// Its parameters.
+    pub params: BTreeMap<String, String>,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// The script's text, if it is one.
+    pub script: Option<String>,
+    /// The user it runs as; the agent's own if absent.
+    pub user: Option<String>,
+    /// Its working directory, if one was asked for.
+    pub cwd: Option<String>,
+    /// Environment variables beyond the standard ones.
+    pub env: BTreeMap<String, String>,
+    /// It is ended after this long.
+    pub timeout: Option<Span>,
+    /// Between the soft signal and SIGKILL.
+    pub grace: Option<Span>,
+    /// Higher goes first.
+    pub priority: i32,
+    /// Who submitted it.
+    pub submitted_by: String,
+    /// The key under which it was submitted, if any.
+    pub idempotency_key: Option<String>,
+    /// Somebody wants it to end; stays until it has.
+    pub kill_requested_by: Option<String>,
+}
+
+/// One attempt at a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Run {
+    /// Its identifier, a UUIDv7.
+    pub run_id: String,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// The agent it was placed on.
+    pub agent: String,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// Its exit code, if it exited by itself.
+    pub exit_code: Option<u8>,
+    /// The signal that ended it, if one did.
+    pub signal: Option<u8>,
+    /// Who saw its end: `job-processor`, `monitor`, `pidfd` or `none`.
+    pub witness: Option<String>,
+    /// Why it is in this status, where that needs a reason.
+    pub reason: Option<String>,
+    /// When it was placed on its agent (the server's clock).
+    pub placed_at: Option<Time>,
+    /// When its process started (the agent's clock).
+    pub started_at: Option<Time>,
+    /// When its process ended (the agent's clock).
+    pub ended_at: Option<Time>,
+    /// CPU time of its processes, milliseconds.
+    pub cpu_ms: Option<u64>,
+    /// Peak resident set of its largest process, KiB.
+    pub max_rss_kib: Option<u64>,
+    /// The true outcome that arrived after the run had been given up as Unknown. It does not change the status.
+    pub late_outcome: Option<LateOutcome>,
+}
+
+/// A true outcome that came too late.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LateOutcome {
+    /// The status it would have given the run.
+    pub status: JobStatus,
+    /// The exit code, if it exited by itself.
+    pub exit_code: Option<u8>,
+    /// The signal that ended it, if one did.
+    pub signal: Option<u8>,
+    /// What there is to say about it.
+    pub reason: Option<String>,
+}
+
+/// A job in a list: without its runs and what it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobSummary {
+    /// Its number.
+    pub id: u64,
+    /// Its name for people.
+    pub name: String,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// The queue it waits or waited in.
+    pub queue: String,
+    /// The agent of its latest run, else the one it is bound to.
+    pub agent: Option<String>,
+    /// The exit code of its last run, if that exited by itself.
+    pub exit_code: Option<u8>,
+    /// The signal that ended its last run, if one did.
+    pub signal: Option<u8>,
+    /// Why it is in this status, where that needs a reason.
+    pub reason: Option<String>,
+    /// When it was submitted.
+    pub submitted_at: Time,
+    /// When its latest run started.
+    pub started_at: Option<Time>,
+    /// When its last run ended.
+    pub ended_at: Option<Time>,
+}
+
+/// A page of jobs, newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobList {
+    /// The jobs.
+    pub items: Vec<JobSummary>,
+    /// Ask again with this as `cursor` for the next page; absent on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// How many jobs there are in each status, in the order of a job's life.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"Queued": 3, "Running": 1, "Completed": 1042}), value_type = BTreeMap<String, u64>)]
+pub struct Counts(pub BTreeMap<JobStatus, u64>);
+
+/// How a job is to be ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kill {
+    /// Between the soft signal and SIGKILL; the job's own if absent, 0 for SIGKILL at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace: Option<Span>,
+}
+
+/// What keeps a job from running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Why {
+    /// The job's number.
+    pub id: u64,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// One sentence that names the blocker.
+    pub why: String,
+}

@@ -1,0 +1,30 @@
+//! The types of the REST interface, shared by the server and the command line client.
+//!
+//! Requests refuse unknown fields; answers may grow fields, so a client ignores what it does not know. Durations are texts
+//! such as `1h30m` ([`Span`]), times are RFC 3339 in UTC with milliseconds ([`Time`]). Texts are UTF-8, as JSON demands: a command
+//! or a script that is not UTF-8 cannot be submitted here; wrap it in a script on the host.
+
+#![forbid(unsafe_code)]
+
+mod agent;
+mod job;
+mod proof;
+mod queue;
+mod server;
+mod span;
+mod status;
+mod time;
+
+pub use ::job::Status;
+
+pub use agent::{Agent, AgentAdd, AgentChange, AgentList, Ping};
+pub use job::{
+    BATCH_JOBS_MAX, BatchSubmit, Counts, Job, JobList, JobSubmit, JobSubmitted, JobSummary, Kill,
+    LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, LateOutcome, Run, Why,
+};
+pub use proof::{Proof, RunProof, Step, View};
+pub use queue::{Attachment, Queue, QueueCreate, QueueList};
+pub use server::{Health, Problem, ServerStatus};
+pub use span::{ParseSpanError, Span};
+pub use status::JobStatus;
+pub use time::Time;

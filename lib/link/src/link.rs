@@ -1,0 +1,265 @@
+//! One connection to a peer that proved itself, as the programs see it.
+//!
+//! Memory is bounded by bytes: every frame that waits holds its share of the room of its lane until it is written (or, coming in,
+//! until it is taken). A lane that is full makes its senders wait; an inbox that is full makes the reader wait, and so the peer.
+
+use crate::drive;
+use crate::{Closed, LinkError};
+use protocol::frame::FrameDecoder;
+use protocol::message::Goodbye;
+use protocol::session::{Session, Timing};
+use protocol::{Frame, Role};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::Instant;
+
+/// Room for frames that wait to be written, everything but answers.
+const LANE_BYTES_MAX: u32 = 6 << 20;
+/// Room for answers that wait to be written.
+const LOW_LANE_BYTES_MAX: u32 = 1 << 20;
+/// Room for frames that came and were not taken.
+const INBOX_BYTES_MAX: u32 = 6 << 20;
+/// What a frame takes in memory beside its bytes.
+const FRAME_OVERHEAD_BYTES: u32 = 512;
+
+/// A connection to a peer that proved itself. Dropping the receiver closes it: a link that nobody reads is over.
+#[derive(Debug)]
+pub struct Link {
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// To it.
+    pub sender: Sender,
+    /// From it.
+    pub receiver: Receiver,
+}
+
+/// Who is at the other end of a link, as it proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The agent's name, or the server node's.
+    pub name: String,
+    /// Its part.
+    pub role: Role,
+    /// Where it was reached, or where it came from.
+    pub address: SocketAddr,
+    /// The protocol version that both speak on this link.
+    pub version: u32,
+    /// Whether we dialled.
+    pub dialled_by_us: bool,
+}
+
+/// Puts frames on the link.
+///
+/// Two lanes: answers (output) go in the low one, all else goes before them. Whoever waits in `send` within the same task that
+/// receives, stops receiving: a program that answers much sends from another task.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    shared: Arc<Shared>,
+    high: mpsc::UnboundedSender<Held>,
+    low: mpsc::UnboundedSender<Held>,
+}
+
+/// Takes frames from the link.
+#[derive(Debug)]
+pub struct Receiver {
+    shared: Arc<Shared>,
+    inbox: mpsc::UnboundedReceiver<Held>,
+}
+
+/// A frame that holds its share of the room where it waits.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) frame: Frame,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Held {
+    pub(crate) fn new(frame: Frame, room: OwnedSemaphorePermit) -> Held {
+        Held { frame, _room: room }
+    }
+}
+
+/// The life of a link.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    Open,
+    /// We take our leave: with a goodbye, what waits goes first.
+    Closing(Option<Goodbye>),
+    Over(LinkError),
+}
+
+/// What the two tasks and the two handles share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) session: Mutex<Session>,
+    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) silence_max: Duration,
+    pub(crate) tick: Duration,
+    pub(crate) inbox_room: Arc<Semaphore>,
+    lane_room: Arc<Semaphore>,
+    low_lane_room: Arc<Semaphore>,
+    began: Instant,
+}
+
+/// What a frame takes of a lane's room; a frame that is bigger than a lane takes all of it.
+pub(crate) fn room_for(frame: &Frame, lane_bytes_max: u32) -> u32 {
+    let bytes = u32::try_from(frame.encoded_len()).unwrap_or(u32::MAX);
+    bytes.saturating_add(FRAME_OVERHEAD_BYTES).min(lane_bytes_max)
+}
+
+impl Shared {
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first reason counts.
+    pub(crate) fn set_over(&self, reason: LinkError) {
+        self.phase.send_if_modified(|phase| match phase {
+            Phase::Open => {
+                *phase = Phase::Over(reason);
+                true
+            }
+            Phase::Closing(_) => {
+                *phase = Phase::Over(LinkError::ClosedByUs);
+                true
+            }
+            Phase::Over(_) => false,
+        });
+        for room in [&self.lane_room, &self.low_lane_room, &self.inbox_room] {
+            room.close();
+        }
+    }
+
+    fn set_closing(&self, goodbye: Option<Goodbye>) {
+        self.phase.send_if_modified(|phase| match phase {
+            Phase::Open => {
+                *phase = Phase::Closing(goodbye);
+                true
+            }
+            Phase::Closing(_) | Phase::Over(_) => false,
+        });
+    }
+
+    pub(crate) fn inbox_room_for(&self, frame: &Frame) -> u32 {
+        room_for(frame, INBOX_BYTES_MAX)
+    }
+}
+
+impl Link {
+    /// Starts the two tasks over an authenticated stream; `decoder` may hold bytes that came already.
+    pub(crate) fn start<IO>(stream: IO, peer: Peer, timing: Timing, decoder: FrameDecoder) -> Link
+    where
+        IO: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let (high, high_queue) = mpsc::unbounded_channel();
+        let (low, low_queue) = mpsc::unbounded_channel();
+        let (inbox_in, inbox) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            session: Mutex::new(Session::new(peer.role.other(), timing, 0)),
+            phase: watch::Sender::new(Phase::Open),
+            silence_max: Duration::from_millis(timing.silence_ms_max),
+            tick: Duration::from_millis((timing.heartbeat_ms / 4).max(1)),
+            inbox_room: Arc::new(Semaphore::new(INBOX_BYTES_MAX as usize)),
+            lane_room: Arc::new(Semaphore::new(LANE_BYTES_MAX as usize)),
+            low_lane_room: Arc::new(Semaphore::new(LOW_LANE_BYTES_MAX as usize)),
+            began: Instant::now(),
+        });
+        drive::spawn(stream, shared.clone(), decoder, inbox_in, high_queue, low_queue);
+        Link {
+            peer,
+            sender: Sender { shared: shared.clone(), high, low },
+            receiver: Receiver { shared, inbox },
+        }
+    }
+}
+
+impl Sender {
+    /// Waits for room, then puts the frame on the link; `Ok` does not mean that it arrived.
+    ///
+    /// A frame that is longer than any peer takes is traced and left out; see [`Frame::fits`].
+    pub async fn send(&self, frame: Frame) -> Result<(), Closed> {
+        if !frame.fits() {
+            tracing::error!(
+                frame = frame.name(),
+                bytes = frame.encoded_len(),
+                "a frame is too long to be sent and was left out"
+            );
+            return if self.is_closed() { Err(Closed) } else { Ok(()) };
+        }
+        let (queue, room, bytes_max) = match &frame {
+            Frame::Answer(_) => (&self.low, &self.shared.low_lane_room, LOW_LANE_BYTES_MAX),
+            Frame::AuthHello(_)
+            | Frame::AuthProof(_)
+            | Frame::AgentHello(_)
+            | Frame::ServerHello(_)
+            | Frame::Start(_)
+            | Frame::Kill(_)
+            | Frame::Facts(_)
+            | Frame::Acks(_)
+            | Frame::Refused(_)
+            | Frame::NoRecord(_)
+            | Frame::AgentState(_)
+            | Frame::Query(_)
+            | Frame::Ping(_)
+            | Frame::Pong(_)
+            | Frame::Goodbye(_)
+            | Frame::Unsupported(_)
+            | Frame::Unknown { .. } => (&self.high, &self.shared.lane_room, LANE_BYTES_MAX),
+        };
+        let room = room.clone().acquire_many_owned(room_for(&frame, bytes_max)).await.map_err(|_| Closed)?;
+        match *self.shared.phase.borrow() {
+            Phase::Open => queue.send(Held::new(frame, room)).map_err(|_| Closed),
+            Phase::Closing(_) | Phase::Over(_) => Err(Closed),
+        }
+    }
+
+    /// Ends the link: with a goodbye, what waits to be sent (but answers) goes first and the goodbye after it, as far as a
+    /// short time allows; without one, at once. Only the first call counts.
+    pub fn close(&self, goodbye: Option<Goodbye>) {
+        self.shared.set_closing(goodbye);
+    }
+
+    /// Whether the link is over or about to be.
+    pub fn is_closed(&self) -> bool {
+        !matches!(*self.shared.phase.borrow(), Phase::Open)
+    }
+
+    /// Waits until the link is over.
+    pub async fn closed(&self) {
+        wait_over(&self.shared).await;
+    }
+}
+
+impl Receiver {
+    /// The next frame; after an error there is none. May be given up and called again without losing a frame.
+    ///
+    /// A goodbye of the peer comes as [`LinkError::Goodbye`]; pings, pongs and kinds that are not known never come.
+    pub async fn recv(&mut self) -> Result<Frame, LinkError> {
+        match self.inbox.recv().await {
+            Some(held) => Ok(held.frame),
+            None => Err(wait_over(&self.shared).await),
+        }
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.shared.set_closing(None);
+    }
+}
+
+async fn wait_over(shared: &Shared) -> LinkError {
+    let mut phase = shared.phase.subscribe();
+    let over = phase.wait_for(|phase| matches!(phase, Phase::Over(_))).await;
+    match over.as_deref() {
+        Ok(Phase::Over(reason)) => reason.clone(),
+        Ok(Phase::Open | Phase::Closing(_)) | Err(_) => LinkError::ClosedByUs,
+    }
+}

@@ -1,0 +1,255 @@
+//! What the two sides make of each other's books when they meet.
+//!
+//! | the agent's inventory | the server's books          | what follows                                                        |
+//! |-----------------------|-----------------------------|---------------------------------------------------------------------|
+//! | has the run           | has messages up to `seq`    | `known`: the agent sends what comes after `seq`                     |
+//! | has the run           | never heard of it           | a stray: the agent sends all of it, the server keeps it as a stray  |
+//! | lacks the run         | waits for its outcome       | `missing`: the agent answers with facts or NO_RECORD                |
+//! | lacks the run         | has its outcome             | nothing: it is settled                                              |
+//!
+//! And in time: an agent that meets a database which knows less than it once acknowledged sends its settled records again.
+
+use crate::Malformed;
+use crate::convert::{bad_field, run_id, run_id_field};
+use crate::frame::FRAME_BYTES_MAX;
+use crate::message::{AgentHello, InventoryItem, Position, RunPosition};
+use crate::session::INVENTORY_RUNS_MAX;
+use job::RunId;
+use prost::Message;
+use std::collections::{HashMap, HashSet};
+
+/// What the server has of one run that it believes to be, or to have been, with this agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Believed {
+    /// Which run.
+    pub run_id: RunId,
+    /// The last message of it that is committed without a gap before it; 0: none.
+    pub seq: u64,
+    /// Its outcome is not committed yet.
+    pub open: bool,
+}
+
+/// The parts of a ServerHello, and what the server learns itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// For `ServerHello::known`.
+    pub known: Vec<RunPosition>,
+    /// For `ServerHello::missing`.
+    pub missing: Vec<Vec<u8>>,
+    /// Runs that the agent has and the server never heard of: its database went back in time, or it is another server's agent.
+    pub strays: Vec<RunId>,
+    /// Runs of which the server has more than the agent: the agent's data root went back in time.
+    pub ahead: Vec<RunId>,
+}
+
+/// Room for the head of a ServerHello: its other fields and their tags.
+const SERVER_HELLO_HEAD_BYTES: usize = 4 << 10;
+
+/// Compares the whole inventory with the server's books. `believed` has every open run of this agent and every run of the inventory
+/// that the server knows.
+///
+/// The result fits into one frame: where it would not, the end of `known` is left out, so that the agent sends more than it must.
+pub fn reconcile(inventory: &[InventoryItem], believed: &[Believed]) -> Result<Reconciled, Malformed> {
+    let books: HashMap<RunId, &Believed> = believed.iter().map(|b| (b.run_id, b)).collect();
+    let mut result = Reconciled::default();
+    let mut present = HashSet::with_capacity(inventory.len());
+    for item in inventory {
+        let run = run_id("InventoryItem", &item.run_id)?;
+        let last_seq = item.last_seq.ok_or(bad_field("InventoryItem", "last_seq"))?;
+        if !present.insert(run) {
+            return Err(bad_field("InventoryItem", "run_id"));
+        }
+        match books.get(&run) {
+            Some(believed) => {
+                if believed.seq > last_seq {
+                    result.ahead.push(run);
+                }
+                result.known.push(RunPosition { run_id: run_id_field(run), seq: Some(believed.seq) });
+            }
+            None => result.strays.push(run),
+        }
+    }
+    let missing = believed.iter().filter(|b| b.open && !present.contains(&b.run_id));
+    result.missing = missing.map(|b| b.run_id.as_bytes().to_vec()).collect();
+    fit(&mut result.known, &mut result.missing);
+    Ok(result)
+}
+
+/// Makes both fit into one ServerHello: first what is missing (what does not fit is asked at the next connection), then what is known (what
+/// does not fit is sent again in full).
+pub fn fit(known: &mut Vec<RunPosition>, missing: &mut Vec<Vec<u8>>) {
+    let mut room = FRAME_BYTES_MAX - SERVER_HELLO_HEAD_BYTES;
+    missing.retain(|run| take_room(&mut room, run.len()));
+    known.retain(|position| take_room(&mut room, position.encoded_len()));
+}
+
+/// Takes the room of one element of a repeated field; its length is below 128.
+fn take_room(room: &mut usize, element_bytes: usize) -> bool {
+    match room.checked_sub(2 + element_bytes) {
+        Some(left) => {
+            *room = left;
+            true
+        }
+        None => false,
+    }
+}
+
+/// Runs in one part of an inventory: far below the limit of a frame.
+pub const PART_RUNS_MAX: usize = 20_000;
+
+/// Cuts the agent's account into the frames in which it is sent, `more` set in all but the last.
+///
+/// An inventory has a limit ([`INVENTORY_RUNS_MAX`]): beyond it the newest runs are left out. They are not lost: the server does not
+/// name them in its answer, so that all of them is sent.
+pub fn account_parts(mut hello: AgentHello) -> Vec<AgentHello> {
+    let mut inventory = std::mem::take(&mut hello.inventory);
+    inventory.sort_unstable_by(|a, b| a.run_id.cmp(&b.run_id)); // a run id begins with its time
+    inventory.truncate(INVENTORY_RUNS_MAX);
+    let mut parts: Vec<AgentHello> = inventory
+        .chunks(PART_RUNS_MAX)
+        .map(|runs| AgentHello { inventory: runs.to_vec(), more: true, ..hello.clone() })
+        .collect();
+    match parts.last_mut() {
+        Some(last) => last.more = false,
+        None => parts.push(AgentHello { more: false, ..hello }),
+    }
+    parts
+}
+
+/// How a server's database stands to what it once acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum History {
+    /// Nothing was ever acknowledged to this agent.
+    First,
+    /// It has all that it had.
+    Onward,
+    /// It lost commits that it had acknowledged (a restored backup, an asynchronous standby): the settled records are to be
+    /// sent again.
+    WentBack {
+        /// How many commits.
+        commits: u64,
+    },
+    /// Another database: what is settled was settled with the other one.
+    OtherDatabase,
+}
+
+impl History {
+    /// Whether the agent sends its settled records again.
+    pub fn resend_settled(self) -> bool {
+        match self {
+            History::WentBack { .. } => true,
+            History::First | History::Onward | History::OtherDatabase => false,
+        }
+    }
+}
+
+/// Compares the position that was last acknowledged to this agent with where the database stands now.
+pub fn history(last_acked: Option<&Position>, now: &Position) -> Result<History, Malformed> {
+    let (database, commit) = read_position(now)?;
+    let Some(last) = last_acked else { return Ok(History::First) };
+    let (last_database, last_commit) = read_position(last)?;
+    Ok(match last_commit.checked_sub(commit) {
+        _ if last_database != database => History::OtherDatabase,
+        None | Some(0) => History::Onward,
+        Some(commits) => History::WentBack { commits },
+    })
+}
+
+/// Checks a position: a database id of 16 bytes and a commit.
+pub fn read_position(position: &Position) -> Result<([u8; 16], u64), Malformed> {
+    let id = position.database_id.as_deref().and_then(|id| id.try_into().ok());
+    let id = id.ok_or(bad_field("Position", "database_id"))?;
+    Ok((id, position.commit.ok_or(bad_field("Position", "commit"))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Role;
+    use crate::message::ServerHello;
+    use crate::session::{Session, Stage, Timing};
+
+    fn run(n: u64) -> RunId {
+        RunId::new(n, u128::from(n))
+    }
+
+    fn item(n: u64, last_seq: u64) -> InventoryItem {
+        InventoryItem { run_id: run_id_field(run(n)), last_seq: Some(last_seq) }
+    }
+
+    fn believed(n: u64, seq: u64, open: bool) -> Believed {
+        Believed { run_id: run(n), seq, open }
+    }
+
+    #[test]
+    fn every_row_of_the_table_is_decided() {
+        let inventory = [item(1, 3), item(2, 5), item(5, 1)];
+        let books =
+            [believed(1, 2, true), believed(3, 0, true), believed(4, 3, false), believed(5, 2, false)];
+        let result = reconcile(&inventory, &books).unwrap();
+        let position = |n, seq| RunPosition { run_id: run_id_field(run(n)), seq: Some(seq) };
+        assert_eq!(result.known, [position(1, 2), position(5, 2)]);
+        assert_eq!(result.missing, [run(3).as_bytes().to_vec()]);
+        assert_eq!(result.strays, [run(2)]);
+        assert_eq!(result.ahead, [run(5)]);
+    }
+
+    #[test]
+    fn an_inventory_that_cannot_be_is_refused() {
+        assert!(reconcile(&[InventoryItem::default()], &[]).is_err());
+        assert!(reconcile(&[InventoryItem { last_seq: None, ..item(1, 1) }], &[]).is_err());
+        assert!(reconcile(&[item(1, 1), item(1, 2)], &[]).is_err());
+    }
+
+    #[test]
+    fn the_answer_to_the_greatest_inventory_fits_into_a_frame() {
+        let inventory: Vec<_> = (1..=200_000).map(|n| item(n, u64::MAX)).collect();
+        let books: Vec<_> = (100_000..=250_000).map(|n| believed(n, u64::MAX, true)).collect();
+        let result = reconcile(&inventory, &books).unwrap();
+        assert_eq!(result.missing.len(), 50_000, "what is missing is asked before anything else");
+        let hello = ServerHello {
+            epoch: Some(u64::MAX),
+            incarnation: Some(vec![0; 16]),
+            position: Some(Position { database_id: Some(vec![0; 16]), commit: Some(u64::MAX) }),
+            known: result.known,
+            missing: result.missing,
+            software: "x".repeat(200),
+        };
+        assert!(crate::Frame::from(hello).fits());
+    }
+
+    #[test]
+    fn an_account_is_cut_into_frames_that_any_server_takes() {
+        let account = |runs: u64| {
+            let inventory = (1..=runs).rev().map(|n| item(n, u64::MAX)).collect();
+            account_parts(AgentHello { inventory, refusing: "full".into(), ..Default::default() })
+        };
+        for runs in [0, 1, 20_000, 20_001, 300_000] {
+            let parts = account(runs);
+            let mut server = Session::new(Role::Server, Timing::default(), 0);
+            for part in &parts {
+                assert!(crate::Frame::from(part.clone()).fits());
+                server.on_frame(0, &part.clone().into()).unwrap();
+            }
+            assert_eq!(server.stage(), Stage::Answering);
+            let told: usize = parts.iter().map(|p| p.inventory.len()).sum();
+            assert_eq!(told as u64, runs.min(INVENTORY_RUNS_MAX as u64));
+            assert_eq!(
+                parts[0].inventory.first(),
+                (runs > 0).then(|| item(1, u64::MAX)).as_ref(),
+                "oldest first"
+            );
+        }
+    }
+
+    #[test]
+    fn a_database_that_went_back_in_time_is_noticed() {
+        let at = |id: u8, commit| Position { database_id: Some(vec![id; 16]), commit: Some(commit) };
+        assert_eq!(history(None, &at(1, 5)), Ok(History::First));
+        assert_eq!(history(Some(&at(1, 5)), &at(1, 5)), Ok(History::Onward));
+        assert_eq!(history(Some(&at(1, 5)), &at(1, 9)), Ok(History::Onward));
+        assert_eq!(history(Some(&at(1, 5)), &at(1, 2)), Ok(History::WentBack { commits: 3 }));
+        assert_eq!(history(Some(&at(1, 5)), &at(2, 2)), Ok(History::OtherDatabase));
+        assert!(history(None, &Position::default()).is_err());
+    }
+}

@@ -1,0 +1,286 @@
+//! Every message, with every field set, against the bytes that are kept in `golden/`.
+//!
+//! The samples name every field without `..Default::default()`: a new field does not compile until it is given a value here.
+
+use prost::Message;
+use protocol::Frame;
+use protocol::frame::{FRAME_BYTES_MAX, FrameDecoder};
+use protocol::message::*;
+use std::fs;
+use std::path::PathBuf;
+
+const RUN: [u8; 16] = [1, 0x9a, 0xa7, 0xd1, 0xe2, 0x7b, 0x70, 1, 0x82, 3, 4, 5, 6, 7, 8, 9];
+const BOOT: [u8; 16] = [0xb0; 16];
+const DATABASE: [u8; 16] = [0xdb; 16];
+
+fn run_id() -> Option<Vec<u8>> {
+    Some(RUN.to_vec())
+}
+
+fn run_position() -> RunPosition {
+    RunPosition { run_id: run_id(), seq: Some(3) }
+}
+
+fn position() -> Position {
+    Position { database_id: Some(DATABASE.to_vec()), commit: Some(123_456) }
+}
+
+fn pair(name: &str, value: &str) -> Pair {
+    Pair { name: name.into(), value: value.into() }
+}
+
+fn run_spec() -> RunSpec {
+    RunSpec {
+        job_id: Some(1042),
+        attempt: Some(2),
+        job_name: "nightly".into(),
+        queue: "default".into(),
+        agent: "host1".into(),
+        submitted_by: "anna".into(),
+        command: vec![b"/bin/echo".to_vec(), b"\xff\xfe".to_vec()],
+        script: Some(b"#!/bin/sh\nexit 7\n".to_vec()),
+        env: vec![pair("LANG", "C.UTF-8"), pair("EMPTY", "")],
+        params: vec![pair("day", "2026-11-22")],
+        cwd: Some("/srv".into()),
+        user: Some("batch".into()),
+        timeout_ms: Some(3_600_000),
+        grace_ms: Some(10_000),
+        idempotency_key: "key-1".into(),
+        previous_outcome: "Unknown".into(),
+        scheduled_at_ms: Some(1_795_312_673_000),
+    }
+}
+
+fn fact(body: FactBody) -> Vec<u8> {
+    Fact { at_ms: Some(1_795_312_673_123), body: Some(body) }.encode_to_vec()
+}
+
+fn ended() -> Ended {
+    Ended {
+        kind: Some(EndKind::Signaled as i32),
+        exit_code: Some(7),
+        signal: Some(15),
+        core: true,
+        witness: Some(WitnessKind::Monitor as i32),
+        killed_by: Some("anna".into()),
+        timed_out_after_ms: Some(3_600_000),
+        reason: "why".into(),
+        cpu_ms: Some(1_234),
+        max_rss_kib: Some(5_678),
+        canceled: true,
+    }
+}
+
+fn started() -> Started {
+    Started {
+        pid: Some(4321),
+        start_ticks: Some(987_654_321),
+        pidfd_inode: Some(55_555),
+        boot_id: Some(BOOT.to_vec()),
+        cgroup: Some("/lastword/run".into()),
+        boottime_ms: Some(9_876_543_210),
+        job_processor_pid: Some(4320),
+    }
+}
+
+fn run_fact() -> RunFact {
+    RunFact { run_id: run_id(), seq: Some(3), fact: fact(FactBody::Ended(ended())) }
+}
+
+fn agent_hello() -> AgentHello {
+    AgentHello {
+        agent_id: Some(vec![0xa1; 16]),
+        incarnation: Some(12),
+        boot_id: Some(BOOT.to_vec()),
+        epoch: Some(5),
+        software: "0.1.0".into(),
+        platform: "host1.example Linux 6.1.0 x86_64".into(),
+        inventory: vec![InventoryItem { run_id: run_id(), last_seq: Some(3) }],
+        more: true,
+        last_acked: Some(position()),
+        refusing: "the disk is full".into(),
+    }
+}
+
+fn server_hello() -> ServerHello {
+    ServerHello {
+        epoch: Some(5),
+        incarnation: Some(vec![0x1c; 16]),
+        position: Some(position()),
+        known: vec![run_position()],
+        missing: vec![RUN.to_vec()],
+        software: "0.1.0".into(),
+    }
+}
+
+fn query(body: QueryBody) -> Query {
+    Query { query_id: Some(77), run_id: run_id(), body: Some(body) }
+}
+
+fn answer(body: AnswerBody) -> Answer {
+    Answer { query_id: Some(77), body: Some(body) }
+}
+
+/// Messages that travel in frames.
+fn frames() -> Vec<(&'static str, Frame)> {
+    let output =
+        OutputRange { stream: Some(StreamKind::Stderr as i32), offset: Some(4096), bytes_max: Some(65_536) };
+    let data = OutputData { offset: Some(4096), data: b"line\n".to_vec(), size: Some(4101), complete: true };
+    let ledger = Ledger { place: "live".into(), locked: true, records: vec![run_fact()], acked_seq: Some(2) };
+    let auth_hello = AuthHello {
+        version_max: Some(2),
+        version_min: Some(1),
+        role: Some(RoleKind::Server as i32),
+        name: "node-a".into(),
+        nonce: (0..32).collect(),
+    };
+    let refused = Refused {
+        run_id: run_id(),
+        kind: Some(RefusalKind::NoRoom as i32),
+        reason: "the disk is full".into(),
+    };
+    vec![
+        ("auth_hello", auth_hello.into()),
+        ("auth_proof", AuthProof { tag: (32..64).collect() }.into()),
+        ("agent_hello", agent_hello().into()),
+        ("server_hello", server_hello().into()),
+        ("start", Start { epoch: Some(5), run_id: run_id(), spec: Some(run_spec()) }.into()),
+        ("kill", Kill { epoch: Some(5), run_id: run_id(), grace_ms: Some(2_000), by: "anna".into() }.into()),
+        ("facts", Facts { facts: vec![run_fact(), run_fact()] }.into()),
+        ("acks", Acks { acks: vec![run_position()], position: Some(position()) }.into()),
+        ("refused", refused.into()),
+        ("no_record", NoRecord { run_id: run_id() }.into()),
+        ("agent_state", AgentState { refusing: "drained".into() }.into()),
+        ("query_output", query(QueryBody::Output(output)).into()),
+        ("query_ledger", query(QueryBody::Ledger(LedgerQuery {})).into()),
+        ("answer_output", answer(AnswerBody::Output(data)).into()),
+        ("answer_ledger", answer(AnswerBody::Ledger(ledger)).into()),
+        ("answer_failed", answer(AnswerBody::Failed("no record".into())).into()),
+        ("ping", Ping { number: Some(300) }.into()),
+        ("pong", Pong { number: Some(300) }.into()),
+        ("goodbye", Goodbye { reason: "the server stops".into(), stopping: true }.into()),
+        ("unsupported", Unsupported { kind: Some(999) }.into()),
+    ]
+}
+
+/// Messages that stand on disk or on a run's control socket.
+fn bare() -> Vec<(&'static str, Vec<u8>)> {
+    let stop = Stop { grace_ms: Some(2_000), by: "anna".into() };
+    vec![
+        ("run_spec", run_spec().encode_to_vec()),
+        ("fact_accepted", fact(FactBody::Accepted(Accepted { boot_id: Some(BOOT.to_vec()) }))),
+        ("fact_started", fact(FactBody::Started(started()))),
+        ("fact_ended", fact(FactBody::Ended(ended()))),
+        ("fact_note", fact(FactBody::Note(Note { text: "leftovers were killed".into() }))),
+        ("control_stop", Control { body: Some(ControlBody::Stop(stop)) }.encode_to_vec()),
+    ]
+}
+
+fn frame_bytes(frame: &Frame) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame.encode(&mut bytes);
+    bytes
+}
+
+fn samples() -> Vec<(&'static str, Vec<u8>)> {
+    frames().into_iter().map(|(name, frame)| (name, frame_bytes(&frame))).chain(bare()).collect()
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/v1")
+}
+
+/// Sixteen bytes to a line.
+fn to_hex(bytes: &[u8]) -> String {
+    let line = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ") + "\n";
+    bytes.chunks(16).map(line).collect()
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    text.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal bytes")).collect()
+}
+
+fn golden(name: &str) -> Vec<u8> {
+    let path = folder().join(name).with_extension("hex");
+    let text =
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}; see golden/README.md", path.display()));
+    from_hex(&text)
+}
+
+#[test]
+fn every_message_is_written_as_version_1_wrote_it() {
+    for (name, bytes) in samples() {
+        assert_eq!(
+            to_hex(&bytes),
+            to_hex(&golden(name)),
+            "{name}: the bytes on the wire and on disk changed"
+        );
+    }
+}
+
+#[test]
+fn every_frame_of_version_1_is_read() {
+    for (name, frame) in frames() {
+        let mut decoder = FrameDecoder::new(FRAME_BYTES_MAX);
+        decoder.feed(&golden(name));
+        assert_eq!(decoder.take(), Ok(Some(frame)), "{name}");
+        assert_eq!(decoder.pending_bytes(), 0, "{name}");
+    }
+}
+
+#[test]
+fn everything_that_an_older_self_left_on_disk_is_read() {
+    assert_eq!(RunSpec::read(&golden("run_spec")), Ok(run_spec()));
+    let body = |name: &str| Fact::read(&golden(name)).expect(name).body.expect(name);
+    assert_eq!(body("fact_accepted"), FactBody::Accepted(Accepted { boot_id: Some(BOOT.to_vec()) }));
+    assert_eq!(body("fact_started"), FactBody::Started(started()));
+    assert_eq!(body("fact_ended"), FactBody::Ended(ended()));
+    assert_eq!(body("fact_note"), FactBody::Note(Note { text: "leftovers were killed".into() }));
+    let control = Control::decode(&golden("control_stop")[..]).expect("control_stop");
+    assert_eq!(control.encode_to_vec(), golden("control_stop"));
+}
+
+#[test]
+fn fields_of_a_newer_version_are_ignored_in_every_message() {
+    let newer = [0xfa, 0x3e, 3, b'n', b'e', b'w']; // field 1007, three bytes
+    for (name, frame) in frames() {
+        let mut bytes = golden(name);
+        bytes.extend(newer);
+        let rest = bytes.len() as u32 - 4;
+        bytes[..4].copy_from_slice(&rest.to_be_bytes());
+        let mut decoder = FrameDecoder::new(FRAME_BYTES_MAX);
+        decoder.feed(&bytes);
+        assert_eq!(decoder.take(), Ok(Some(frame)), "{name}");
+    }
+    let spec = [&golden("run_spec")[..], &newer].concat();
+    assert_eq!(RunSpec::read(&spec), Ok(run_spec()));
+}
+
+#[test]
+fn a_kind_of_fact_of_a_newer_version_is_kept_and_passed_on() {
+    let mut newer = Fact { at_ms: Some(1), body: None }.encode_to_vec();
+    newer.extend([0xfa, 0x3e, 3, b'n', b'e', b'w']);
+    let fact = Fact::read(&newer).expect("readable");
+    assert_eq!(fact.body, None);
+    assert!(fact.at_ms.is_some());
+}
+
+#[test]
+fn no_golden_file_is_without_its_sample() {
+    let names: Vec<_> = samples().into_iter().map(|(name, _)| format!("{name}.hex")).collect();
+    for entry in fs::read_dir(folder()).expect("golden/v1") {
+        let name = entry.expect("readable").file_name().into_string().expect("a plain name");
+        assert!(names.contains(&name), "{name}");
+    }
+}
+
+#[test]
+#[ignore = "writes into the source tree; only for messages that are new"]
+fn write_missing_golden_files() {
+    for (name, bytes) in samples() {
+        let path = folder().join(name).with_extension("hex");
+        if !path.exists() {
+            fs::write(&path, to_hex(&bytes)).expect("the source tree can be written");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Agents come, go, are added and removed.
+
+use crate::AgentRecord;
+use crate::engine::{AgentIx, Engine, check_name};
+use crate::input::{Action, Change, Connected, NewAgent, Rejection};
+use job::{AgentId, Outcome, RunId};
+use std::collections::BTreeSet;
+
+/// The most slots of an agent: all its runs must fit into one frame when it comes back.
+const SLOTS_MAX: u32 = 50_000;
+/// The shortest secret.
+const SECRET_BYTES_MIN: usize = 32;
+/// The longest.
+const SECRET_BYTES_MAX: usize = 4096;
+/// So many known runs are named to an agent; of the others it sends everything again, which is dropped here.
+const KNOWN_MAX: usize = 50_000;
+
+impl Engine {
+    pub(crate) fn on_add_agent(&mut self, new: NewAgent, now_ms: i64) -> Result<(), Rejection> {
+        check_name("an agent", &new.name)?;
+        check_slots(new.slots)?;
+        check_secret(&new.secret)?;
+        if self.agent_names.contains_key(&new.name) {
+            return Err(Rejection::NameTaken("an agent", new.name));
+        }
+        let queues: BTreeSet<_> =
+            new.queues.iter().map(|queue| self.find_queue(queue)).collect::<Result<_, _>>()?;
+        let record = AgentRecord {
+            name: new.name.clone(),
+            slots: new.slots,
+            dial: new.dial,
+            added_at_ms: now_ms,
+            agent_id: None,
+            boot_id: None,
+            incarnation: None,
+            software: String::new(),
+            platform: String::new(),
+            connected_at_ms: None,
+            disconnected_at_ms: None,
+            stopped: false,
+        };
+        self.write(Change::AgentInserted(record.clone(), new.secret));
+        let agent_ix = self.add_agent(record);
+        for queue_ix in queues {
+            self.link(queue_ix, agent_ix);
+            let queue = self.queue_mut(queue_ix).record.name.clone();
+            self.write(Change::Attached(queue, new.name.clone()));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn on_remove_agent(
+        &mut self,
+        name: &str,
+        force: bool,
+        by: &str,
+        now_ms: i64,
+    ) -> Result<(), Rejection> {
+        let ix = self.find_agent(name)?;
+        let agent = self.agent_mut(ix);
+        let runs: Vec<RunId> = agent.runs.iter().copied().collect();
+        if !runs.is_empty() && !force {
+            return Err(Rejection::AgentInUse { agent: name.to_owned(), runs: runs.len() as u64 });
+        }
+        agent.session = None; // nothing is placed on it any more
+        for run in runs {
+            let reason = format!("agent \"{name}\" was removed by {by} before it told how the run ended");
+            self.finish(run, &Outcome::Unknown { reason }, now_ms, now_ms);
+        }
+        for queue_ix in self.agent_mut(ix).queues.clone() {
+            self.unlink(queue_ix, ix);
+        }
+        self.rest_no_more(ix);
+        self.agents.remove(&ix);
+        self.agent_names.remove(name);
+        self.write(Change::AgentDeleted(name.to_owned()));
+        self.act(Action::AgentGone { agent: name.to_owned() });
+        Ok(())
+    }
+
+    pub(crate) fn on_set_slots(&mut self, name: &str, slots: u32, now_ms: i64) -> Result<(), Rejection> {
+        check_slots(slots)?;
+        let ix = self.find_agent(name)?;
+        self.agent_mut(ix).record.slots = slots;
+        self.write_agent(ix);
+        self.place_agent(ix, now_ms);
+        Ok(())
+    }
+
+    pub(crate) fn on_set_secret(&mut self, name: String, secret: Vec<u8>) -> Result<(), Rejection> {
+        check_secret(&secret)?;
+        self.find_agent(&name)?;
+        self.write(Change::SecretAdded(name, secret));
+        Ok(())
+    }
+
+    pub(crate) fn on_connected(&mut self, connected: Connected, now_ms: i64) {
+        let (name, session) = (connected.agent.clone(), connected.session);
+        let Some(&ix) = self.agent_names.get(&name) else {
+            let reason = format!("there is no agent \"{name}\" any more");
+            return self.act(Action::RefuseSession { agent: name, session, reason });
+        };
+        if let Some(reason) = self.is_another_host(ix, &connected) {
+            self.warn(format!("refused a connection: {reason}"));
+            return self.act(Action::RefuseSession { agent: name, session, reason });
+        }
+        let agent = self.agent_mut(ix);
+        let known_id = agent.record.agent_id.replace(connected.agent_id);
+        if known_id.is_some_and(|id| id != connected.agent_id) {
+            self.warn(format!(
+                "agent \"{name}\" has a new data root; it had no runs here, so it is taken for the same"
+            ));
+        }
+        let agent = self.agent_mut(ix);
+        agent.session = Some(session);
+        agent.refusing = connected.refusing;
+        let record = &mut agent.record;
+        record.boot_id = Some(connected.boot_id);
+        record.incarnation = Some(connected.incarnation);
+        record.software = connected.software;
+        record.platform = connected.platform;
+        record.connected_at_ms = Some(now_ms);
+        record.disconnected_at_ms = None;
+        record.stopped = false;
+        self.write_agent(ix);
+        self.rest_no_more(ix);
+        self.reconcile(ix, session, &connected.inventory);
+        self.place_agent(ix, now_ms);
+    }
+
+    /// Why this cannot be the agent that is known by that name.
+    fn is_another_host(&self, ix: AgentIx, connected: &Connected) -> Option<String> {
+        let agent = &self.agents[&ix];
+        let known = agent.record.agent_id.filter(|id| *id != connected.agent_id)?;
+        if agent.runs.is_empty() && agent.session.is_none() {
+            return None;
+        }
+        let (name, known, new) = (&agent.record.name, AgentId(known), AgentId(connected.agent_id));
+        let why = match agent.session {
+            Some(_) => "which is connected".to_owned(),
+            None => format!("which has {} runs that are not over", agent.runs.len()),
+        };
+        Some(format!(
+            "agent \"{name}\" is known as data root {known}, {why}, and this is data root {new}: two hosts must not have one name. \
+             If its data root was lost for good, `lastword agent remove {name} --force` and add it again"
+        ))
+    }
+
+    /// Compares what the agent has with what it should have, and says what follows.
+    fn reconcile(&mut self, ix: AgentIx, session: u64, inventory: &[crate::InventoryEntry]) {
+        let mut there = BTreeSet::new();
+        let mut known = Vec::new();
+        for entry in inventory {
+            there.insert(entry.run);
+            let held = self.runs.get(&entry.run).map(|run| run.record.acked_seq);
+            let seq = held.or(entry.stored_seq).unwrap_or(0);
+            if seq > 0 && known.len() < KNOWN_MAX {
+                known.push((entry.run, seq));
+            }
+        }
+        let agent = self.agent_mut(ix);
+        let name = agent.record.name.clone();
+        let runs: Vec<RunId> = agent.runs.iter().copied().collect();
+        let is_missing = |run: &RunId| !there.contains(run) && self.runs[run].record.accepted_at_ms.is_some();
+        let missing = runs.iter().copied().filter(is_missing).collect();
+        self.act(Action::Hello { agent: name.clone(), session, known, missing });
+        for run in runs {
+            let record = &self.runs[&run].record;
+            let kill = self.jobs[&record.job].record.kill.clone();
+            if !there.contains(&run) && record.accepted_at_ms.is_none() {
+                self.order_again(run);
+            } else if let Some(wish) = kill {
+                self.act(Action::Kill { agent: name.clone(), run, grace_ms: wish.grace_ms, by: wish.by });
+            }
+        }
+    }
+
+    pub(crate) fn on_disconnected(&mut self, name: &str, session: u64, stopping: bool, now_ms: i64) {
+        let Some(&ix) = self.agent_names.get(name) else { return };
+        let agent = self.agent_mut(ix);
+        if agent.session != Some(session) {
+            return; // a newer session took its place
+        }
+        agent.session = None;
+        agent.record.disconnected_at_ms = Some(now_ms);
+        agent.record.stopped = stopping;
+        self.write_agent(ix);
+    }
+
+    pub(crate) fn on_refusing(&mut self, name: &str, session: u64, refusing: String, now_ms: i64) {
+        let Some(&ix) = self.agent_names.get(name) else { return };
+        let agent = self.agent_mut(ix);
+        if agent.session != Some(session) {
+            return;
+        }
+        let takes = refusing.is_empty();
+        agent.refusing = refusing;
+        if takes {
+            self.rest_no_more(ix);
+            self.place_agent(ix, now_ms);
+        }
+    }
+
+    /// Ends the pause of an agent that had no room.
+    fn rest_no_more(&mut self, ix: AgentIx) {
+        let agent = self.agent_mut(ix);
+        agent.pause_ms = 0;
+        if let Some(until) = agent.paused_until_ms.take() {
+            self.paused.remove(&(until, ix));
+        }
+    }
+
+    fn write_agent(&mut self, ix: AgentIx) {
+        let record = self.agent_mut(ix).record.clone();
+        self.write(Change::AgentUpdated(record));
+    }
+}
+
+fn check_slots(slots: u32) -> Result<(), Rejection> {
+    if slots > SLOTS_MAX {
+        return Err(Rejection::OutOfRange { what: "slots", range: format!("0 to {SLOTS_MAX}") });
+    }
+    Ok(())
+}
+
+fn check_secret(secret: &[u8]) -> Result<(), Rejection> {
+    if !(SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&secret.len()) {
+        let range = format!("{SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes");
+        return Err(Rejection::OutOfRange { what: "the secret", range });
+    }
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! What agents say about runs.
+
+use crate::engine::{AgentIx, Engine, Run};
+use crate::input::{Action, Change, FactIn};
+use crate::{FactRecord, LateOutcome, StrayRecord};
+use job::{Outcome, RunId, Status, Witness};
+use protocol::message::{Ended, FactBody, RefusalKind};
+
+/// The first pause of an agent that had no room.
+const PAUSE_MS_MIN: i64 = 5_000;
+/// The longest.
+const PAUSE_MS_MAX: i64 = 60_000;
+
+impl Engine {
+    pub(crate) fn on_facts(&mut self, agent: &str, facts: Vec<FactIn>, now_ms: i64) {
+        for fact in facts {
+            let known = self.runs.get(&fact.run).map(|run| (run.record.agent == agent, run.record.acked_seq));
+            match known {
+                Some((true, acked)) if fact.seq == acked + 1 => self.on_next_fact(agent, fact, now_ms),
+                // It was stored before: only the acknowledgement was lost.
+                Some((true, acked)) if fact.seq <= acked => {
+                    self.act(Action::Ack { agent: agent.to_owned(), run: fact.run, seq: acked });
+                }
+                Some((true, acked)) => self.warn(format!(
+                    "agent \"{agent}\" sent message {} of run {} after message {acked}: those between are missing; not taken",
+                    fact.seq, fact.run
+                )),
+                Some((false, _)) => {
+                    self.warn(format!("agent \"{agent}\" speaks about run {}, which was placed elsewhere", fact.run));
+                    self.on_stray(agent, fact, now_ms);
+                }
+                None => self.on_stray(agent, fact, now_ms),
+            }
+        }
+    }
+
+    fn on_stray(&mut self, agent: &str, fact: FactIn, now_ms: i64) {
+        let FactIn { run, seq, bytes, .. } = fact;
+        let fact = FactRecord { run, seq, received_at_ms: now_ms, commit: 0, bytes };
+        self.write(Change::StrayInserted(StrayRecord { agent: agent.to_owned(), fact }));
+        self.act(Action::Ack { agent: agent.to_owned(), run, seq });
+    }
+
+    fn on_next_fact(&mut self, agent: &str, fact: FactIn, now_ms: i64) {
+        let FactIn { run, seq, bytes, fact } = fact;
+        self.run_mut(run).acked_seq = seq;
+        self.write(Change::FactInserted(FactRecord { run, seq, received_at_ms: now_ms, commit: 0, bytes }));
+        self.act(Action::Ack { agent: agent.to_owned(), run, seq });
+        let fact = match fact {
+            Ok(fact) => fact,
+            Err(e) => {
+                self.warn(format!(
+                    "message {seq} of run {run} from agent \"{agent}\" is stored and cannot be read: {e}"
+                ));
+                return;
+            }
+        };
+        match fact.body {
+            Some(FactBody::Accepted(_)) => self.on_accepted(agent, run, fact.at_ms.unwrap_or(now_ms)),
+            Some(FactBody::Started(_)) => self.on_started(run, fact.at_ms.unwrap_or(now_ms)),
+            Some(FactBody::Ended(ended)) => self.on_ended(run, seq, &ended, fact.at_ms, now_ms),
+            // The outcome itself says who wanted the end; these are for people.
+            Some(FactBody::Stopping(_) | FactBody::Note(_)) | None => {}
+        }
+    }
+
+    fn on_accepted(&mut self, agent: &str, run: RunId, at_ms: i64) {
+        self.run_mut(run).accepted_at_ms.get_or_insert(at_ms);
+        if let Some(ix) = self.agent_names.get(agent).copied() {
+            self.agent_mut(ix).pause_ms = 0;
+        }
+    }
+
+    fn on_started(&mut self, run: RunId, at_ms: i64) {
+        let record = self.run_mut(run);
+        record.started_at_ms.get_or_insert(at_ms);
+        let job = record.job;
+        if record.status == Status::Dispatched && self.set_run_status(run, Status::Running) {
+            self.job_mut(job).started_at_ms = Some(at_ms);
+            self.set_job_status(job, Status::Running, false);
+        }
+    }
+
+    fn on_ended(&mut self, run: RunId, seq: u64, ended: &Ended, at_ms: Option<i64>, now_ms: i64) {
+        let outcome = Outcome::try_from(ended).unwrap_or_else(|e| Outcome::Unknown {
+            reason: format!("the agent's record of its end cannot be read: {e}"),
+        });
+        let record = self.run_mut(run);
+        if !record.status.is_final() {
+            self.finish(run, &outcome, at_ms.unwrap_or(now_ms), now_ms);
+            return;
+        }
+        let told = (record.status, record.exit_code, record.signal);
+        let same = told == (outcome.status(), outcome.exit_code(), outcome.signal());
+        if !same && record.late.is_none() {
+            let (status, late) = (record.status, outcome.status());
+            record.late = Some(LateOutcome { outcome, ended_at_ms: at_ms, received_at_ms: now_ms, seq });
+            self.warn(format!(
+                "run {run} was {status}; its true outcome came late: {late}. It is shown beside"
+            ));
+        }
+    }
+
+    /// The run is over, and its job with it.
+    pub(crate) fn finish(&mut self, run: RunId, outcome: &Outcome, ended_at_ms: i64, now_ms: i64) {
+        let status = outcome.status();
+        let Some(agent_ix) = self.end_run(run, status, ended_at_ms) else { return };
+        let record = self.run_mut(run);
+        record.exit_code = outcome.exit_code();
+        record.signal = outcome.signal();
+        record.witness = Some(outcome.witness());
+        record.reason = outcome.reason();
+        if let Outcome::Ended { end, usage, .. } = outcome {
+            record.core = matches!(end, job::End::Signaled { core: true, .. });
+            record.cpu_ms = usage.map(|usage| usage.cpu_ms);
+            record.max_rss_kib = usage.map(|usage| usage.max_rss_kib);
+        }
+        let job = record.job;
+        let queue = self.jobs[&job].queue;
+        self.queue_mut(queue).active -= 1;
+        self.set_job_status(job, status, false);
+        let job = self.job_mut(job);
+        job.exit_code = outcome.exit_code();
+        job.signal = outcome.signal();
+        job.reason = outcome.reason();
+        job.ended_at_ms = Some(ended_at_ms);
+        self.place_agent(agent_ix, now_ms);
+    }
+
+    /// The run is over without ever having been on the agent: its job goes back to its queue, or is over if somebody wants that.
+    fn give_back(&mut self, run: RunId, reason: String, now_ms: i64) {
+        let Some(_) = self.end_run(run, Status::Canceled, now_ms) else { return };
+        let record = self.run_mut(run);
+        record.reason = Some(reason.clone());
+        record.witness = Some(Witness::None);
+        let job = record.job;
+        let queue_ix = self.jobs[&job].queue;
+        let queue = self.queue_mut(queue_ix);
+        queue.active -= 1;
+        queue.waiting += 1;
+        self.set_job_status(job, Status::Queued, true);
+        let first = self.enqueue(job);
+        let wish = self.job_mut(job).kill.clone();
+        match wish {
+            Some(wish) => {
+                self.cancel_waiting(job, format!("canceled by {} before it started", wish.by), now_ms)
+            }
+            None => {
+                self.job_mut(job).reason = Some(reason);
+                if first {
+                    self.place_queue(queue_ix, now_ms);
+                }
+            }
+        }
+    }
+
+    /// Frees the slot; returns whose it was.
+    fn end_run(&mut self, run: RunId, status: Status, ended_at_ms: i64) -> Option<AgentIx> {
+        if !self.set_run_status(run, status) {
+            return None;
+        }
+        let record = self.run_mut(run);
+        record.ended_at_ms = Some(ended_at_ms);
+        let name = record.agent.clone();
+        let ix = *self.agent_names.get(&name)?;
+        self.agent_mut(ix).runs.remove(&run);
+        Some(ix)
+    }
+
+    pub(crate) fn on_refused(
+        &mut self,
+        agent: &str,
+        session: u64,
+        run: RunId,
+        kind: RefusalKind,
+        reason: &str,
+        now_ms: i64,
+    ) {
+        if !self.is_open(agent, session, run) {
+            return;
+        }
+        if self.runs[&run].record.accepted_at_ms.is_some() {
+            self.warn(format!(
+                "agent \"{agent}\" refuses run {run}, which it had accepted: {reason}; left as it is"
+            ));
+            return;
+        }
+        match kind {
+            RefusalKind::NoRoom => {
+                self.pause(agent, now_ms);
+                self.give_back(run, format!("agent \"{agent}\" had no room: {reason}"), now_ms);
+            }
+            RefusalKind::Fenced | RefusalKind::Unspecified => {
+                self.act(Action::Fenced { agent: agent.to_owned(), reason: reason.to_owned() });
+            }
+            RefusalKind::Expired => {
+                let reason = format!("agent \"{agent}\" cannot tell whether it ran: {reason}");
+                self.finish(run, &Outcome::Unknown { reason }, now_ms, now_ms);
+            }
+            RefusalKind::Invalid => {
+                let reason = format!("never started: agent \"{agent}\" cannot run it: {reason}");
+                self.finish(run, &Outcome::NeverStarted { reason, canceled: false }, now_ms, now_ms);
+            }
+        }
+    }
+
+    pub(crate) fn on_no_record(&mut self, agent: &str, session: u64, run: RunId, now_ms: i64) {
+        if !self.is_open(agent, session, run) {
+            return;
+        }
+        if self.runs[&run].record.accepted_at_ms.is_none() {
+            self.order_again(run);
+            return;
+        }
+        let reason = format!("agent \"{agent}\" has no record of a run that it had accepted");
+        self.finish(run, &Outcome::Unknown { reason }, now_ms, now_ms);
+    }
+
+    /// Says again what the agent is to do with a run that it does not have.
+    pub(crate) fn order_again(&mut self, run: RunId) {
+        let record = &self.runs[&run].record;
+        let job = &self.jobs[&record.job].record;
+        let agent = record.agent.clone();
+        let action = match &job.kill {
+            Some(wish) => Action::Kill { agent, run, grace_ms: wish.grace_ms, by: wish.by.clone() },
+            None => {
+                let previous = if record.attempt > 1 { Status::Canceled.name() } else { "" };
+                let spec = job.spec.run_spec(job.id, record.attempt, &agent, previous, job.submitted_at_ms);
+                Action::Start { agent, run, spec: Box::new(spec) }
+            }
+        };
+        self.act(action);
+    }
+
+    /// Whether the word of this session about this run counts: it is the agent's present session, and the run is there and not over.
+    fn is_open(&self, agent: &str, session: u64, run: RunId) -> bool {
+        let present = self.agent_names.get(agent).is_some_and(|ix| self.agents[ix].session == Some(session));
+        let open = |run: &Run| run.record.agent == agent && !run.record.status.is_final();
+        present && self.runs.get(&run).is_some_and(open)
+    }
+
+    fn pause(&mut self, name: &str, now_ms: i64) {
+        let Some(&ix) = self.agent_names.get(name) else { return };
+        let agent = self.agent_mut(ix);
+        if agent.paused_until_ms.is_some_and(|until| until > now_ms) {
+            return; // several refusals of one moment are one
+        }
+        agent.pause_ms = (agent.pause_ms * 2).clamp(PAUSE_MS_MIN, PAUSE_MS_MAX);
+        let until = now_ms + agent.pause_ms;
+        let before = agent.paused_until_ms.replace(until);
+        if let Some(before) = before {
+            self.paused.remove(&(before, ix));
+        }
+        self.paused.insert((until, ix));
+    }
+
+    pub(crate) fn on_tick(&mut self, now_ms: i64) {
+        while let Some(&(until, ix)) = self.paused.first().filter(|(until, _)| *until <= now_ms) {
+            self.paused.remove(&(until, ix));
+            self.agent_mut(ix).paused_until_ms = None;
+            self.place_agent(ix, now_ms);
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! What goes into the engine, and what comes out.
+
+use crate::record::Dial;
+use crate::{AgentRecord, FactRecord, JobRecord, JobSpec, QueueRecord, RunRecord, StrayRecord};
+use job::{JobId, RunId, Status};
+use protocol::Malformed;
+use protocol::message::{Fact, RefusalKind, RunSpec};
+
+/// A command, a word from an agent, or the clock.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// New jobs: all of them or none.
+    Submit(Vec<JobSpec>),
+    /// End a job, or see to it that it never starts.
+    KillJob {
+        /// Which.
+        job: JobId,
+        /// Who asks.
+        by: String,
+        /// Between the soft signal and SIGKILL, milliseconds.
+        grace_ms: Option<u64>,
+    },
+    /// Take a job back that was not given to an agent yet.
+    CancelJob {
+        /// Which.
+        job: JobId,
+        /// Who asks.
+        by: String,
+    },
+    /// Hold a waiting job back.
+    HoldJob {
+        /// Which.
+        job: JobId,
+    },
+    /// Let a held job go on.
+    ReleaseJob {
+        /// Which.
+        job: JobId,
+    },
+    /// A new queue.
+    CreateQueue {
+        /// Its name.
+        name: String,
+    },
+    /// An empty queue goes.
+    DeleteQueue {
+        /// Its name.
+        name: String,
+    },
+    /// Nothing is taken from the queue any more, or things are taken again.
+    HoldQueue {
+        /// Its name.
+        name: String,
+        /// Hold or release.
+        held: bool,
+    },
+    /// The queue may use the agent.
+    Attach {
+        /// The queue.
+        queue: String,
+        /// The agent.
+        agent: String,
+    },
+    /// The queue may no longer use the agent; what runs there goes on.
+    Detach {
+        /// The queue.
+        queue: String,
+        /// The agent.
+        agent: String,
+    },
+    /// A new process server.
+    AddAgent(NewAgent),
+    /// A process server goes.
+    RemoveAgent {
+        /// Its name.
+        name: String,
+        /// Also if it has runs: these become `Unknown`.
+        force: bool,
+        /// Who asks.
+        by: String,
+    },
+    /// Another number of slots.
+    SetSlots {
+        /// The agent.
+        name: String,
+        /// How many.
+        slots: u32,
+    },
+    /// A new shared secret; the one before stays valid beside it.
+    SetSecret {
+        /// The agent.
+        name: String,
+        /// The new one.
+        secret: Vec<u8>,
+    },
+    /// An authenticated agent gave its account of itself.
+    AgentConnected(Connected),
+    /// A session is over.
+    AgentDisconnected {
+        /// The agent.
+        agent: String,
+        /// Which of its sessions.
+        session: u64,
+        /// It said that it stops on purpose.
+        stopping: bool,
+    },
+    /// The agent takes no new runs (and why), or takes them again (empty).
+    AgentRefusing {
+        /// The agent.
+        agent: String,
+        /// Which of its sessions.
+        session: u64,
+        /// Why; empty if it takes runs.
+        refusing: String,
+    },
+    /// Durable messages, in the order of the wire.
+    Facts {
+        /// Who sent them.
+        agent: String,
+        /// The messages.
+        facts: Vec<FactIn>,
+    },
+    /// The agent did not take a run.
+    Refused {
+        /// The agent.
+        agent: String,
+        /// Which of its sessions.
+        session: u64,
+        /// The run.
+        run: RunId,
+        /// What may be done with it.
+        kind: RefusalKind,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The agent knows nothing of a run.
+    NoRecord {
+        /// The agent.
+        agent: String,
+        /// Which of its sessions.
+        session: u64,
+        /// The run.
+        run: RunId,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// A new process server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewAgent {
+    /// Its name.
+    pub name: String,
+    /// How many runs it may have at once.
+    pub slots: u32,
+    /// Where it listens; absent if it dials the server.
+    pub dial: Option<Dial>,
+    /// The shared secret.
+    pub secret: Vec<u8>,
+    /// Queues to attach it to.
+    pub queues: Vec<String>,
+}
+
+/// An agent's account of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connected {
+    /// Its name, proven by its secret.
+    pub agent: String,
+    /// The server's number of this session.
+    pub session: u64,
+    /// The identity of its data root.
+    pub agent_id: [u8; 16],
+    /// The host's boot.
+    pub boot_id: [u8; 16],
+    /// Counts the starts of its network-processor.
+    pub incarnation: u64,
+    /// Version, for people.
+    pub software: String,
+    /// Host, for people.
+    pub platform: String,
+    /// Why it takes no new runs; empty if it takes them.
+    pub refusing: String,
+    /// Every run that it has and holds for unsettled.
+    pub inventory: Vec<InventoryEntry>,
+}
+
+/// One run of an agent's inventory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InventoryEntry {
+    /// Which.
+    pub run: RunId,
+    /// The last message in its log.
+    pub last_seq: u64,
+    /// Up to which message the database has it, for runs that the engine does not hold; filled in by the owner of the engine.
+    pub stored_seq: Option<u64>,
+}
+
+/// One durable message of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FactIn {
+    /// Which run.
+    pub run: RunId,
+    /// Its number.
+    pub seq: u64,
+    /// As it came.
+    pub bytes: Vec<u8>,
+    /// As far as it can be read.
+    pub fact: Result<Fact, Malformed>,
+}
+
+impl FactIn {
+    /// Reads `bytes`, keeps them.
+    pub fn new(run: RunId, seq: u64, bytes: Vec<u8>) -> FactIn {
+        let fact = Fact::read(&bytes);
+        FactIn { run, seq, bytes, fact }
+    }
+}
+
+/// What an input was answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// The jobs, in the order of the request.
+    Submitted(Vec<Submitted>),
+}
+
+/// One submitted job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    /// Its number.
+    pub job: JobId,
+    /// It was there already: a request with the same idempotency key made it.
+    pub existing: bool,
+}
+
+/// What the engine decided since the last time.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// To be written, in one transaction.
+    pub changes: Vec<Change>,
+    /// To be done after that, in this order.
+    pub actions: Vec<Action>,
+}
+
+/// A change of the stored record. A batch holds each job and run at most once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A new job.
+    JobInserted(JobRecord),
+    /// A job moved on.
+    JobUpdated(JobRecord),
+    /// A new run.
+    RunInserted(RunRecord),
+    /// A run moved on.
+    RunUpdated(RunRecord),
+    /// A fact of a known run.
+    FactInserted(FactRecord),
+    /// A fact of a run that is not known.
+    StrayInserted(StrayRecord),
+    /// A new queue.
+    QueueInserted(QueueRecord),
+    /// A queue was held or released.
+    QueueUpdated(QueueRecord),
+    /// A queue is gone, with its attachments.
+    QueueDeleted(String),
+    /// The queue (first) may use the agent (second).
+    Attached(String, String),
+    /// It may no longer.
+    Detached(String, String),
+    /// A new agent, with its secret.
+    AgentInserted(AgentRecord, Vec<u8>),
+    /// An agent came, went or was changed.
+    AgentUpdated(AgentRecord),
+    /// An agent is gone, with its secrets and attachments.
+    AgentDeleted(String),
+    /// A newer secret; of the older ones only the newest stays.
+    SecretAdded(String, Vec<u8>),
+}
+
+/// Something to do after the changes were committed. Losing one costs time, never a job: the next connection repeats it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Answer an agent's account.
+    Hello {
+        /// The agent.
+        agent: String,
+        /// Its session.
+        session: u64,
+        /// What the server has of the runs in the inventory.
+        known: Vec<(RunId, u64)>,
+        /// Accepted runs that the inventory lacks.
+        missing: Vec<RunId>,
+    },
+    /// Close this session and say why.
+    RefuseSession {
+        /// The agent.
+        agent: String,
+        /// Its session.
+        session: u64,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The agent was removed: close its session, stop dialling it.
+    AgentGone {
+        /// Its name.
+        agent: String,
+    },
+    /// Order a run.
+    Start {
+        /// The agent.
+        agent: String,
+        /// The run.
+        run: RunId,
+        /// What to run.
+        spec: Box<RunSpec>,
+    },
+    /// Order the end of a run.
+    Kill {
+        /// The agent.
+        agent: String,
+        /// The run.
+        run: RunId,
+        /// Between the soft signal and SIGKILL, milliseconds.
+        grace_ms: Option<u64>,
+        /// Who asks.
+        by: String,
+    },
+    /// Acknowledge the facts of a run up to this one.
+    Ack {
+        /// The agent.
+        agent: String,
+        /// The run.
+        run: RunId,
+        /// The number.
+        seq: u64,
+    },
+    /// An agent knows a higher epoch: this server must not go on as primary.
+    Fenced {
+        /// The agent.
+        agent: String,
+        /// What it said.
+        reason: String,
+    },
+    /// Something that an operator should read.
+    Warn(String),
+}
+
+/// Why a command cannot be done. The text says what to do instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// No such job among those that are not final.
+    #[error("there is no job {0}")]
+    NoSuchJob(JobId),
+    /// No such queue.
+    #[error("there is no queue \"{0}\"; create it with `lastword queue create {0}`")]
+    NoSuchQueue(String),
+    /// No such agent.
+    #[error("there is no agent \"{0}\"; see `lastword agent list`")]
+    NoSuchAgent(String),
+    /// That name is taken.
+    #[error("there is already {0} \"{1}\"")]
+    NameTaken(&'static str, String),
+    /// Not a name.
+    #[error(
+        "\"{1}\" cannot be the name of {0}: 1 to 64 letters, digits, dots, hyphens and underscores are allowed, the first a letter or digit"
+    )]
+    BadName(&'static str, String),
+    /// The job is over.
+    #[error("job {job} is already over: {status}")]
+    AlreadyFinal {
+        /// Which.
+        job: JobId,
+        /// How it ended.
+        status: Status,
+    },
+    /// The job was given to an agent already.
+    #[error(
+        "job {job} is {status} on agent \"{agent}\" and cannot be {verb}; `lastword job kill {job}` ends it"
+    )]
+    AlreadyPlaced {
+        /// Which.
+        job: JobId,
+        /// Where it stands.
+        status: Status,
+        /// Where it is.
+        agent: String,
+        /// What was asked for ("held", "canceled").
+        verb: &'static str,
+    },
+    /// Only a held job can be released.
+    #[error("job {job} is {status}, not held")]
+    NotHeld {
+        /// Which.
+        job: JobId,
+        /// Where it stands.
+        status: Status,
+    },
+    /// The spec cannot be run anywhere.
+    #[error("the job cannot be accepted: {0}")]
+    BadSpec(Malformed),
+    /// The same key for something else.
+    #[error("idempotency key \"{key}\" belongs to job {job}, which was another request")]
+    KeyReused {
+        /// The key.
+        key: String,
+        /// Its job.
+        job: JobId,
+    },
+    /// The same key for two different jobs of one request.
+    #[error("idempotency key \"{0}\" stands at two different jobs of this request")]
+    KeyTwice(String),
+    /// The queue has jobs.
+    #[error("queue \"{queue}\" still has {jobs} jobs that are not over; kill them or wait for them")]
+    QueueInUse {
+        /// Which.
+        queue: String,
+        /// How many.
+        jobs: u64,
+    },
+    /// The agent has runs.
+    #[error(
+        "agent \"{agent}\" still has {runs} runs; wait for them, kill them, or remove it by force: then they become Unknown"
+    )]
+    AgentInUse {
+        /// Which.
+        agent: String,
+        /// How many.
+        runs: u64,
+    },
+    /// A number is out of its range.
+    #[error("{what} must be {range}")]
+    OutOfRange {
+        /// Which.
+        what: &'static str,
+        /// What is allowed.
+        range: String,
+    },
+}

@@ -1,0 +1,48 @@
+//! What may run where and when: queues, process servers, slots, the life of every job that is not final yet.
+//!
+//! [`Engine`] is a pure machine. An [`Input`] (a command of a user, a fact of an agent, a tick of the clock) goes in by
+//! [`Engine::on`]; [`Engine::take`] hands out what has to be written ([`Change`]) and what is to be done *after* that was
+//! written ([`Action`]). It owns no clock, no disk and no socket: the wall clock is the argument `now_ms`, random numbers come
+//! from a seed.
+//!
+//! The happy path: submit → job inserted, run placed on the process server with the most room, [`Action::Start`] → the agent's
+//! ACCEPTED → STARTED → ENDED, each stored and acknowledged.
+//!
+//! What can go wrong, and what is done:
+//!
+//! | what happens                                     | what follows                                                        |
+//! |--------------------------------------------------|---------------------------------------------------------------------|
+//! | the agent goes away                              | nothing: its runs stay what they are, nothing new is placed on it   |
+//! | it comes back without a run that it accepted     | it is asked; no record → `Unknown`                                  |
+//! | it comes back without a run that it did not accept | START again, the same run id                                      |
+//! | it has no room                                   | that run is `Canceled`, the job goes back to its queue, the agent rests |
+//! | a fact comes twice, or again after years         | dropped, acknowledged                                               |
+//! | a fact is missing in a row                       | the rest is neither stored nor acknowledged: the agent sends again  |
+//! | a fact of a run that nobody knows                | kept as a stray, acknowledged                                       |
+//! | the true outcome of an `Unknown` run             | kept beside it; the status stays                                    |
+//! | two hosts with one name                          | the second is refused while the first has runs or is connected      |
+
+#![forbid(unsafe_code)]
+
+mod agents;
+mod engine;
+mod facts;
+mod input;
+mod jobs;
+mod place;
+mod queues;
+mod record;
+mod spec;
+mod views;
+mod why;
+
+pub use engine::{Engine, RestoreError};
+pub use input::{
+    Action, Change, Connected, FactIn, Input, InventoryEntry, NewAgent, Output, Rejection, Reply, Submitted,
+};
+pub use record::{
+    AgentRecord, Counts, Dial, FactRecord, JobRecord, KillWish, LateOutcome, QueueRecord, RunRecord,
+    Snapshot, StrayRecord,
+};
+pub use spec::{JobSpec, SpecColumns};
+pub use views::{AgentView, QueueView};

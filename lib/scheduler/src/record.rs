@@ -1,0 +1,221 @@
+//! The records: what the engine decides about, exactly as it is stored.
+
+use crate::JobSpec;
+use job::{JobId, Outcome, RunId, Status, Witness};
+use std::sync::Arc;
+
+/// One job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobRecord {
+    /// Its number.
+    pub id: JobId,
+    /// What was asked for; never changes.
+    pub spec: Arc<JobSpec>,
+    /// When, wall clock.
+    pub submitted_at_ms: i64,
+    /// Where it stands.
+    pub status: Status,
+    /// The agent of its latest run.
+    pub agent: Option<String>,
+    /// How many runs it had so far.
+    pub attempts: u32,
+    /// Its latest run.
+    pub run: Option<RunId>,
+    /// Of its latest run, if that exited.
+    pub exit_code: Option<u8>,
+    /// Of its latest run, if a signal ended it.
+    pub signal: Option<u8>,
+    /// What people read beside the status.
+    pub reason: Option<String>,
+    /// When its latest run started, the agent's wall clock.
+    pub started_at_ms: Option<i64>,
+    /// When it became final: the agent's wall clock if an agent saw the end, else the server's.
+    pub ended_at_ms: Option<i64>,
+    /// Somebody wants it ended.
+    pub kill: Option<KillWish>,
+}
+
+/// A durable wish that a job ends. It is told to the agent until the run has an outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KillWish {
+    /// Who wants it.
+    pub by: String,
+    /// Between the soft signal and SIGKILL, milliseconds; the job's own if absent.
+    pub grace_ms: Option<u64>,
+    /// Since when, the server's wall clock.
+    pub at_ms: i64,
+}
+
+/// One attempt at a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunRecord {
+    /// Its id.
+    pub id: RunId,
+    /// Its job.
+    pub job: JobId,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// Where it was placed.
+    pub agent: String,
+    /// Where it stands: `Dispatched`, `Running`, or final.
+    pub status: Status,
+    /// When it was placed, the server's wall clock.
+    pub placed_at_ms: i64,
+    /// When the agent had it on disk, the agent's wall clock.
+    pub accepted_at_ms: Option<i64>,
+    /// When its process started, the agent's wall clock.
+    pub started_at_ms: Option<i64>,
+    /// When it ended: the agent's wall clock if an agent said so, else the server's.
+    pub ended_at_ms: Option<i64>,
+    /// If it exited.
+    pub exit_code: Option<u8>,
+    /// If a signal ended it.
+    pub signal: Option<u8>,
+    /// Whether a core file was written.
+    pub core: bool,
+    /// Who saw the end; absent before the end.
+    pub witness: Option<Witness>,
+    /// What people read beside the status.
+    pub reason: Option<String>,
+    /// CPU time, milliseconds.
+    pub cpu_ms: Option<u64>,
+    /// Peak resident set, KiB.
+    pub max_rss_kib: Option<u64>,
+    /// Every fact up to this number is stored, and may be acknowledged.
+    pub acked_seq: u64,
+    /// The true outcome, if it came after the run had been given up as `Unknown`.
+    pub late: Option<LateOutcome>,
+}
+
+/// An outcome that came after the run was final.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LateOutcome {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// When the run ended, the agent's wall clock.
+    pub ended_at_ms: Option<i64>,
+    /// When it came, the server's wall clock.
+    pub received_at_ms: i64,
+    /// The fact's number in the run's log: its bytes are there.
+    pub seq: u64,
+}
+
+/// One durable message of an agent, as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FactRecord {
+    /// Which run.
+    pub run: RunId,
+    /// Its number in the run's log, from 1.
+    pub seq: u64,
+    /// When it came, the server's wall clock.
+    pub received_at_ms: i64,
+    /// The number of the commit that stored it; filled in by the database.
+    pub commit: u64,
+    /// The encoded `protocol::message::Fact`, unchanged.
+    pub bytes: Vec<u8>,
+}
+
+/// A fact about a run that this server does not know, or not with that agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StrayRecord {
+    /// Who sent it.
+    pub agent: String,
+    /// The fact.
+    pub fact: FactRecord,
+}
+
+/// One queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueRecord {
+    /// Its name.
+    pub name: String,
+    /// Nothing is taken from it.
+    pub held: bool,
+    /// When it was created, wall clock.
+    pub created_at_ms: i64,
+}
+
+/// Where an agent listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dial {
+    /// Name or address; looked up at every attempt.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// One process server: the server's side of one agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentRecord {
+    /// Its name.
+    pub name: String,
+    /// How many runs it may have at once.
+    pub slots: u32,
+    /// Where the server dials it; absent if it dials the server.
+    pub dial: Option<Dial>,
+    /// When it was added, wall clock.
+    pub added_at_ms: i64,
+    /// The identity of its data root, known from its first connection.
+    pub agent_id: Option<[u8; 16]>,
+    /// The host's boot when it was last connected.
+    pub boot_id: Option<[u8; 16]>,
+    /// Counts the starts of its network-processor.
+    pub incarnation: Option<u64>,
+    /// Its program's version, for people.
+    pub software: String,
+    /// Its host, for people.
+    pub platform: String,
+    /// When its latest connection began, the server's wall clock.
+    pub connected_at_ms: Option<i64>,
+    /// When its latest connection ended; absent while it is connected or if it never was.
+    pub disconnected_at_ms: Option<i64>,
+    /// Its latest connection ended because it was stopped on purpose.
+    pub stopped: bool,
+}
+
+/// How many jobs there are of each status, in the order of [`Status::ALL`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts(pub [u64; Status::ALL.len()]);
+
+impl Counts {
+    /// Of one status.
+    pub fn of(&self, status: Status) -> u64 {
+        self.0[status as usize]
+    }
+
+    /// One more.
+    pub fn add(&mut self, status: Status) {
+        self.0[status as usize] += 1;
+    }
+
+    /// One less.
+    pub fn sub(&mut self, status: Status) {
+        let count = &mut self.0[status as usize];
+        debug_assert!(*count > 0, "fewer than no jobs are {status}");
+        *count = count.saturating_sub(1);
+    }
+
+    /// Every status with its number, in the order of the stages.
+    pub fn iter(&self) -> impl Iterator<Item = (Status, u64)> + '_ {
+        Status::ALL.into_iter().zip(self.0)
+    }
+}
+
+/// Everything the engine needs to go on after a restart.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Jobs that are not final.
+    pub jobs: Vec<JobRecord>,
+    /// Runs that are not final (of the jobs above).
+    pub runs: Vec<RunRecord>,
+    /// Every queue.
+    pub queues: Vec<QueueRecord>,
+    /// Every agent.
+    pub agents: Vec<AgentRecord>,
+    /// Which queue (first) may use which agent (second).
+    pub attachments: Vec<(String, String)>,
+    /// The highest job number ever given, 0 if none.
+    pub last_job: u64,
+    /// All jobs by status, the final ones too.
+    pub counts: Counts,
+}

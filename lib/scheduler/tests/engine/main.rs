@@ -1,0 +1,6 @@
+//! The engine from outside: what it promises, and what it holds to under random events.
+
+mod lab;
+mod promises;
+mod random;
+mod why;

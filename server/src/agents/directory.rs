@@ -1,0 +1,193 @@
+//! Who is connected right now, and how to ask them something.
+
+use job::RunId;
+use link::Sender;
+use protocol::frame::Frame;
+use protocol::message::{Answer, AnswerBody, LedgerQuery, Query, QueryBody};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// Every live session; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Directory {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    sessions: Mutex<HashMap<String, Arc<Live>>>,
+    next_query: AtomicU64,
+}
+
+/// One live session.
+pub(super) struct Live {
+    pub(super) session: u64,
+    pub(super) view: LiveView,
+    pub(super) sender: Sender,
+    pub(super) last_seen_ms: AtomicI64,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+}
+
+/// What is known of a live session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveView {
+    /// The other end.
+    pub address: SocketAddr,
+    /// Since when, wall clock.
+    pub since_ms: i64,
+    /// Last word of the agent, wall clock.
+    pub last_seen_ms: i64,
+    /// The protocol's version.
+    pub version: u32,
+    /// The server dialled it.
+    pub dialled_by_us: bool,
+}
+
+/// Why an agent did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// It is not connected: what is asked for is kept there.
+    #[error("agent \"{0}\" is not connected; it keeps the output and the ledger of its runs, try again when it is back")]
+    Away(String),
+    /// No answer in time.
+    #[error("agent \"{agent}\" did not answer within {seconds} s")]
+    TimedOut {
+        /// Which.
+        agent: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// It said that it cannot.
+    #[error("agent \"{agent}\" cannot answer: {reason}")]
+    Failed {
+        /// Which.
+        agent: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How long an agent has for an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+/// How many questions may be open with one agent.
+const QUERIES_MAX: usize = 256;
+
+impl Directory {
+    /// Asks an agent about a run: a range of its output, or its ledger.
+    pub async fn query(&self, agent: &str, run: RunId, body: QueryBody) -> Result<AnswerBody, QueryError> {
+        let away = || QueryError::Away(agent.to_owned());
+        let failed = |reason: &str| QueryError::Failed { agent: agent.to_owned(), reason: reason.to_owned() };
+        let live = self.get(agent).ok_or_else(away)?;
+        let query_id = self.shared.next_query.fetch_add(1, Ordering::Relaxed) + 1;
+        let (reply, answer) = oneshot::channel();
+        if !live.open(query_id, reply) {
+            return Err(failed("too many questions are open with it"));
+        }
+        let _close = Close { live: &live, query_id };
+        let query = Query { query_id: Some(query_id), run_id: protocol::convert::run_id_field(run), body: Some(body) };
+        let round = async {
+            live.sender.send(Frame::Query(query)).await.map_err(|_| away())?;
+            answer.await.map_err(|_| away())
+        };
+        let answer = tokio::time::timeout(ANSWER_MAX, round).await.map_err(|_| QueryError::TimedOut {
+            agent: agent.to_owned(),
+            seconds: ANSWER_MAX.as_secs(),
+        })??;
+        match answer.body {
+            Some(AnswerBody::Failed(reason)) => Err(failed(&reason)),
+            Some(body @ (AnswerBody::Output(_) | AnswerBody::Ledger(_))) => Ok(body),
+            None => Err(failed("its answer is of a kind that this version does not know")),
+        }
+    }
+
+    /// How long a question and its answer take: through the link and the agent's own loop.
+    pub async fn ping(&self, agent: &str) -> Result<Duration, QueryError> {
+        let began = Instant::now();
+        match self.query(agent, RunId::new(0, 0), QueryBody::Ledger(LedgerQuery {})).await {
+            Ok(_) | Err(QueryError::Failed { .. }) => Ok(began.elapsed()),
+            Err(e @ (QueryError::Away(_) | QueryError::TimedOut { .. })) => Err(e),
+        }
+    }
+
+    /// What is known of an agent's live session.
+    pub fn live(&self, agent: &str) -> Option<LiveView> {
+        self.get(agent).map(|live| {
+            let last_seen_ms = live.last_seen_ms.load(Ordering::Relaxed);
+            LiveView { last_seen_ms, ..live.view.clone() }
+        })
+    }
+
+    /// How many agents are connected.
+    pub fn connected(&self) -> usize {
+        self.lock().len()
+    }
+
+    pub(super) fn insert(&self, agent: &str, live: Arc<Live>) {
+        self.lock().insert(agent.to_owned(), live);
+    }
+
+    /// Takes a session out, unless a newer one took its place.
+    pub(super) fn remove(&self, agent: &str, session: u64) {
+        let mut sessions = self.lock();
+        if sessions.get(agent).is_some_and(|live| live.session == session) {
+            sessions.remove(agent);
+        }
+    }
+
+    fn get(&self, agent: &str) -> Option<Arc<Live>> {
+        self.lock().get(agent).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Live>>> {
+        self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    pub(super) fn new(session: u64, view: LiveView, sender: Sender) -> Live {
+        let last_seen_ms = AtomicI64::new(view.last_seen_ms);
+        Live { session, view, sender, last_seen_ms, waiting: Mutex::default() }
+    }
+
+    /// Hands an answer to whoever asked; one that nobody waits for any more is dropped.
+    pub(super) fn on_answer(&self, answer: Answer) {
+        let reply = answer.query_id.and_then(|id| self.lock().remove(&id));
+        if let Some(reply) = reply {
+            let _ = reply.send(answer);
+        }
+    }
+
+    /// The session is over: nobody waits for it any longer.
+    pub(super) fn on_closed(&self) {
+        self.lock().clear();
+    }
+
+    fn open(&self, query_id: u64, reply: oneshot::Sender<Answer>) -> bool {
+        let mut waiting = self.lock();
+        let room = waiting.len() < QUERIES_MAX;
+        if room {
+            waiting.insert(query_id, reply);
+        }
+        room
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes a question when nobody waits for its answer any more.
+struct Close<'a> {
+    live: &'a Live,
+    query_id: u64,
+}
+
+impl Drop for Close<'_> {
+    fn drop(&mut self) {
+        self.live.lock().remove(&self.query_id);
+    }
+}

@@ -1,0 +1,284 @@
+//! One connection of one agent, from its account of itself to the end.
+
+use super::Directory;
+use super::directory::{Live, LiveView};
+use crate::core::{Handle, ToAgent};
+use crate::db::{Database, DbError};
+use job::RunId;
+use link::{Link, Peer, Receiver, Sender};
+use protocol::Malformed;
+use protocol::convert::{bad_field, run_id, run_id_field};
+use protocol::frame::Frame;
+use protocol::message::{
+    Acks, AgentHello, Facts, Goodbye, InventoryItem, Kill, Position, RefusalKind, Refused, RunPosition, ServerHello, Start,
+};
+use scheduler::{Connected, FactIn, Input, InventoryEntry};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::mpsc;
+
+/// What every session needs.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) handle: Handle,
+    pub(super) database: Arc<dyn Database>,
+    pub(super) directory: Directory,
+    /// 16 random bytes of this start.
+    pub(super) incarnation: [u8; 16],
+    pub(super) next_session: Arc<AtomicU64>,
+}
+
+/// Why a session ended before the link did.
+#[derive(Debug, thiserror::Error)]
+enum Over {
+    #[error(transparent)]
+    Link(#[from] link::LinkError),
+    #[error("the agent sent something that cannot be read: {0}")]
+    Malformed(#[from] Malformed),
+    #[error("the agent sent {0} where that makes no sense")]
+    Unexpected(&'static str),
+    #[error("the database cannot be read: {0}")]
+    Database(#[from] DbError),
+    #[error("the server stops")]
+    Stopping,
+}
+
+impl From<crate::core::CoreError> for Over {
+    fn from(_: crate::core::CoreError) -> Over {
+        Over::Stopping
+    }
+}
+
+/// So many orders wait for the agent to take them; then the connection is given up.
+const ORDERS_MAX: usize = 65_536;
+/// What we say of ourselves, for people.
+const SOFTWARE: &str = concat!("central-server ", env!("CARGO_PKG_VERSION"));
+
+/// Serves one connection to its end.
+pub(super) async fn session(context: Context, link: Link) {
+    let Link { peer, sender, mut receiver } = link;
+    let number = context.next_session.fetch_add(1, Ordering::Relaxed);
+    let agent = peer.name.clone();
+    tracing::info!(%agent, session = number, address = %peer.address, "connected");
+    let began = begin(&context, &peer, number, &sender, &mut receiver).await;
+    let mut stopping = false;
+    let over = match began {
+        Ok(live) => {
+            let over = serve(&context, &agent, number, &live, &mut receiver, &mut stopping).await;
+            context.directory.remove(&agent, number);
+            live.on_closed();
+            over
+        }
+        Err(over) => over,
+    };
+    match &over {
+        Over::Link(reason) => tracing::info!(%agent, session = number, stopping, "disconnected: {reason}"),
+        Over::Malformed(_) | Over::Unexpected(_) | Over::Database(_) | Over::Stopping => {
+            tracing::warn!(%agent, session = number, "closing the connection: {over}");
+            sender.close(Some(Goodbye { reason: over.to_string(), stopping: false }));
+        }
+    }
+    // Only the core's end makes this fail, and then nobody needs to know.
+    let _ = context.handle.tell(Input::AgentDisconnected { agent, session: number, stopping }).await;
+}
+
+/// Reads the agent's account, hands it to the core, starts what writes to the agent.
+async fn begin(
+    context: &Context,
+    peer: &Peer,
+    number: u64,
+    sender: &Sender,
+    receiver: &mut Receiver,
+) -> Result<Arc<Live>, Over> {
+    let (hello, items) = read_account(receiver).await?;
+    let inventory = look_up(context, items).await?;
+    let field = |bytes: &Option<Vec<u8>>, name| {
+        bytes.as_deref().and_then(|b| <[u8; 16]>::try_from(b).ok()).ok_or(bad_field("AgentHello", name))
+    };
+    let connected = Connected {
+        agent: peer.name.clone(),
+        session: number,
+        agent_id: field(&hello.agent_id, "agent_id")?,
+        boot_id: field(&hello.boot_id, "boot_id")?,
+        incarnation: hello.incarnation.ok_or(bad_field("AgentHello", "incarnation"))?,
+        software: for_people(&hello.software),
+        platform: for_people(&hello.platform),
+        refusing: for_people(&hello.refusing),
+        inventory,
+    };
+    let now_ms = os::clock::wall_ms();
+    let view = LiveView {
+        address: peer.address,
+        since_ms: now_ms,
+        last_seen_ms: now_ms,
+        version: peer.version,
+        dialled_by_us: peer.dialled_by_us,
+    };
+    let live = Arc::new(Live::new(number, view, sender.clone()));
+    let (port, orders) = mpsc::channel(ORDERS_MAX);
+    tokio::spawn(write(context.clone(), peer.name.clone(), Arc::clone(&live), orders));
+    context.handle.connected(connected, port).await?;
+    Ok(live)
+}
+
+/// All parts of the account; the link limits how many runs they may name.
+async fn read_account(receiver: &mut Receiver) -> Result<(AgentHello, Vec<InventoryItem>), Over> {
+    let mut items = Vec::new();
+    loop {
+        let frame = receiver.recv().await?;
+        let Frame::AgentHello(mut hello) = frame else { return Err(Over::Unexpected(frame.name())) };
+        items.append(&mut hello.inventory);
+        if !hello.more {
+            return Ok((hello, items));
+        }
+    }
+}
+
+/// Adds what the database has of the runs. The core knows better about those that are not over.
+async fn look_up(context: &Context, items: Vec<InventoryItem>) -> Result<Vec<InventoryEntry>, Over> {
+    let database = Arc::clone(&context.database);
+    let look_up = move || {
+        let entry = |item: InventoryItem| -> Result<InventoryEntry, Over> {
+            let run = run_id("InventoryItem", &item.run_id)?;
+            let last_seq = item.last_seq.ok_or(bad_field("InventoryItem", "last_seq"))?;
+            let stored_seq = match database.run(run)? {
+                Some(record) => record.acked_seq,
+                None => database.stray_seq(run)?,
+            };
+            Ok(InventoryEntry { run, last_seq, stored_seq: Some(stored_seq) })
+        };
+        items.into_iter().map(entry).collect()
+    };
+    tokio::task::spawn_blocking(look_up).await.map_err(|_| Over::Stopping)?
+}
+
+/// Takes what the agent sends until the link is over.
+async fn serve(
+    context: &Context,
+    agent: &str,
+    session: u64,
+    live: &Live,
+    receiver: &mut Receiver,
+    stopping: &mut bool,
+) -> Over {
+    loop {
+        let frame = match receiver.recv().await {
+            Ok(frame) => frame,
+            Err(e) => {
+                *stopping |= matches!(&e, link::LinkError::Goodbye { stopping: true, .. });
+                return Over::Link(e);
+            }
+        };
+        live.last_seen_ms.store(os::clock::wall_ms(), Ordering::Relaxed);
+        let agent = agent.to_owned();
+        let input = match frame {
+            Frame::Facts(facts) => read_facts(facts).map(|facts| Input::Facts { agent, facts }),
+            Frame::Refused(refused) => read_refused(agent, session, refused),
+            Frame::NoRecord(none) => {
+                run_id("NoRecord", &none.run_id).map(|run| Input::NoRecord { agent, session, run })
+            }
+            Frame::AgentState(state) => {
+                Ok(Input::AgentRefusing { agent, session, refusing: for_people(&state.refusing) })
+            }
+            Frame::Answer(answer) => {
+                live.on_answer(answer);
+                continue;
+            }
+            // The link keeps these to itself.
+            Frame::Ping(_) | Frame::Pong(_) | Frame::Goodbye(_) | Frame::Unsupported(_) | Frame::Unknown { .. } => {
+                continue;
+            }
+            other @ (Frame::AuthHello(_)
+            | Frame::AuthProof(_)
+            | Frame::AgentHello(_)
+            | Frame::ServerHello(_)
+            | Frame::Start(_)
+            | Frame::Kill(_)
+            | Frame::Acks(_)
+            | Frame::Query(_)) => return Over::Unexpected(other.name()),
+        };
+        match input {
+            Ok(input) => {
+                if context.handle.tell(input).await.is_err() {
+                    return Over::Stopping;
+                }
+            }
+            Err(e) => return e.into(),
+        }
+    }
+}
+
+fn read_facts(facts: Facts) -> Result<Vec<FactIn>, Malformed> {
+    let read = |fact: protocol::message::RunFact| {
+        let run = run_id("RunFact", &fact.run_id)?;
+        let seq = fact.seq.filter(|seq| *seq > 0).ok_or(bad_field("RunFact", "seq"))?;
+        Ok(FactIn::new(run, seq, fact.fact))
+    };
+    facts.facts.into_iter().map(read).collect()
+}
+
+fn read_refused(agent: String, session: u64, refused: Refused) -> Result<Input, Malformed> {
+    let run = run_id("Refused", &refused.run_id)?;
+    let kind = refused.kind.and_then(|kind| RefusalKind::try_from(kind).ok()).unwrap_or(RefusalKind::Unspecified);
+    Ok(Input::Refused { agent, session, run, kind, reason: for_people(&refused.reason) })
+}
+
+/// Tells the agent what the core says, until the core lets go of the session.
+async fn write(context: Context, agent: String, live: Arc<Live>, mut orders: mpsc::Receiver<ToAgent>) {
+    let epoch = context.database.identity().epoch;
+    while let Some(order) = orders.recv().await {
+        let frame = match order {
+            ToAgent::Close { reason, stopping } => {
+                live.sender.close(Some(Goodbye { reason, stopping }));
+                return;
+            }
+            ToAgent::Hello { known, missing, commit } => hello(&context, known, missing, commit),
+            ToAgent::Start { run, spec } => {
+                Frame::Start(Start { epoch: Some(epoch), run_id: run_id_field(run), spec: Some(*spec) })
+            }
+            ToAgent::Kill { run, grace_ms, by } => {
+                Frame::Kill(Kill { epoch: Some(epoch), run_id: run_id_field(run), grace_ms, by })
+            }
+            ToAgent::Acks { acks, commit } => {
+                Frame::Acks(Acks { acks: positions(acks), position: Some(position(&context, commit)) })
+            }
+        };
+        let is_hello = matches!(frame, Frame::ServerHello(_));
+        if live.sender.send(frame).await.is_err() {
+            return; // the reading half sees the end and says so
+        }
+        if is_hello {
+            context.directory.insert(&agent, Arc::clone(&live)); // from here on it may be asked
+        }
+    }
+    let reason = "another connection of this agent took its place, or it took too long to take what it was told";
+    live.sender.close(Some(Goodbye { reason: reason.to_owned(), stopping: false }));
+}
+
+fn hello(context: &Context, known: Vec<(RunId, u64)>, missing: Vec<RunId>, commit: u64) -> Frame {
+    Frame::ServerHello(ServerHello {
+        epoch: Some(context.database.identity().epoch),
+        incarnation: Some(context.incarnation.to_vec()),
+        position: Some(position(context, commit)),
+        known: positions(known),
+        missing: missing.into_iter().map(|run| run.as_bytes().to_vec()).collect(),
+        software: SOFTWARE.to_owned(),
+    })
+}
+
+fn position(context: &Context, commit: u64) -> Position {
+    let database_id = context.database.identity().database_id.to_vec();
+    Position { database_id: Some(database_id), commit: Some(commit) }
+}
+
+fn positions(positions: Vec<(RunId, u64)>) -> Vec<RunPosition> {
+    positions.into_iter().map(|(run, seq)| RunPosition { run_id: run_id_field(run), seq: Some(seq) }).collect()
+}
+
+/// A text of an agent as it is kept and shown: of limited length, on one line.
+fn for_people(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(TEXT_CHARS_MAX).collect()
+}
+
+/// The longest text of an agent that is kept.
+const TEXT_CHARS_MAX: usize = 500;

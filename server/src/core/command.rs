@@ -1,0 +1,82 @@
+//! What goes into the core's inbox, and what it hands to the sessions.
+
+use super::handle::{CoreError, ServerStatus};
+use job::{JobId, RunId};
+use protocol::message::RunSpec;
+use scheduler::{AgentView, Connected, Input, QueueView, Reply};
+use tokio::sync::{mpsc, oneshot};
+
+/// Anything that the core can be asked.
+pub(super) enum Command {
+    /// A command that is answered after its commit.
+    Do { input: Input, reply: oneshot::Sender<Result<Reply, CoreError>> },
+    /// A word of an agent: nobody waits.
+    Tell(Input),
+    /// An agent's account of itself, and the way to it.
+    Connected { connected: Connected, port: Port },
+    /// A question about what the engine has.
+    Ask(Request),
+    /// To be told when the job is final.
+    Watch { job: JobId, reply: oneshot::Sender<()> },
+    /// Time passed.
+    Tick,
+    /// End, after what is in the inbox already.
+    Stop(oneshot::Sender<()>),
+}
+
+/// A question to the engine.
+pub(super) enum Request {
+    Agents(oneshot::Sender<Vec<AgentView>>),
+    Agent(String, oneshot::Sender<Option<AgentView>>),
+    Queues(oneshot::Sender<Vec<QueueView>>),
+    Queue(String, oneshot::Sender<Option<QueueView>>),
+    Why(JobId, oneshot::Sender<Result<String, CoreError>>),
+    Status(oneshot::Sender<ServerStatus>),
+}
+
+/// The way to one session: bounded. A session that does not take what it gets is dropped; the next connection repeats it.
+pub type Port = mpsc::Sender<ToAgent>;
+
+/// What a session is to tell its agent.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ToAgent {
+    /// The answer to its account.
+    Hello {
+        /// What the server has of the inventory.
+        known: Vec<(RunId, u64)>,
+        /// Accepted runs that the inventory lacks.
+        missing: Vec<RunId>,
+        /// The last commit.
+        commit: u64,
+    },
+    /// Run this.
+    Start {
+        /// The run.
+        run: RunId,
+        /// What to run.
+        spec: Box<RunSpec>,
+    },
+    /// End this.
+    Kill {
+        /// The run.
+        run: RunId,
+        /// Between the soft signal and SIGKILL, milliseconds.
+        grace_ms: Option<u64>,
+        /// Who asks.
+        by: String,
+    },
+    /// Committed up to these.
+    Acks {
+        /// Per run, cumulative.
+        acks: Vec<(RunId, u64)>,
+        /// The last commit.
+        commit: u64,
+    },
+    /// Close the connection and say why.
+    Close {
+        /// Why, for people.
+        reason: String,
+        /// The server stops in a controlled manner.
+        stopping: bool,
+    },
+}

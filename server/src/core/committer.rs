@@ -1,0 +1,383 @@
+//! The thread that owns the engine and writes the database.
+
+use super::command::{Command, Port, Request, ToAgent};
+use super::handle::{CoreError, Handle, ServerStatus};
+use super::health::Shared;
+use crate::db::{Database, DbError};
+use job::{JobId, RunId, RunIds};
+use scheduler::{Action, AgentRecord, Change, Connected, Engine, FactIn, Input, Output, Rejection, Reply};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// So many requests wait for the core; then those who ask wait for room.
+const INBOX_MAX: usize = 8_192;
+/// So many requests are decided in one step, and committed together.
+const STEP_MAX: usize = 4_096;
+/// The first pause after a commit that failed, and the longest.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// Between two looks at the clock.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Who has to know which agents there are: told after the commit, before whoever asked is answered.
+pub trait Roster: Send {
+    /// A new agent.
+    fn on_added(&self, agent: &AgentRecord, secret: &[u8]);
+    /// A newer secret.
+    fn on_secret(&self, agent: &str, secret: &[u8]);
+    /// An agent is gone.
+    fn on_removed(&self, agent: &str);
+}
+
+/// Starts the core on its own thread, and its clock on the present runtime.
+pub fn spawn(
+    database: Arc<dyn Database>,
+    roster: Box<dyn Roster>,
+    seed: [u8; 32],
+) -> anyhow::Result<(Handle, JoinHandle<()>)> {
+    let snapshot = database.load()?;
+    let strays = database.strays()?;
+    let engine = Engine::restore(snapshot, RunIds::new(seed))?;
+    let shared = Arc::new(Shared::new(engine.counts()));
+    let (sender, inbox) = mpsc::channel(INBOX_MAX);
+    let core = Core {
+        engine,
+        database,
+        roster,
+        shared: Arc::clone(&shared),
+        ports: HashMap::new(),
+        watchers: HashMap::new(),
+        strays,
+        ticks: 0,
+        started_at_ms: os::clock::wall_ms(),
+    };
+    let thread = std::thread::Builder::new().name("core".to_owned()).spawn(move || core.run(inbox))?;
+    tokio::spawn(tick(sender.downgrade()));
+    Ok((Handle::new(sender, shared), thread))
+}
+
+async fn tick(inbox: mpsc::WeakSender<Command>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let Some(inbox) = inbox.upgrade() else { return };
+        if let Err(mpsc::error::TrySendError::Closed(_)) = inbox.try_send(Command::Tick) {
+            return;
+        }
+    }
+}
+
+struct Core {
+    engine: Engine,
+    database: Arc<dyn Database>,
+    roster: Box<dyn Roster>,
+    shared: Arc<Shared>,
+    /// The way to each connected agent, with the number of its session.
+    ports: HashMap<String, (u64, Port)>,
+    watchers: HashMap<JobId, Vec<oneshot::Sender<()>>>,
+    strays: u64,
+    ticks: u64,
+    started_at_ms: i64,
+}
+
+/// What a command is answered with.
+type Answer = Result<Reply, CoreError>;
+
+/// What a step owes to others once it is committed.
+#[derive(Default)]
+struct Step {
+    taken: usize,
+    replies: Vec<(oneshot::Sender<Answer>, Answer)>,
+    questions: Vec<Request>,
+    watches: Vec<(JobId, oneshot::Sender<()>)>,
+    arrivals: BTreeMap<u64, Port>,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Core {
+    fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        while let Some(first) = inbox.blocking_recv() {
+            let mut step = Step::default();
+            self.take_in(first, &mut step);
+            while step.taken < STEP_MAX && step.stop.is_none() {
+                let Ok(next) = inbox.try_recv() else { break };
+                self.take_in(next, &mut step);
+            }
+            self.commit_and_tell(&mut step);
+            if let Some(done) = step.stop {
+                self.say_goodbye();
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+
+    fn take_in(&mut self, command: Command, step: &mut Step) {
+        step.taken += 1;
+        match command {
+            Command::Do { input, reply } => {
+                let result = self.decide(input);
+                step.replies.push((reply, result));
+            }
+            Command::Tell(input) => self.on_word(input),
+            Command::Connected { connected, port } => self.on_connected(connected, port, step),
+            Command::Ask(request) => step.questions.push(request),
+            Command::Watch { job, reply } => step.watches.push((job, reply)),
+            Command::Tick => self.on_tick(),
+            Command::Stop(done) => step.stop = Some(done),
+        }
+    }
+
+    fn decide(&mut self, input: Input) -> Answer {
+        if let Input::Submit(specs) = &input {
+            for key in specs.iter().filter_map(|spec| spec.idempotency_key.as_deref()) {
+                self.recall_key(key)?;
+            }
+        }
+        match self.engine.on(input, os::clock::wall_ms()) {
+            Ok(reply) => Ok(reply),
+            Err(Rejection::NoSuchJob(job)) => match self.database.job(job)? {
+                Some(record) => Err(Rejection::AlreadyFinal { job, status: record.status }.into()),
+                None => Err(Rejection::NoSuchJob(job).into()),
+            },
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn recall_key(&mut self, key: &str) -> Result<(), DbError> {
+        if !self.engine.has_key(key)
+            && let Some(job) = self.database.job_of_key(key)?
+            && let Some(record) = self.database.job(job)?
+        {
+            self.engine.recall_key(&record);
+        }
+        Ok(())
+    }
+
+    /// A word of an agent: nobody waits for an answer, so what cannot be taken is repaired by a new connection.
+    fn on_word(&mut self, input: Input) {
+        if let Input::Facts { agent, facts } = &input {
+            metrics::counter!("lastword_facts_total").increment(facts.len() as u64);
+            if let Err(e) = self.recall_runs(facts) {
+                tracing::warn!(%agent, "messages were not taken, the agent will send them again: {e}");
+                self.ports.remove(agent);
+                return;
+            }
+        }
+        if let Input::AgentDisconnected { agent, session, .. } = &input
+            && self.ports.get(agent).is_some_and(|(present, _)| present == session)
+        {
+            self.ports.remove(agent);
+        }
+        if let Err(e) = self.engine.on(input, os::clock::wall_ms()) {
+            tracing::error!("a word of an agent was rejected: {e}");
+        }
+    }
+
+    fn recall_runs(&mut self, facts: &[FactIn]) -> Result<(), DbError> {
+        for fact in facts {
+            if !self.engine.has_run(fact.run)
+                && let Some(record) = self.database.run(fact.run)?
+            {
+                self.engine.recall_run(record);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_connected(&mut self, connected: Connected, port: Port, step: &mut Step) {
+        step.arrivals.insert(connected.session, port);
+        self.on_word(Input::AgentConnected(connected));
+    }
+
+    fn on_tick(&mut self) {
+        self.on_word(Input::Tick);
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(WATCHERS_SWEPT_TICKS) {
+            self.watchers.retain(|_, watchers| {
+                watchers.retain(|watcher| !watcher.is_closed());
+                !watchers.is_empty()
+            });
+        }
+    }
+
+    fn commit_and_tell(&mut self, step: &mut Step) {
+        let Output { changes, actions } = self.engine.take();
+        if !changes.is_empty() {
+            self.commit(&changes);
+        }
+        self.engine.on_committed();
+        self.shared.on_step(self.engine.counts());
+        for change in &changes {
+            self.on_written(change);
+        }
+        self.carry_out(actions, &mut step.arrivals);
+        for (job, watcher) in step.watches.drain(..) {
+            self.watch(job, watcher);
+        }
+        for (reply, result) in step.replies.drain(..) {
+            let _ = reply.send(result);
+        }
+        for question in step.questions.drain(..) {
+            self.answer(question);
+        }
+    }
+
+    /// Returns when the batch is written, however long that takes: nothing else may happen before.
+    fn commit(&self, changes: &[Change]) {
+        let mut pause = RETRY_MIN;
+        let began = Instant::now();
+        while let Err(e) = self.database.commit(changes) {
+            tracing::error!("{} changes are not written: {e}; next try in {pause:?}", changes.len());
+            self.shared.on_trouble(e.to_string());
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+        metrics::counter!("lastword_commits_total").increment(1);
+        metrics::histogram!("lastword_commit_changes").record(changes.len() as f64);
+        metrics::histogram!("lastword_commit_seconds").record(began.elapsed().as_secs_f64());
+    }
+
+    fn on_written(&mut self, change: &Change) {
+        match change {
+            Change::JobInserted(job) | Change::JobUpdated(job) if job.status.is_final() => {
+                for watcher in self.watchers.remove(&job.id).into_iter().flatten() {
+                    let _ = watcher.send(());
+                }
+            }
+            Change::StrayInserted(_) => self.strays += 1,
+            Change::AgentInserted(agent, secret) => self.roster.on_added(agent, secret),
+            Change::SecretAdded(agent, secret) => self.roster.on_secret(agent, secret),
+            Change::AgentDeleted(agent) => self.roster.on_removed(agent),
+            Change::JobInserted(_)
+            | Change::JobUpdated(_)
+            | Change::RunInserted(_)
+            | Change::RunUpdated(_)
+            | Change::FactInserted(_)
+            | Change::QueueInserted(_)
+            | Change::QueueUpdated(_)
+            | Change::QueueDeleted(_)
+            | Change::Attached(..)
+            | Change::Detached(..)
+            | Change::AgentUpdated(_) => {}
+        }
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>, arrivals: &mut BTreeMap<u64, Port>) {
+        let commit = self.database.commit_number();
+        let mut acks: BTreeMap<String, BTreeMap<RunId, u64>> = BTreeMap::new();
+        for action in actions {
+            match action {
+                Action::Hello { agent, session, known, missing } => {
+                    let Some(port) = arrivals.remove(&session) else { continue };
+                    self.shared.on_obeyed(&agent);
+                    self.ports.insert(agent.clone(), (session, port)); // the older one is dropped: its session ends
+                    self.deliver(&agent, ToAgent::Hello { known, missing, commit });
+                }
+                Action::RefuseSession { session, reason, .. } => {
+                    let close = ToAgent::Close { reason, stopping: false };
+                    if let Some(port) = arrivals.remove(&session) {
+                        let _ = port.try_send(close); // a new port has room
+                    }
+                }
+                Action::AgentGone { agent } => {
+                    let reason = "this agent was removed on the server".to_owned();
+                    self.deliver(&agent, ToAgent::Close { reason, stopping: false });
+                    self.ports.remove(&agent);
+                }
+                Action::Start { agent, run, spec } => self.deliver(&agent, ToAgent::Start { run, spec }),
+                Action::Kill { agent, run, grace_ms, by } => {
+                    self.deliver(&agent, ToAgent::Kill { run, grace_ms, by });
+                }
+                Action::Ack { agent, run, seq } => {
+                    let acked = acks.entry(agent).or_default().entry(run).or_default();
+                    *acked = seq.max(*acked);
+                }
+                Action::Fenced { agent, reason } => {
+                    let text = format!("agent \"{agent}\" obeys a newer server than this one: {reason}");
+                    tracing::error!("{text}");
+                    self.shared.on_fenced(&agent, text);
+                }
+                Action::Warn(text) => tracing::warn!("{text}"),
+            }
+        }
+        for (agent, acks) in acks {
+            metrics::counter!("lastword_acks_total").increment(acks.len() as u64);
+            self.deliver(&agent, ToAgent::Acks { acks: acks.into_iter().collect(), commit });
+        }
+    }
+
+    /// Hands something to an agent's session. If it has none, or does not take what it gets, the next connection repeats it.
+    fn deliver(&mut self, agent: &str, message: ToAgent) {
+        let Some((_, port)) = self.ports.get(agent) else { return };
+        match port.try_send(message) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                tracing::warn!(%agent, "the agent does not take what it is told; its connection is closed");
+                self.ports.remove(agent);
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                self.ports.remove(agent);
+            }
+        }
+    }
+
+    fn watch(&mut self, job: JobId, watcher: oneshot::Sender<()>) {
+        if self.engine.job(job).is_none() {
+            let _ = watcher.send(());
+            return;
+        }
+        let watchers = self.watchers.entry(job).or_default();
+        watchers.retain(|watcher| !watcher.is_closed());
+        watchers.push(watcher);
+    }
+
+    fn answer(&self, request: Request) {
+        // Whoever asked may have gone meanwhile: nothing is lost.
+        match request {
+            Request::Agents(reply) => drop(reply.send(self.engine.agents())),
+            Request::Agent(name, reply) => drop(reply.send(self.engine.agent(&name))),
+            Request::Queues(reply) => drop(reply.send(self.engine.queues())),
+            Request::Queue(name, reply) => drop(reply.send(self.engine.queue(&name))),
+            Request::Why(job, reply) => drop(reply.send(self.why(job))),
+            Request::Status(reply) => drop(reply.send(self.status())),
+        }
+    }
+
+    fn why(&self, job: JobId) -> Result<String, CoreError> {
+        if let Some(text) = self.engine.why(job, os::clock::wall_ms()) {
+            return Ok(text);
+        }
+        let record = self.database.job(job)?.ok_or(Rejection::NoSuchJob(job))?;
+        let reason = record.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        Ok(format!("it is over, {}{reason}", record.status))
+    }
+
+    fn status(&self) -> ServerStatus {
+        let identity = self.database.identity();
+        ServerStatus {
+            epoch: identity.epoch,
+            database_id: identity.database_id,
+            commit: self.database.commit_number(),
+            inbox: 0,
+            strays: self.strays,
+            started_at_ms: self.started_at_ms,
+            counts: self.engine.counts(),
+            agents: self.engine.agents().len(),
+            agents_connected: self.ports.len(),
+        }
+    }
+
+    fn say_goodbye(&mut self) {
+        for (_, port) in self.ports.drain().map(|(_, port)| port) {
+            let _ = port.try_send(ToAgent::Close { reason: "the server stops".to_owned(), stopping: true });
+        }
+    }
+}
+
+/// Watchers that nobody waits for any more are swept out after so many ticks.
+const WATCHERS_SWEPT_TICKS: u64 = 60;

@@ -1,0 +1,225 @@
+//! How everybody else talks to the core.
+
+use super::command::{Command, Port, Request};
+use super::health::{Health, Shared};
+use crate::db::DbError;
+use job::JobId;
+use scheduler::{AgentView, Connected, Counts, Input, JobSpec, NewAgent, QueueView, Rejection, Reply, Submitted};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Why the core did not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreError {
+    /// It cannot be done; the text says what to do instead.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The database could not be read.
+    #[error(transparent)]
+    Database(#[from] DbError),
+    /// The server stops.
+    #[error("the server stops; try again in a moment")]
+    Stopping,
+}
+
+/// The server's own state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerStatus {
+    /// This opening of the database.
+    pub epoch: u64,
+    /// Which database.
+    pub database_id: [u8; 16],
+    /// The last commit.
+    pub commit: u64,
+    /// Requests that wait for the core.
+    pub inbox: usize,
+    /// Stray facts.
+    pub strays: u64,
+    /// When this process started, wall clock.
+    pub started_at_ms: i64,
+    /// All jobs by status.
+    pub counts: Counts,
+    /// Agents known and connected.
+    pub agents: usize,
+    /// Agents with a session.
+    pub agents_connected: usize,
+}
+
+/// A way to the core; cheap to clone. Every method that changes something returns after the commit.
+#[derive(Clone)]
+pub struct Handle {
+    inbox: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    pub(super) fn new(inbox: mpsc::Sender<Command>, shared: Arc<Shared>) -> Handle {
+        Handle { inbox, shared }
+    }
+
+    /// New jobs, all or none; the answer has the order of the request.
+    pub async fn submit(&self, specs: Vec<JobSpec>) -> Result<Vec<Submitted>, CoreError> {
+        match self.command(Input::Submit(specs)).await? {
+            Reply::Submitted(submitted) => Ok(submitted),
+            Reply::Done => Ok(Vec::new()),
+        }
+    }
+
+    /// Ends a job, or sees to it that it never starts. Returns when the wish is durable, not when the job has ended.
+    pub async fn kill(&self, job: JobId, by: &str, grace_ms: Option<u64>) -> Result<(), CoreError> {
+        self.done(Input::KillJob { job, by: by.to_owned(), grace_ms }).await
+    }
+
+    /// Takes a job back that was not given to an agent yet.
+    pub async fn cancel(&self, job: JobId, by: &str) -> Result<(), CoreError> {
+        self.done(Input::CancelJob { job, by: by.to_owned() }).await
+    }
+
+    /// Holds a waiting job back.
+    pub async fn hold(&self, job: JobId) -> Result<(), CoreError> {
+        self.done(Input::HoldJob { job }).await
+    }
+
+    /// Lets a held job go on.
+    pub async fn release(&self, job: JobId) -> Result<(), CoreError> {
+        self.done(Input::ReleaseJob { job }).await
+    }
+
+    /// A new queue.
+    pub async fn create_queue(&self, name: &str) -> Result<(), CoreError> {
+        self.done(Input::CreateQueue { name: name.to_owned() }).await
+    }
+
+    /// Removes a queue that has no job which is not over.
+    pub async fn delete_queue(&self, name: &str) -> Result<(), CoreError> {
+        self.done(Input::DeleteQueue { name: name.to_owned() }).await
+    }
+
+    /// Holds a queue (`true`) or releases it.
+    pub async fn hold_queue(&self, name: &str, held: bool) -> Result<(), CoreError> {
+        self.done(Input::HoldQueue { name: name.to_owned(), held }).await
+    }
+
+    /// The queue may use the agent.
+    pub async fn attach(&self, queue: &str, agent: &str) -> Result<(), CoreError> {
+        self.done(Input::Attach { queue: queue.to_owned(), agent: agent.to_owned() }).await
+    }
+
+    /// The queue may no longer use the agent.
+    pub async fn detach(&self, queue: &str, agent: &str) -> Result<(), CoreError> {
+        self.done(Input::Detach { queue: queue.to_owned(), agent: agent.to_owned() }).await
+    }
+
+    /// A new agent; if the server dials it, that begins at once.
+    pub async fn add_agent(&self, agent: NewAgent) -> Result<(), CoreError> {
+        self.done(Input::AddAgent(agent)).await
+    }
+
+    /// Removes an agent. With `force` also one that has runs: these become `Unknown`.
+    pub async fn remove_agent(&self, name: &str, force: bool, by: &str) -> Result<(), CoreError> {
+        self.done(Input::RemoveAgent { name: name.to_owned(), force, by: by.to_owned() }).await
+    }
+
+    /// Changes an agent's number of slots.
+    pub async fn set_slots(&self, name: &str, slots: u32) -> Result<(), CoreError> {
+        self.done(Input::SetSlots { name: name.to_owned(), slots }).await
+    }
+
+    /// Gives an agent a new secret; the one before stays valid beside it.
+    pub async fn set_secret(&self, name: &str, secret: Vec<u8>) -> Result<(), CoreError> {
+        self.done(Input::SetSecret { name: name.to_owned(), secret }).await
+    }
+
+    /// Every agent, by name.
+    pub async fn agents(&self) -> Result<Vec<AgentView>, CoreError> {
+        self.ask(Request::Agents).await
+    }
+
+    /// One agent.
+    pub async fn agent(&self, name: &str) -> Result<AgentView, CoreError> {
+        let missing = || CoreError::Rejected(Rejection::NoSuchAgent(name.to_owned()));
+        self.ask(|reply| Request::Agent(name.to_owned(), reply)).await?.ok_or_else(missing)
+    }
+
+    /// Every queue, by name.
+    pub async fn queues(&self) -> Result<Vec<QueueView>, CoreError> {
+        self.ask(Request::Queues).await
+    }
+
+    /// One queue.
+    pub async fn queue(&self, name: &str) -> Result<QueueView, CoreError> {
+        let missing = || CoreError::Rejected(Rejection::NoSuchQueue(name.to_owned()));
+        self.ask(|reply| Request::Queue(name.to_owned(), reply)).await?.ok_or_else(missing)
+    }
+
+    /// One sentence why the job is not running, or that it is.
+    pub async fn why(&self, job: JobId) -> Result<String, CoreError> {
+        self.ask(|reply| Request::Why(job, reply)).await?
+    }
+
+    /// Waits until the job is final; `false` if it was not within `limit`. A job that does not exist counts as final.
+    pub async fn wait_final(&self, job: JobId, limit: Duration) -> Result<bool, CoreError> {
+        let (reply, done) = oneshot::channel();
+        self.send(Command::Watch { job, reply }).await?;
+        match tokio::time::timeout(limit, done).await {
+            Ok(Ok(())) => Ok(true),
+            Ok(Err(_)) => Err(CoreError::Stopping),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// All jobs by status, as of the last commit.
+    pub fn counts(&self) -> Counts {
+        self.shared.counts()
+    }
+
+    /// The server's own state.
+    pub async fn status(&self) -> Result<ServerStatus, CoreError> {
+        let mut status = self.ask(Request::Status).await?;
+        status.inbox = self.inbox.max_capacity() - self.inbox.capacity();
+        Ok(status)
+    }
+
+    /// Whether the server does its work, and what hinders it.
+    pub fn health(&self) -> Health {
+        self.shared.health()
+    }
+
+    pub(crate) async fn connected(&self, connected: Connected, port: Port) -> Result<(), CoreError> {
+        self.send(Command::Connected { connected, port }).await
+    }
+
+    /// Hands over a word of an agent; waits only for room in the inbox.
+    pub(crate) async fn tell(&self, input: Input) -> Result<(), CoreError> {
+        self.send(Command::Tell(input)).await
+    }
+
+    /// The last word to the core: it commits what it has and ends.
+    pub(crate) async fn stop(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.send(Command::Stop(reply)).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    async fn done(&self, input: Input) -> Result<(), CoreError> {
+        self.command(input).await.map(|_| ())
+    }
+
+    async fn command(&self, input: Input) -> Result<Reply, CoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Do { input, reply }).await?;
+        answer.await.map_err(|_| CoreError::Stopping)?
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, CoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Ask(request(reply))).await?;
+        answer.await.map_err(|_| CoreError::Stopping)
+    }
+
+    async fn send(&self, command: Command) -> Result<(), CoreError> {
+        self.inbox.send(command).await.map_err(|_| CoreError::Stopping)
+    }
+}

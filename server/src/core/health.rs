@@ -1,0 +1,89 @@
+//! What the core shows of itself without being asked.
+
+use scheduler::Counts;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// Whether the server does its work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// What hinders it, each a sentence; none if it is ready.
+    pub problems: Vec<String>,
+}
+
+impl Health {
+    /// Nothing hinders it.
+    pub fn is_ready(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// Between the core and everybody who looks at it.
+pub(super) struct Shared {
+    state: Mutex<State>,
+}
+
+struct State {
+    counts: Counts,
+    progress: Instant,
+    database: Option<String>,
+    fenced: BTreeMap<String, String>,
+}
+
+/// So long without a step of the core, and the server does not count as ready any more.
+const PROGRESS_MAX: Duration = Duration::from_secs(10);
+
+impl Shared {
+    pub(super) fn new(counts: Counts) -> Shared {
+        let state = State { counts, progress: Instant::now(), database: None, fenced: BTreeMap::new() };
+        Shared { state: Mutex::new(state) }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.lock().counts
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let state = self.lock();
+        let mut problems: Vec<String> = state.database.iter().cloned().collect();
+        let still = state.progress.elapsed();
+        if still > PROGRESS_MAX {
+            problems.push(format!("the core has not made a step for {} s", still.as_secs()));
+        }
+        problems.extend(state.fenced.values().cloned());
+        Health { problems }
+    }
+
+    /// The core made a step, and the counts are these.
+    pub(super) fn on_step(&self, counts: Counts) {
+        let mut state = self.lock();
+        state.counts = counts;
+        state.progress = Instant::now();
+        state.database = None;
+    }
+
+    /// The database cannot be written.
+    pub(super) fn on_trouble(&self, text: String) {
+        let mut state = self.lock();
+        state.progress = Instant::now();
+        state.database = Some(text);
+    }
+
+    /// An agent knows a higher epoch.
+    pub(super) fn on_fenced(&self, agent: &str, text: String) {
+        self.lock().fenced.insert(agent.to_owned(), text);
+    }
+
+    /// The agent took an order of this server.
+    pub(super) fn on_obeyed(&self, agent: &str) {
+        let mut state = self.lock();
+        if !state.fenced.is_empty() {
+            state.fenced.remove(agent);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

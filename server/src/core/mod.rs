@@ -1,0 +1,15 @@
+//! One thread owns the engine and writes the database. It takes what waits in its inbox, lets the engine decide, commits
+//! once, and only then carries out the actions, acknowledges and replies.
+//!
+//! If the commit fails, the same batch is tried again with growing pauses and nothing new is taken: the engine is never further
+//! than one uncommitted batch, nothing of which anybody has been told. Killed at any point, the next start goes on from the last commit.
+
+mod command;
+mod committer;
+mod handle;
+mod health;
+
+pub use command::{Port, ToAgent};
+pub use committer::{Roster, spawn};
+pub use handle::{CoreError, Handle, ServerStatus};
+pub use health::Health;

@@ -1,0 +1,330 @@
+//! What every database must do. The suite is run against each implementation: `open` opens the same database again each time.
+
+use super::{Database, JobFilter, TokenRecord};
+use job::{End, JobId, Outcome, RunId, Status, StopCause, Usage, Witness};
+use scheduler::{
+    AgentRecord, Change, Dial, FactRecord, JobRecord, JobSpec, KillWish, LateOutcome, QueueRecord, RunRecord, StrayRecord,
+};
+use std::sync::Arc;
+
+/// Runs the whole suite, in an order in which each part builds on what those before have left. The database is new.
+pub(super) fn conformance<D: Database>(open: impl Fn() -> D) {
+    a_new_database_has_the_default_queue_and_nothing_else(&open);
+    every_opening_begins_a_new_epoch_of_the_same_database(&open);
+    a_record_comes_back_as_it_was_written(&open);
+    a_batch_that_is_written_twice_is_there_once(&open);
+    what_is_over_is_not_loaded(&open);
+    facts_are_kept_once_in_their_order(&open);
+    agents_queues_and_attachments_come_and_go(&open);
+    two_secrets_are_valid_the_newest_first(&open);
+    tokens_are_kept(&open);
+    lists_are_filtered_and_paged(&open);
+}
+
+fn spec(name: &str) -> JobSpec {
+    JobSpec {
+        name: name.into(),
+        queue: "default".into(),
+        command: vec![b"/bin/true".to_vec(), vec![0xff, 0]],
+        submitted_by: "me".into(),
+        ..JobSpec::default()
+    }
+}
+
+fn job(id: u64, name: &str, status: Status) -> JobRecord {
+    JobRecord {
+        id: JobId(id),
+        spec: Arc::new(spec(name)),
+        submitted_at_ms: 1_000,
+        status,
+        agent: None,
+        attempts: 0,
+        run: None,
+        exit_code: None,
+        signal: None,
+        reason: None,
+        started_at_ms: None,
+        ended_at_ms: None,
+        kill: None,
+    }
+}
+
+fn full_job() -> JobRecord {
+    let spec = JobSpec {
+        agent: Some("a".into()),
+        priority: -2,
+        script: Some(b"exit 7\n".to_vec()),
+        env: vec![("E".into(), "1".into())],
+        params: vec![("P".into(), "ü".into())],
+        cwd: Some("/tmp".into()),
+        user: Some("u".into()),
+        timeout_ms: Some(5),
+        grace_ms: Some(6),
+        idempotency_key: Some("key".into()),
+        held: true,
+        ..spec("full")
+    };
+    JobRecord {
+        spec: Arc::new(spec),
+        agent: Some("a".into()),
+        attempts: 2,
+        run: Some(run_id(1)),
+        exit_code: Some(255),
+        signal: Some(64),
+        reason: Some("because".into()),
+        started_at_ms: Some(2_000),
+        ended_at_ms: Some(-1),
+        kill: Some(KillWish { by: "me".into(), grace_ms: Some(u64::from(u32::MAX)), at_ms: 3_000 }),
+        ..job(1, "full", Status::Running)
+    }
+}
+
+fn run_id(n: u128) -> RunId {
+    RunId::new(1_700_000_000_000, n)
+}
+
+fn run(n: u128, job: u64, status: Status) -> RunRecord {
+    RunRecord {
+        id: run_id(n),
+        job: JobId(job),
+        attempt: 1,
+        agent: "a".into(),
+        status,
+        placed_at_ms: 10,
+        accepted_at_ms: None,
+        started_at_ms: None,
+        ended_at_ms: None,
+        exit_code: None,
+        signal: None,
+        core: false,
+        witness: None,
+        reason: None,
+        cpu_ms: None,
+        max_rss_kib: None,
+        acked_seq: 0,
+        late: None,
+    }
+}
+
+fn full_run() -> RunRecord {
+    let outcome = Outcome::Ended {
+        end: End::Signaled { signal: 9, core: true },
+        cause: Some(StopCause::TimedOut { timeout_ms: 4 }),
+        witness: Witness::Pidfd,
+        usage: Some(Usage { cpu_ms: 1, max_rss_kib: 2 }),
+    };
+    RunRecord {
+        attempt: 2,
+        accepted_at_ms: Some(11),
+        started_at_ms: Some(12),
+        ended_at_ms: Some(13),
+        exit_code: Some(7),
+        signal: Some(9),
+        core: true,
+        witness: Some(Witness::Monitor),
+        reason: Some("why".into()),
+        cpu_ms: Some(14),
+        max_rss_kib: Some(15),
+        acked_seq: 16,
+        late: Some(LateOutcome { outcome, ended_at_ms: Some(17), received_at_ms: 18, seq: 19 }),
+        ..run(1, 1, Status::Running)
+    }
+}
+
+fn agent(name: &str) -> AgentRecord {
+    AgentRecord {
+        name: name.into(),
+        slots: 100,
+        dial: Some(Dial { host: "::1".into(), port: 65_535 }),
+        added_at_ms: 1,
+        agent_id: Some([1; 16]),
+        boot_id: Some([2; 16]),
+        incarnation: Some(3),
+        software: "s".into(),
+        platform: "p".into(),
+        connected_at_ms: Some(4),
+        disconnected_at_ms: Some(5),
+        stopped: true,
+    }
+}
+
+fn a_new_database_has_the_default_queue_and_nothing_else<D: Database>(open: &impl Fn() -> D) {
+    let snapshot = open().load().unwrap();
+    let queues: Vec<_> = snapshot.queues.iter().map(|q| (q.name.as_str(), q.held)).collect();
+    assert_eq!(queues, [("default", false)]);
+    assert!(snapshot.jobs.is_empty() && snapshot.agents.is_empty() && snapshot.attachments.is_empty());
+    assert_eq!(snapshot.last_job, 0);
+}
+
+fn every_opening_begins_a_new_epoch_of_the_same_database<D: Database>(open: &impl Fn() -> D) {
+    let (first, commit) = {
+        let db = open();
+        assert_eq!(db.commit(&[]).unwrap(), db.commit_number());
+        (db.identity(), db.commit_number())
+    };
+    let db = open();
+    assert_eq!(db.identity().database_id, first.database_id);
+    assert_eq!(db.identity().epoch, first.epoch + 1);
+    assert_eq!(db.commit_number(), commit);
+    assert_eq!(db.commit(&[]).unwrap(), commit + 1);
+}
+
+fn a_record_comes_back_as_it_was_written<D: Database>(open: &impl Fn() -> D) {
+    let batch = [Change::JobInserted(full_job()), Change::RunInserted(full_run())];
+    open().commit(&batch).unwrap();
+    let db = open();
+    assert_eq!(db.job(JobId(1)).unwrap(), Some(full_job()));
+    assert_eq!(db.run(run_id(1)).unwrap(), Some(full_run()));
+    assert_eq!(db.runs(JobId(1)).unwrap(), [full_run()]);
+    assert_eq!(db.job_of_key("key").unwrap(), Some(JobId(1)));
+    assert_eq!((db.job(JobId(2)).unwrap(), db.run(run_id(2)).unwrap(), db.job_of_key("k").unwrap()), (None, None, None));
+    let snapshot = db.load().unwrap();
+    assert_eq!((snapshot.jobs, snapshot.runs, snapshot.last_job), (vec![full_job()], vec![full_run()], 1));
+}
+
+fn a_batch_that_is_written_twice_is_there_once<D: Database>(open: &impl Fn() -> D) {
+    let db = open();
+    let batch = [
+        Change::JobInserted(job(2, "twice", Status::Dispatched)),
+        Change::RunInserted(run(2, 2, Status::Dispatched)),
+        Change::FactInserted(fact(2, 1)),
+    ];
+    db.commit(&batch).unwrap();
+    db.commit(&batch).unwrap();
+    assert_eq!(db.counts().unwrap().of(Status::Dispatched), 1);
+    assert_eq!((db.runs(JobId(2)).unwrap().len(), db.facts(run_id(2)).unwrap().len()), (1, 1));
+}
+
+fn what_is_over_is_not_loaded<D: Database>(open: &impl Fn() -> D) {
+    let db = open();
+    let over = JobRecord { ended_at_ms: Some(5), ..job(2, "twice", Status::Completed) };
+    let batch = [Change::JobUpdated(over.clone()), Change::RunUpdated(run(2, 2, Status::Completed))];
+    db.commit(&batch).unwrap();
+    let snapshot = db.load().unwrap();
+    assert_eq!((snapshot.jobs.len(), snapshot.runs.len(), snapshot.last_job), (1, 1, 2));
+    assert_eq!((snapshot.counts.of(Status::Completed), snapshot.counts.of(Status::Running)), (1, 1));
+    assert_eq!(db.job(JobId(2)).unwrap(), Some(over));
+}
+
+fn fact(n: u128, seq: u64) -> FactRecord {
+    FactRecord { run: run_id(n), seq, received_at_ms: 5, commit: 0, bytes: vec![1, 2, 3] }
+}
+
+fn facts_are_kept_once_in_their_order<D: Database>(open: &impl Fn() -> D) {
+    let db = open();
+    let first = db.commit(&[Change::FactInserted(fact(3, 2)), Change::FactInserted(fact(3, 1))]).unwrap();
+    db.commit(&[Change::FactInserted(FactRecord { bytes: vec![9], ..fact(3, 1) })]).unwrap();
+    let kept = |seq| FactRecord { commit: first, ..fact(3, seq) };
+    assert_eq!(db.facts(run_id(3)).unwrap(), [kept(1), kept(2)]);
+    assert_eq!((db.strays().unwrap(), db.stray_seq(run_id(4)).unwrap()), (0, 0));
+    let stray = Change::StrayInserted(StrayRecord { agent: "a".into(), fact: fact(4, 7) });
+    db.commit(&[stray.clone(), stray]).unwrap();
+    assert_eq!((db.strays().unwrap(), db.stray_seq(run_id(4)).unwrap()), (1, 7));
+    assert_eq!(db.facts(run_id(4)).unwrap().len(), 1);
+}
+
+fn agents_queues_and_attachments_come_and_go<D: Database>(open: &impl Fn() -> D) {
+    let db = open();
+    let queue = QueueRecord { name: "q".into(), held: true, created_at_ms: 9 };
+    let dials_in = AgentRecord { dial: None, agent_id: None, boot_id: None, incarnation: None, ..agent("b") };
+    let pair = || ("q".to_owned(), "a".to_owned());
+    db.commit(&[
+        Change::QueueInserted(queue.clone()),
+        Change::AgentInserted(agent("a"), vec![1; 32]),
+        Change::AgentInserted(dials_in.clone(), vec![2; 32]),
+        Change::Attached(pair().0, pair().1),
+        Change::Attached("default".into(), "a".into()),
+        Change::Attached("q".into(), "b".into()),
+    ])
+    .unwrap();
+    let snapshot = db.load().unwrap();
+    assert_eq!(snapshot.agents, [agent("a"), dials_in.clone()]);
+    assert!(snapshot.queues.contains(&queue) && snapshot.attachments.contains(&pair()));
+    let changed = AgentRecord { slots: 1, ..agent("a") };
+    db.commit(&[
+        Change::AgentUpdated(changed.clone()),
+        Change::AgentDeleted("b".into()),
+        Change::QueueUpdated(QueueRecord { held: false, ..queue }),
+        Change::Detached("default".into(), "a".into()),
+    ])
+    .unwrap();
+    let snapshot = db.load().unwrap();
+    assert_eq!((snapshot.agents, snapshot.attachments), (vec![changed], vec![pair()]));
+    assert!(snapshot.queues.iter().all(|queue| !queue.held));
+    assert_eq!(db.secrets().unwrap().len(), 1, "those of a removed agent are gone");
+    db.commit(&[Change::QueueDeleted("q".into())]).unwrap();
+    let snapshot = db.load().unwrap();
+    assert_eq!((snapshot.queues.len(), snapshot.attachments.len()), (1, 0));
+}
+
+fn two_secrets_are_valid_the_newest_first<D: Database>(open: &impl Fn() -> D) {
+    let db = open();
+    for byte in [2, 3, 3, 4] {
+        db.commit(&[Change::SecretAdded("a".into(), vec![byte; 32])]).unwrap();
+    }
+    assert_eq!(db.secrets().unwrap()[0].secrets, [vec![4; 32], vec![3; 32]]);
+}
+
+fn tokens_are_kept<D: Database>(open: &impl Fn() -> D) {
+    let token = TokenRecord {
+        id: "i".into(),
+        name: "n".into(),
+        role: "admin".into(),
+        hash: "h".into(),
+        created_at_ms: 1,
+    };
+    open().put_token(&token).unwrap();
+    let newer = TokenRecord { hash: "g".into(), ..token };
+    open().put_token(&newer).unwrap();
+    assert_eq!(open().tokens().unwrap(), [newer]);
+}
+
+fn lists_are_filtered_and_paged<D: Database>(open: &impl Fn() -> D) {
+    let db = open();
+    let statuses = [Status::Completed, Status::Error, Status::Queued];
+    let record = |id: u64| {
+        let n = usize::try_from(id).unwrap();
+        let agent = (id % 2 == 0).then(|| "even".to_owned());
+        JobRecord { agent, ..job(id, if id % 5 == 0 { "five" } else { "other" }, statuses[n % 3]) }
+    };
+    let batch: Vec<_> = (100..200).map(|id| Change::JobInserted(record(id))).collect();
+    db.commit(&batch).unwrap();
+    let list = |filter: &JobFilter, cursor: Option<u64>, limit| -> Vec<u64> {
+        db.jobs(filter, cursor.map(JobId), limit).unwrap().into_iter().map(|job| job.id.0).collect()
+    };
+    let all = JobFilter::default();
+    assert_eq!(list(&all, None, 3), [199, 198, 197]);
+    assert_eq!(list(&all, Some(197), 2), [196, 195]);
+    assert_eq!(list(&all, None, 1_000).len(), 102);
+    let mut filters = 0;
+    for chosen in [vec![], vec![Status::Error], vec![Status::Completed, Status::Queued]] {
+        for queue in [None, Some("default"), Some("none")] {
+            for agent in [None, Some("even")] {
+                for name in [None, Some("five")] {
+                    let own = |text: Option<&str>| text.map(str::to_owned);
+                    let filter =
+                        JobFilter { statuses: chosen.clone(), queue: own(queue), agent: own(agent), name: own(name) };
+                    let fits = |id: &u64| {
+                        let job = record(*id);
+                        (chosen.is_empty() || chosen.contains(&job.status))
+                            && queue.is_none_or(|q| job.spec.queue == q)
+                            && agent.is_none_or(|a| job.agent.as_deref() == Some(a))
+                            && name.is_none_or(|n| job.spec.name == n)
+                    };
+                    let expected: Vec<u64> = (100..200).rev().filter(fits).collect();
+                    let mut pages = Vec::new();
+                    let mut cursor = Some(200);
+                    while let Some(below) = cursor {
+                        let page = list(&filter, Some(below), 7);
+                        cursor = page.last().copied().filter(|_| page.len() == 7);
+                        pages.extend(page);
+                    }
+                    pages.retain(|id| *id >= 100);
+                    assert_eq!(pages, expected, "{filter:?}");
+                    filters += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(filters, 36);
+}

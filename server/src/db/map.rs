@@ -1,0 +1,219 @@
+//! Between records and rows. The numbers that stand for statuses and witnesses are never used again for something else.
+
+use super::DbError;
+use job::{JobId, Outcome, RunId, Status, Witness};
+use prost::Message;
+use protocol::message::Ended;
+use rusqlite::Row;
+use scheduler::{
+    AgentRecord, Dial, FactRecord, JobRecord, JobSpec, KillWish, LateOutcome, QueueRecord, RunRecord, SpecColumns,
+};
+use std::sync::Arc;
+
+pub(super) const JOB_COLUMNS: &str = "id, status, name, queue, agent, priority, pinned, held, idempotency_key, submitted_at, \
+     started_at, ended_at, attempts, run, exit_code, signal, reason, kill_by, kill_grace, kill_at, spec";
+pub(super) const RUN_COLUMNS: &str = "run, job, attempt, agent, status, placed_at, accepted_at, started_at, ended_at, exit_code, \
+     signal, core, witness, reason, cpu_ms, max_rss_kib, acked_seq, late, late_ended_at, late_received_at, late_seq";
+pub(super) const AGENT_COLUMNS: &str = "name, slots, host, port, added_at, agent_id, boot_id, incarnation, software, platform, \
+     connected_at, disconnected_at, stopped";
+
+/// A row that cannot be read: SQLite's error, or what is wrong with its content.
+pub(super) enum Bad {
+    Sql(rusqlite::Error),
+    Content(String),
+}
+
+impl From<rusqlite::Error> for Bad {
+    fn from(e: rusqlite::Error) -> Bad {
+        Bad::Sql(e)
+    }
+}
+
+impl From<Bad> for DbError {
+    fn from(bad: Bad) -> DbError {
+        match bad {
+            Bad::Sql(e) => DbError::Retry(e.to_string()),
+            Bad::Content(what) => DbError::Damaged(what),
+        }
+    }
+}
+
+pub(super) fn status_code(status: Status) -> i64 {
+    match status {
+        Status::Scheduled => 1,
+        Status::Held => 2,
+        Status::Queued => 3,
+        Status::Waiting => 4,
+        Status::Dispatched => 5,
+        Status::Running => 6,
+        Status::Suspended => 7,
+        Status::Completed => 8,
+        Status::Error => 9,
+        Status::Killed => 10,
+        Status::Canceled => 11,
+        Status::Unknown => 12,
+        Status::Abandoned => 13,
+    }
+}
+
+pub(super) fn status(code: i64) -> Result<Status, Bad> {
+    let known = Status::ALL.into_iter().find(|status| status_code(*status) == code);
+    known.ok_or_else(|| Bad::Content(format!("{code} is the number of no status")))
+}
+
+/// The statuses of jobs that are not final have numbers below this.
+pub(super) const FIRST_FINAL_CODE: i64 = 8;
+
+pub(super) fn witness_code(witness: Witness) -> i64 {
+    match witness {
+        Witness::None => 0,
+        Witness::JobProcessor => 1,
+        Witness::Monitor => 2,
+        Witness::Pidfd => 3,
+    }
+}
+
+fn witness(code: i64) -> Result<Witness, Bad> {
+    let all = [Witness::None, Witness::JobProcessor, Witness::Monitor, Witness::Pidfd];
+    let known = all.into_iter().find(|witness| witness_code(*witness) == code);
+    known.ok_or_else(|| Bad::Content(format!("{code} is the number of no witness")))
+}
+
+pub(super) fn run_id(bytes: &[u8]) -> Result<RunId, Bad> {
+    RunId::from_bytes(bytes).map_err(|e| Bad::Content(format!("a run id in the database: {e}")))
+}
+
+fn optional_run_id(bytes: Option<Vec<u8>>) -> Result<Option<RunId>, Bad> {
+    bytes.map(|bytes| run_id(&bytes)).transpose()
+}
+
+fn unsigned(value: i64) -> Result<u64, Bad> {
+    u64::try_from(value).map_err(|_| Bad::Content(format!("{value} stands where a number from 0 is expected")))
+}
+
+pub(super) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// In the order of [`JOB_COLUMNS`].
+pub(super) fn job(row: &Row<'_>) -> Result<JobRecord, Bad> {
+    let id = JobId(unsigned(row.get(0)?)?);
+    let columns = SpecColumns {
+        pinned: row.get(6)?,
+        priority: row.get(5)?,
+        held: row.get(7)?,
+        idempotency_key: row.get(8)?,
+    };
+    let spec = JobSpec::decode(row.get_ref(20)?.as_blob().map_err(rusqlite::Error::from)?, columns)
+        .map_err(|e| Bad::Content(format!("job {id}: {e}")))?;
+    let grace: Option<i64> = row.get(18)?;
+    let by: Option<String> = row.get(17)?;
+    let kill = match by {
+        Some(by) => {
+            let at_ms = row.get::<_, Option<i64>>(19)?.unwrap_or(0);
+            Some(KillWish { by, grace_ms: grace.map(unsigned).transpose()?, at_ms })
+        }
+        None => None,
+    };
+    Ok(JobRecord {
+        id,
+        spec: Arc::new(spec),
+        submitted_at_ms: row.get(9)?,
+        status: status(row.get(1)?)?,
+        agent: row.get(4)?,
+        attempts: row.get(12)?,
+        run: optional_run_id(row.get(13)?)?,
+        exit_code: row.get(14)?,
+        signal: row.get(15)?,
+        reason: row.get(16)?,
+        started_at_ms: row.get(10)?,
+        ended_at_ms: row.get(11)?,
+        kill,
+    })
+}
+
+/// In the order of [`RUN_COLUMNS`].
+pub(super) fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
+    let id = run_id(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
+    let late = match row.get::<_, Option<Vec<u8>>>(17)? {
+        Some(bytes) => Some(LateOutcome {
+            outcome: outcome(&bytes).map_err(|what| Bad::Content(format!("run {id}: {what}")))?,
+            ended_at_ms: row.get(18)?,
+            received_at_ms: row.get::<_, Option<i64>>(19)?.unwrap_or(0),
+            seq: unsigned(row.get::<_, Option<i64>>(20)?.unwrap_or(0))?,
+        }),
+        None => None,
+    };
+    let optional = |value: Option<i64>| value.map(unsigned).transpose();
+    Ok(RunRecord {
+        id,
+        job: JobId(unsigned(row.get(1)?)?),
+        attempt: row.get(2)?,
+        agent: row.get(3)?,
+        status: status(row.get(4)?)?,
+        placed_at_ms: row.get(5)?,
+        accepted_at_ms: row.get(6)?,
+        started_at_ms: row.get(7)?,
+        ended_at_ms: row.get(8)?,
+        exit_code: row.get(9)?,
+        signal: row.get(10)?,
+        core: row.get(11)?,
+        witness: row.get::<_, Option<i64>>(12)?.map(witness).transpose()?,
+        reason: row.get(13)?,
+        cpu_ms: optional(row.get(14)?)?,
+        max_rss_kib: optional(row.get(15)?)?,
+        acked_seq: unsigned(row.get(16)?)?,
+        late,
+    })
+}
+
+/// A late outcome as bytes: the wire's own form.
+pub(super) fn outcome_bytes(outcome: &Outcome) -> Vec<u8> {
+    Ended::from(outcome).encode_to_vec()
+}
+
+fn outcome(bytes: &[u8]) -> Result<Outcome, String> {
+    let ended = Ended::decode(bytes).map_err(|e| e.to_string())?;
+    Outcome::try_from(&ended).map_err(|e| e.to_string())
+}
+
+/// In the order run, seq, received_at, commit_number, bytes.
+pub(super) fn fact(row: &Row<'_>) -> Result<FactRecord, Bad> {
+    Ok(FactRecord {
+        run: run_id(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?,
+        seq: unsigned(row.get(1)?)?,
+        received_at_ms: row.get(2)?,
+        commit: unsigned(row.get(3)?)?,
+        bytes: row.get(4)?,
+    })
+}
+
+/// In the order name, held, created_at.
+pub(super) fn queue(row: &Row<'_>) -> Result<QueueRecord, Bad> {
+    Ok(QueueRecord { name: row.get(0)?, held: row.get(1)?, created_at_ms: row.get(2)? })
+}
+
+/// In the order of [`AGENT_COLUMNS`].
+pub(super) fn agent(row: &Row<'_>) -> Result<AgentRecord, Bad> {
+    let name: String = row.get(0)?;
+    let id = |bytes: Option<Vec<u8>>| -> Result<Option<[u8; 16]>, Bad> {
+        let wrong = |_| Bad::Content(format!("agent \"{name}\" has an id that is not 16 bytes long"));
+        bytes.map(|bytes| bytes.try_into().map_err(wrong)).transpose()
+    };
+    let host: Option<String> = row.get(2)?;
+    let port: Option<u16> = row.get(3)?;
+    Ok(AgentRecord {
+        slots: row.get(1)?,
+        dial: host.zip(port).map(|(host, port)| Dial { host, port }),
+        added_at_ms: row.get(4)?,
+        agent_id: id(row.get(5)?)?,
+        boot_id: id(row.get(6)?)?,
+        incarnation: row.get::<_, Option<i64>>(7)?.map(unsigned).transpose()?,
+        software: row.get(8)?,
+        platform: row.get(9)?,
+        connected_at_ms: row.get(10)?,
+        disconnected_at_ms: row.get(11)?,
+        stopped: row.get(12)?,
+        name,
+    })
+}

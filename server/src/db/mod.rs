@@ -1,0 +1,127 @@
+//! The record of everything: one small interface, so that a second database can follow the first.
+//!
+//! Every method blocks; async code calls them on a blocking thread. `commit` writes all of a batch or nothing of it, and nothing
+//! that it returned `Ok` for is ever lost, whatever is killed or cut off afterwards.
+
+#[cfg(test)]
+mod conformance;
+mod map;
+mod schema;
+mod sqlite;
+mod write;
+
+pub use sqlite::Sqlite;
+
+use job::{JobId, RunId, Status};
+use scheduler::{Change, Counts, FactRecord, JobRecord, RunRecord, Snapshot};
+
+/// Which database this is, and which opening of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// 16 random bytes from its creation.
+    pub database_id: [u8; 16],
+    /// Goes up by one at each opening.
+    pub epoch: u64,
+}
+
+/// A selection of jobs. What is absent or empty selects everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobFilter {
+    /// Any of these.
+    pub statuses: Vec<Status>,
+    /// In this queue.
+    pub queue: Option<String>,
+    /// Their latest run was placed on this agent.
+    pub agent: Option<String>,
+    /// Exactly this name.
+    pub name: Option<String>,
+}
+
+/// The secrets of one agent.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AgentSecrets {
+    /// Whose.
+    pub agent: String,
+    /// All that are valid, newest first.
+    pub secrets: Vec<Vec<u8>>,
+}
+
+/// A token of the API: its secret part is only there as a hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// The part by which it is found.
+    pub id: String,
+    /// Whose it is.
+    pub name: String,
+    /// What it may do: `viewer`, `operator` or `admin`.
+    pub role: String,
+    /// argon2 in PHC form.
+    pub hash: String,
+    /// When it was made, wall clock.
+    pub created_at_ms: i64,
+}
+
+/// What went wrong with the database, sorted by what the caller does next.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// Try the same again after a pause: nothing of it was written.
+    #[error("the database cannot be written at the moment: {0}; trying again")]
+    Retry(String),
+    /// The database file cannot be used by this program.
+    #[error("{0}")]
+    Unusable(String),
+    /// What was read makes no sense.
+    #[error("the database has a damaged record: {0}; restore it from a backup")]
+    Damaged(String),
+}
+
+/// A database. See the module's head.
+pub trait Database: Send + Sync {
+    /// Which one it is.
+    fn identity(&self) -> Identity;
+
+    /// The number of the last commit.
+    fn commit_number(&self) -> u64;
+
+    /// Everything that is not final.
+    fn load(&self) -> Result<Snapshot, DbError>;
+
+    /// Writes the batch in one transaction; returns the number of the commit.
+    fn commit(&self, batch: &[Change]) -> Result<u64, DbError>;
+
+    /// One job.
+    fn job(&self, job: JobId) -> Result<Option<JobRecord>, DbError>;
+
+    /// Its runs, the first attempt first.
+    fn runs(&self, job: JobId) -> Result<Vec<RunRecord>, DbError>;
+
+    /// One run.
+    fn run(&self, run: RunId) -> Result<Option<RunRecord>, DbError>;
+
+    /// Jobs by number, highest first, below `cursor` if there is one, at most `limit`.
+    fn jobs(&self, filter: &JobFilter, cursor: Option<JobId>, limit: usize) -> Result<Vec<JobRecord>, DbError>;
+
+    /// The job that was submitted with this key.
+    fn job_of_key(&self, key: &str) -> Result<Option<JobId>, DbError>;
+
+    /// All jobs by status.
+    fn counts(&self) -> Result<Counts, DbError>;
+
+    /// The stored facts of a run in their order; those of a stray run too.
+    fn facts(&self, run: RunId) -> Result<Vec<FactRecord>, DbError>;
+
+    /// The highest fact of a run that is not known, 0 if there is none.
+    fn stray_seq(&self, run: RunId) -> Result<u64, DbError>;
+
+    /// How many stray facts there are.
+    fn strays(&self) -> Result<u64, DbError>;
+
+    /// The secrets of every agent, newest first.
+    fn secrets(&self) -> Result<Vec<AgentSecrets>, DbError>;
+
+    /// Every token.
+    fn tokens(&self) -> Result<Vec<TokenRecord>, DbError>;
+
+    /// A new token, or a new hash for the one with that id.
+    fn put_token(&self, token: &TokenRecord) -> Result<(), DbError>;
+}

@@ -1,0 +1,118 @@
+//! The tables, one step per version of the schema. A step that was released never changes; a change is a new step.
+
+use super::DbError;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+/// Marks a SQLite file as ours: "LwSv".
+const APPLICATION_ID: i32 = 0x4c77_5376;
+
+/// Step `n` leads from version `n` to `n + 1`.
+const STEPS: &[&str] = &["
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY, status INTEGER NOT NULL, name TEXT NOT NULL, queue TEXT NOT NULL, agent TEXT,
+    priority INTEGER NOT NULL, pinned TEXT, held INTEGER NOT NULL, idempotency_key TEXT,
+    submitted_at INTEGER NOT NULL, started_at INTEGER, ended_at INTEGER,
+    attempts INTEGER NOT NULL, run BLOB, exit_code INTEGER, signal INTEGER, reason TEXT,
+    kill_by TEXT, kill_grace INTEGER, kill_at INTEGER, spec BLOB NOT NULL);
+-- Every list is one walk along (what was asked for, status, id) from the end.
+CREATE INDEX jobs_by_status ON jobs (status, id);
+CREATE INDEX jobs_by_queue ON jobs (queue, status, id);
+CREATE INDEX jobs_by_agent ON jobs (agent, status, id);
+CREATE INDEX jobs_by_name ON jobs (name, status, id);
+CREATE INDEX jobs_by_key ON jobs (idempotency_key) WHERE idempotency_key IS NOT NULL;
+
+CREATE TABLE runs (
+    run BLOB PRIMARY KEY, job INTEGER NOT NULL, attempt INTEGER NOT NULL, agent TEXT NOT NULL, status INTEGER NOT NULL,
+    placed_at INTEGER NOT NULL, accepted_at INTEGER, started_at INTEGER, ended_at INTEGER,
+    exit_code INTEGER, signal INTEGER, core INTEGER NOT NULL, witness INTEGER, reason TEXT,
+    cpu_ms INTEGER, max_rss_kib INTEGER, acked_seq INTEGER NOT NULL,
+    late BLOB, late_ended_at INTEGER, late_received_at INTEGER, late_seq INTEGER) WITHOUT ROWID;
+CREATE INDEX runs_by_job ON runs (job);
+
+CREATE TABLE facts (
+    run BLOB, seq INTEGER, received_at INTEGER NOT NULL, commit_number INTEGER NOT NULL, bytes BLOB NOT NULL,
+    PRIMARY KEY (run, seq)) WITHOUT ROWID;
+CREATE TABLE strays (
+    run BLOB, seq INTEGER, agent TEXT NOT NULL, received_at INTEGER NOT NULL, commit_number INTEGER NOT NULL,
+    bytes BLOB NOT NULL, PRIMARY KEY (run, seq)) WITHOUT ROWID;
+
+CREATE TABLE queues (name TEXT PRIMARY KEY, held INTEGER NOT NULL, created_at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE agents (
+    name TEXT PRIMARY KEY, slots INTEGER NOT NULL, host TEXT, port INTEGER, added_at INTEGER NOT NULL,
+    agent_id BLOB, boot_id BLOB, incarnation INTEGER, software TEXT NOT NULL, platform TEXT NOT NULL,
+    connected_at INTEGER, disconnected_at INTEGER, stopped INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE attachments (queue TEXT, agent TEXT, PRIMARY KEY (queue, agent)) WITHOUT ROWID;
+CREATE TABLE secrets (agent TEXT, number INTEGER, secret BLOB NOT NULL, PRIMARY KEY (agent, number)) WITHOUT ROWID;
+CREATE TABLE tokens (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, hash TEXT NOT NULL, created_at INTEGER NOT NULL) WITHOUT ROWID;
+"];
+
+/// Brings the file to the newest version and begins a new epoch. Returns the database's id, the epoch and the number of the last
+/// commit.
+pub(super) fn open(
+    connection: &mut Connection,
+    steps_max: Option<usize>,
+    new_id: [u8; 16],
+    now_ms: i64,
+) -> Result<([u8; 16], u64, u64), DbError> {
+    let steps = &STEPS[..steps_max.unwrap_or(STEPS.len()).min(STEPS.len())];
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(unusable)?;
+    let pragma = |name: &str| transaction.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
+    let version = usize::try_from(pragma("user_version").map_err(unusable)?).unwrap_or(usize::MAX);
+    let ours = pragma("application_id").map_err(unusable)? == APPLICATION_ID;
+    let tables: i64 = transaction
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(unusable)?;
+    if !ours && (version != 0 || tables != 0) {
+        return Err(DbError::Unusable("it is a SQLite file of another program".to_owned()));
+    }
+    if version > steps.len() {
+        return Err(DbError::Unusable(format!(
+            "it has schema version {version}, and this program knows versions up to {}: a newer version of the server wrote it. \
+             Install that version again, or restore a backup from before the upgrade",
+            steps.len()
+        )));
+    }
+    for step in &steps[version..] {
+        transaction.execute_batch(step).map_err(unusable)?;
+    }
+    if version == 0 {
+        create(&transaction, new_id, now_ms).map_err(unusable)?;
+    }
+    let newest = i64::try_from(steps.len()).unwrap_or(i64::MAX);
+    transaction.pragma_update(None, "user_version", newest).map_err(unusable)?;
+    transaction.execute("UPDATE meta SET value = value + 1 WHERE key = 'epoch'", []).map_err(unusable)?;
+    let meta = read_meta(&transaction)?;
+    transaction.commit().map_err(unusable)?;
+    Ok(meta)
+}
+
+fn create(connection: &Connection, new_id: [u8; 16], now_ms: i64) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.execute("INSERT INTO meta VALUES ('database_id', ?1), ('epoch', 0), ('commit', 0)", [new_id])?;
+    connection.execute("INSERT INTO queues VALUES ('default', 0, ?1)", params![now_ms])?;
+    Ok(())
+}
+
+fn read_meta(connection: &Connection) -> Result<([u8; 16], u64, u64), DbError> {
+    let missing = |key: &str| DbError::Damaged(format!("table meta has no usable {key}"));
+    let number = |key: &str| -> Result<u64, DbError> {
+        let value: Option<i64> = connection
+            .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))
+            .optional()
+            .map_err(unusable)?;
+        value.and_then(|value| u64::try_from(value).ok()).ok_or_else(|| missing(key))
+    };
+    let id: Option<Vec<u8>> = connection
+        .query_row("SELECT value FROM meta WHERE key = 'database_id'", [], |row| row.get(0))
+        .optional()
+        .map_err(unusable)?;
+    let id = id.and_then(|id| id.try_into().ok()).ok_or_else(|| missing("database_id"))?;
+    Ok((id, number("epoch")?, number("commit")?))
+}
+
+pub(super) fn unusable(e: rusqlite::Error) -> DbError {
+    DbError::Unusable(e.to_string())
+}

@@ -1,0 +1,435 @@
+//! SQLite: write-ahead log, `synchronous=FULL`, one connection that writes, a few that read.
+//!
+//! What a crash can leave, and what [`Sqlite::open`] does with it:
+//!
+//! | on disk                                   | meaning                        | recovery                                |
+//! |-------------------------------------------|--------------------------------|-----------------------------------------|
+//! | no database file                          | first start                    | created, with the queue `default`       |
+//! | an empty or half created database         | died in the first transaction  | the same: creation is one transaction   |
+//! | a write-ahead log beside the database     | died at any time               | SQLite takes what was committed from it |
+//! | an older schema                           | an upgrade                     | the missing steps, in one transaction   |
+//! | a newer schema                            | a downgrade                    | refused                                 |
+//! | a lock held on `<database>.lock`          | another server is alive        | refused                                 |
+//! | a lock file nobody holds                  | that server is dead            | taken                                   |
+
+use super::map::{self, AGENT_COLUMNS, Bad, FIRST_FINAL_CODE, JOB_COLUMNS, RUN_COLUMNS, signed, status_code};
+use super::{AgentSecrets, Database, DbError, Identity, JobFilter, TokenRecord, schema, write};
+use job::{JobId, RunId, Status};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter};
+use scheduler::{Change, Counts, FactRecord, JobRecord, RunRecord, Snapshot};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The embedded database.
+pub struct Sqlite {
+    path: PathBuf,
+    identity: Identity,
+    commit: AtomicU64,
+    writer: Mutex<Connection>,
+    readers: Readers,
+    _claim: Claim,
+}
+
+/// The right of this process, and of this one value in it, to use the database. Lost with it, also by `kill -9`.
+struct Claim {
+    path: PathBuf,
+    _file: File,
+}
+
+/// What is open in this process: its own record locks do not keep a process from itself.
+static OPEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Connections for reading: opened when needed, up to a limit, then waited for.
+struct Readers {
+    path: PathBuf,
+    state: Mutex<ReadersState>,
+    returned: Condvar,
+}
+
+#[derive(Default)]
+struct ReadersState {
+    idle: Vec<Connection>,
+    open: usize,
+}
+
+/// The most connections for reading.
+const READERS_MAX: usize = 16;
+/// So many prepared statements are kept per connection.
+const STATEMENTS_MAX: usize = 128;
+/// How long a connection waits for another one of this process.
+const BUSY_MAX: Duration = Duration::from_secs(5);
+/// Page cache of the writing connection, KiB.
+const WRITER_CACHE_KIB: i64 = 16 << 10;
+/// The write-ahead log is cut back to this after a checkpoint.
+const LOG_BYTES_KEPT: i64 = 64 << 20;
+
+impl Sqlite {
+    /// Opens or creates the database, claims it for this process alone, begins a new epoch.
+    pub fn open(path: &Path) -> Result<Sqlite, DbError> {
+        Sqlite::open_version(path, None)
+    }
+
+    fn open_version(path: &Path, steps_max: Option<usize>) -> Result<Sqlite, DbError> {
+        let named = |e: DbError| match e {
+            DbError::Unusable(what) | DbError::Retry(what) => {
+                DbError::Unusable(format!("the database {} cannot be opened: {what}", path.display()))
+            }
+            DbError::Damaged(what) => DbError::Damaged(format!("{what} (in {})", path.display())),
+        };
+        let path = canonical(path).map_err(named)?;
+        let claim = Claim::take(&path).map_err(named)?;
+        let mut writer = connect(&path).map_err(|e| named(schema::unusable(e)))?;
+        let mut new_id = [0; 16];
+        getrandom::fill(&mut new_id).map_err(|e| named(DbError::Unusable(format!("no random bytes: {e}"))))?;
+        let now_ms = os::clock::wall_ms();
+        let (database_id, epoch, commit) =
+            schema::open(&mut writer, steps_max, new_id, now_ms).map_err(named)?;
+        let readers = Readers { path: path.clone(), state: Mutex::default(), returned: Condvar::new() };
+        let identity = Identity { database_id, epoch };
+        let commit = AtomicU64::new(commit);
+        Ok(Sqlite { path, identity, commit, writer: Mutex::new(writer), readers, _claim: claim })
+    }
+
+    /// Where it is, without symbolic links.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read<T>(&self, f: impl FnOnce(&Connection) -> Result<T, Bad>) -> Result<T, DbError> {
+        let connection = self.readers.take().map_err(Bad::Sql)?;
+        let result = f(&connection);
+        self.readers.give_back(connection);
+        Ok(result?)
+    }
+
+    fn write<T>(&self, f: impl FnOnce(&mut Connection) -> Result<T, Bad>) -> Result<T, DbError> {
+        Ok(f(&mut lock(&self.writer))?)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The one path that names a file, however it was spelled. The file itself need not exist yet, its folder must.
+fn canonical(path: &Path) -> Result<PathBuf, DbError> {
+    let wrong = |e: std::io::Error| DbError::Unusable(e.to_string());
+    if path.symlink_metadata().is_ok() {
+        return path.canonicalize().map_err(wrong);
+    }
+    let name = path.file_name().ok_or_else(|| DbError::Unusable("the path names no file".to_owned()))?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(folder.canonicalize().map_err(wrong)?.join(name))
+}
+
+impl Claim {
+    fn take(path: &Path) -> Result<Claim, DbError> {
+        // Before any descriptor is opened: closing one would drop the locks that this process has.
+        if !lock(&OPEN).insert(path.to_owned()) {
+            return Err(in_use(""));
+        }
+        let taken = Claim::take_file(path);
+        if taken.is_err() {
+            lock(&OPEN).remove(path);
+        }
+        Ok(Claim { path: path.to_owned(), _file: taken? })
+    }
+
+    fn take_file(path: &Path) -> Result<File, DbError> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        let wrong = |e: std::io::Error| DbError::Unusable(format!("claiming it by {}: {e}", name.display()));
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&name).map_err(wrong)?;
+        if !os::lock::try_lock(&file).map_err(wrong)? {
+            let holder = os::lock::holder(&file).ok().flatten();
+            return Err(in_use(&holder.map(|pid| format!(" (process {pid})")).unwrap_or_default()));
+        }
+        // For its owner's eyes only: it holds the agents' secrets. SQLite gives its other files the same mode.
+        match os::disk::create_new(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(wrong(e)),
+            Ok(_) | Err(_) => Ok(file),
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&OPEN).remove(&self.path);
+    }
+}
+
+fn in_use(by: &str) -> DbError {
+    DbError::Unusable(format!(
+        "another central-server{by} uses it. Stop that one first, or give this one a data_root of its own"
+    ))
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_MAX)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    Ok(connection)
+}
+
+impl Readers {
+    fn take(&self) -> rusqlite::Result<Connection> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(connection) = state.idle.pop() {
+                return Ok(connection);
+            }
+            if state.open < READERS_MAX {
+                break;
+            }
+            state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.open += 1;
+        drop(state);
+        let opened = self.open();
+        if opened.is_err() {
+            lock(&self.state).open -= 1;
+            self.returned.notify_one();
+        }
+        opened
+    }
+
+    fn open(&self) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.busy_timeout(BUSY_MAX)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        Ok(connection)
+    }
+
+    fn give_back(&self, connection: Connection) {
+        lock(&self.state).idle.push(connection);
+        self.returned.notify_one();
+    }
+}
+
+impl Database for Sqlite {
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn commit_number(&self) -> u64 {
+        self.commit.load(Ordering::Acquire)
+    }
+
+    fn load(&self) -> Result<Snapshot, DbError> {
+        let counts = self.counts()?;
+        self.read(|c| {
+            let live_jobs = format!("SELECT {JOB_COLUMNS} FROM jobs WHERE status < {FIRST_FINAL_CODE} ORDER BY id");
+            // Looked up job by job: there are few jobs that are not final, and many runs.
+            let live_runs = format!(
+                "SELECT {} FROM jobs CROSS JOIN runs ON runs.run = jobs.run \
+                 WHERE jobs.status < {FIRST_FINAL_CODE} AND runs.status < {FIRST_FINAL_CODE}",
+                qualified("runs", RUN_COLUMNS)
+            );
+            Ok(Snapshot {
+                jobs: rows(c, &live_jobs, [], map::job)?,
+                runs: rows(c, &live_runs, [], map::run)?,
+                queues: rows(c, "SELECT name, held, created_at FROM queues ORDER BY name", [], map::queue)?,
+                agents: rows(c, &format!("SELECT {AGENT_COLUMNS} FROM agents ORDER BY name"), [], map::agent)?,
+                attachments: rows(c, "SELECT queue, agent FROM attachments ORDER BY queue, agent", [], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?,
+                last_job: one(c, "SELECT max(id) FROM jobs", [], |row| Ok(row.get::<_, Option<i64>>(0)?))?
+                    .flatten()
+                    .and_then(|id| u64::try_from(id).ok())
+                    .unwrap_or(0),
+                counts,
+            })
+        })
+    }
+
+    fn commit(&self, batch: &[Change]) -> Result<u64, DbError> {
+        let number = self.write(|c| Ok(write::commit(c, batch)?))?;
+        self.commit.store(number, Ordering::Release);
+        Ok(number)
+    }
+
+    fn job(&self, job: JobId) -> Result<Option<JobRecord>, DbError> {
+        let sql = format!("SELECT {JOB_COLUMNS} FROM jobs WHERE id = ?1");
+        self.read(|c| one(c, &sql, [signed(job.0)], map::job))
+    }
+
+    fn runs(&self, job: JobId) -> Result<Vec<RunRecord>, DbError> {
+        let sql = format!("SELECT {RUN_COLUMNS} FROM runs WHERE job = ?1 ORDER BY attempt");
+        self.read(|c| rows(c, &sql, [signed(job.0)], map::run))
+    }
+
+    fn run(&self, run: RunId) -> Result<Option<RunRecord>, DbError> {
+        let sql = format!("SELECT {RUN_COLUMNS} FROM runs WHERE run = ?1");
+        self.read(|c| one(c, &sql, [run.as_bytes().as_slice()], map::run))
+    }
+
+    fn jobs(&self, filter: &JobFilter, cursor: Option<JobId>, limit: usize) -> Result<Vec<JobRecord>, DbError> {
+        let by_attribute = filter.queue.is_some() || filter.agent.is_some() || filter.name.is_some();
+        self.read(|c| {
+            if filter.statuses.is_empty() && !by_attribute {
+                return list(c, filter, None, cursor, limit);
+            }
+            // One short walk along an index for each status, then the newest of all.
+            let mut found = Vec::new();
+            for status in Status::ALL {
+                if filter.statuses.is_empty() || filter.statuses.contains(&status) {
+                    found.append(&mut list(c, filter, Some(status), cursor, limit)?);
+                }
+            }
+            found.sort_unstable_by_key(|job: &JobRecord| std::cmp::Reverse(job.id));
+            found.truncate(limit);
+            Ok(found)
+        })
+    }
+
+    fn job_of_key(&self, key: &str) -> Result<Option<JobId>, DbError> {
+        let sql = "SELECT id FROM jobs WHERE idempotency_key = ?1";
+        let id = self.read(|c| one(c, sql, [key], |row| Ok(row.get::<_, i64>(0)?)))?;
+        Ok(id.and_then(|id| u64::try_from(id).ok()).map(JobId))
+    }
+
+    fn counts(&self) -> Result<Counts, DbError> {
+        let sql = "SELECT status, count(*) FROM jobs GROUP BY status";
+        let by_status = self.read(|c| rows(c, sql, [], |row| Ok((map::status(row.get(0)?)?, row.get::<_, i64>(1)?))))?;
+        let mut counts = Counts::default();
+        for (status, count) in by_status {
+            counts.0[status as usize] = u64::try_from(count).unwrap_or(0);
+        }
+        Ok(counts)
+    }
+
+    fn facts(&self, run: RunId) -> Result<Vec<FactRecord>, DbError> {
+        let sql = "SELECT run, seq, received_at, commit_number, bytes FROM facts WHERE run = ?1 UNION ALL \
+                   SELECT run, seq, received_at, commit_number, bytes FROM strays WHERE run = ?1 ORDER BY seq";
+        self.read(|c| rows(c, sql, [run.as_bytes().as_slice()], map::fact))
+    }
+
+    fn stray_seq(&self, run: RunId) -> Result<u64, DbError> {
+        let sql = "SELECT max(seq) FROM strays WHERE run = ?1";
+        let id = [run.as_bytes().as_slice()];
+        let seq = self.read(|c| one(c, sql, id, |row| Ok(row.get::<_, Option<i64>>(0)?)))?;
+        Ok(seq.flatten().and_then(|seq| u64::try_from(seq).ok()).unwrap_or(0))
+    }
+
+    fn strays(&self) -> Result<u64, DbError> {
+        let count = self.read(|c| one(c, "SELECT count(*) FROM strays", [], |row| Ok(row.get::<_, i64>(0)?)))?;
+        Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
+    }
+
+    fn secrets(&self) -> Result<Vec<AgentSecrets>, DbError> {
+        let sql = "SELECT agent, secret FROM secrets ORDER BY agent, number DESC";
+        let all: Vec<(String, Vec<u8>)> = self.read(|c| rows(c, sql, [], |row| Ok((row.get(0)?, row.get(1)?))))?;
+        let mut by_agent: Vec<AgentSecrets> = Vec::new();
+        for (agent, secret) in all {
+            match by_agent.last_mut().filter(|last| last.agent == agent) {
+                Some(last) => last.secrets.push(secret),
+                None => by_agent.push(AgentSecrets { agent, secrets: vec![secret] }),
+            }
+        }
+        Ok(by_agent)
+    }
+
+    fn tokens(&self) -> Result<Vec<TokenRecord>, DbError> {
+        let sql = "SELECT id, name, role, hash, created_at FROM tokens ORDER BY id";
+        self.read(|c| {
+            rows(c, sql, [], |row| {
+                Ok(TokenRecord {
+                    id: row.get(0)?,
+                    name: row.get(1)?,
+                    role: row.get(2)?,
+                    hash: row.get(3)?,
+                    created_at_ms: row.get(4)?,
+                })
+            })
+        })
+    }
+
+    fn put_token(&self, token: &TokenRecord) -> Result<(), DbError> {
+        let TokenRecord { id, name, role, hash, created_at_ms } = token;
+        let sql = "INSERT OR REPLACE INTO tokens VALUES (?1, ?2, ?3, ?4, ?5)";
+        self.write(|c| Ok(c.execute(sql, params![id, name, role, hash, created_at_ms]).map(|_| ())?))
+    }
+}
+
+/// One walk along one index, the newest first.
+fn list(
+    connection: &Connection,
+    filter: &JobFilter,
+    status: Option<Status>,
+    cursor: Option<JobId>,
+    limit: usize,
+) -> Result<Vec<JobRecord>, Bad> {
+    let index = match (status, &filter.name, &filter.agent, &filter.queue) {
+        (None, ..) => "",
+        (Some(_), Some(_), ..) => "INDEXED BY jobs_by_name",
+        (Some(_), None, Some(_), _) => "INDEXED BY jobs_by_agent",
+        (Some(_), None, None, Some(_)) => "INDEXED BY jobs_by_queue",
+        (Some(_), None, None, None) => "INDEXED BY jobs_by_status",
+    };
+    let mut sql = format!("SELECT {JOB_COLUMNS} FROM jobs {index} WHERE TRUE");
+    let mut values: Vec<Value> = Vec::new();
+    let mut and = |condition: &str, value: Value| {
+        sql.push_str(condition);
+        values.push(value);
+    };
+    if let Some(status) = status {
+        and(" AND status = ?", Value::Integer(status_code(status)));
+    }
+    let attributes = [(" AND name = ?", &filter.name), (" AND agent = ?", &filter.agent), (" AND queue = ?", &filter.queue)];
+    for (condition, value) in attributes {
+        if let Some(value) = value {
+            and(condition, Value::Text(value.clone()));
+        }
+    }
+    if let Some(cursor) = cursor {
+        and(" AND id < ?", Value::Integer(signed(cursor.0)));
+    }
+    and(" ORDER BY id DESC LIMIT ?", Value::Integer(signed(limit as u64)));
+    rows(connection, &sql, params_from_iter(values), map::job)
+}
+
+fn qualified(table: &str, columns: &str) -> String {
+    columns.split(',').map(|column| format!("{table}.{}", column.trim())).collect::<Vec<_>>().join(", ")
+}
+
+fn rows<T>(
+    connection: &Connection,
+    sql: &str,
+    values: impl rusqlite::Params,
+    map: impl Fn(&Row<'_>) -> Result<T, Bad>,
+) -> Result<Vec<T>, Bad> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(values)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(map(row)?);
+    }
+    Ok(found)
+}
+
+fn one<T>(
+    connection: &Connection,
+    sql: &str,
+    values: impl rusqlite::Params,
+    map: impl Fn(&Row<'_>) -> Result<T, Bad>,
+) -> Result<Option<T>, Bad> {
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_row(values, |row| Ok(map(row))).optional()?.transpose()
+}
+
+#[cfg(test)]
+#[path = "sqlite_tests.rs"]
+mod tests;

@@ -1,0 +1,218 @@
+//! One batch of changes, one transaction. Doing the same batch twice does no harm: a commit that failed is tried again, and it may
+//! have reached the disk.
+
+use super::map::{outcome_bytes, signed, status_code, witness_code};
+use rusqlite::{Connection, TransactionBehavior, params};
+use scheduler::{AgentRecord, Change, FactRecord, JobRecord, QueueRecord, RunRecord, StrayRecord};
+
+/// So many secrets of an agent are valid at once: the new one, and the one before.
+const SECRETS_MAX: i64 = 2;
+
+pub(super) fn commit(connection: &mut Connection, batch: &[Change]) -> rusqlite::Result<u64> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let number: i64 = transaction
+        .prepare_cached("UPDATE meta SET value = value + 1 WHERE key = 'commit' RETURNING value")?
+        .query_row([], |row| row.get(0))?;
+    for change in batch {
+        write(&transaction, change, number)?;
+    }
+    transaction.commit()?;
+    Ok(u64::try_from(number).unwrap_or(0))
+}
+
+fn write(c: &Connection, change: &Change, number: i64) -> rusqlite::Result<()> {
+    match change {
+        Change::JobInserted(job) => insert_job(c, job),
+        Change::JobUpdated(job) => update_job(c, job),
+        Change::RunInserted(run) | Change::RunUpdated(run) => put_run(c, run),
+        Change::FactInserted(fact) => insert_fact(c, fact, number),
+        Change::StrayInserted(stray) => insert_stray(c, stray, number),
+        Change::QueueInserted(queue) | Change::QueueUpdated(queue) => put_queue(c, queue),
+        Change::QueueDeleted(name) => {
+            c.execute("DELETE FROM queues WHERE name = ?1", [name])?;
+            c.execute("DELETE FROM attachments WHERE queue = ?1", [name]).map(drop)
+        }
+        Change::Attached(queue, agent) => {
+            c.execute("INSERT OR IGNORE INTO attachments VALUES (?1, ?2)", [queue, agent]).map(drop)
+        }
+        Change::Detached(queue, agent) => {
+            c.execute("DELETE FROM attachments WHERE queue = ?1 AND agent = ?2", [queue, agent]).map(drop)
+        }
+        Change::AgentInserted(agent, secret) => {
+            put_agent(c, agent)?;
+            c.execute("DELETE FROM secrets WHERE agent = ?1", [&agent.name])?;
+            add_secret(c, &agent.name, secret)
+        }
+        Change::AgentUpdated(agent) => put_agent(c, agent),
+        Change::AgentDeleted(name) => {
+            for table in ["agents WHERE name", "attachments WHERE agent", "secrets WHERE agent"] {
+                c.execute(&format!("DELETE FROM {table} = ?1"), [name])?;
+            }
+            Ok(())
+        }
+        Change::SecretAdded(name, secret) => add_secret(c, name, secret),
+    }
+}
+
+fn insert_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
+    let spec = &job.spec;
+    let kill = job.kill.as_ref();
+    c.prepare_cached(
+        "INSERT INTO jobs (id, status, name, queue, agent, priority, pinned, held, idempotency_key, submitted_at, started_at, \
+         ended_at, attempts, run, exit_code, signal, reason, kill_by, kill_grace, kill_at, spec) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21) \
+         ON CONFLICT (id) DO NOTHING",
+    )?
+    .execute(params![
+        signed(job.id.0),
+        status_code(job.status),
+        spec.name,
+        spec.queue,
+        job.agent,
+        spec.priority,
+        spec.agent,
+        spec.held,
+        spec.idempotency_key,
+        job.submitted_at_ms,
+        job.started_at_ms,
+        job.ended_at_ms,
+        job.attempts,
+        job.run.as_ref().map(|run| run.as_bytes().as_slice()),
+        job.exit_code,
+        job.signal,
+        job.reason,
+        kill.map(|kill| &kill.by),
+        kill.and_then(|kill| kill.grace_ms).map(signed),
+        kill.map(|kill| kill.at_ms),
+        spec.encode(),
+    ])
+    .map(drop)
+}
+
+fn update_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
+    let kill = job.kill.as_ref();
+    c.prepare_cached(
+        "UPDATE jobs SET status = ?2, agent = ?3, started_at = ?4, ended_at = ?5, attempts = ?6, run = ?7, exit_code = ?8, \
+         signal = ?9, reason = ?10, kill_by = ?11, kill_grace = ?12, kill_at = ?13 WHERE id = ?1",
+    )?
+    .execute(params![
+        signed(job.id.0),
+        status_code(job.status),
+        job.agent,
+        job.started_at_ms,
+        job.ended_at_ms,
+        job.attempts,
+        job.run.as_ref().map(|run| run.as_bytes().as_slice()),
+        job.exit_code,
+        job.signal,
+        job.reason,
+        kill.map(|kill| &kill.by),
+        kill.and_then(|kill| kill.grace_ms).map(signed),
+        kill.map(|kill| kill.at_ms),
+    ])
+    .map(drop)
+}
+
+fn put_run(c: &Connection, run: &RunRecord) -> rusqlite::Result<()> {
+    let late = run.late.as_ref();
+    c.prepare_cached(
+        "INSERT OR REPLACE INTO runs (run, job, attempt, agent, status, placed_at, accepted_at, started_at, ended_at, exit_code, \
+         signal, core, witness, reason, cpu_ms, max_rss_kib, acked_seq, late, late_ended_at, late_received_at, late_seq) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+    )?
+    .execute(params![
+        run.id.as_bytes().as_slice(),
+        signed(run.job.0),
+        run.attempt,
+        run.agent,
+        status_code(run.status),
+        run.placed_at_ms,
+        run.accepted_at_ms,
+        run.started_at_ms,
+        run.ended_at_ms,
+        run.exit_code,
+        run.signal,
+        run.core,
+        run.witness.map(witness_code),
+        run.reason,
+        run.cpu_ms.map(signed),
+        run.max_rss_kib.map(signed),
+        signed(run.acked_seq),
+        late.map(|late| outcome_bytes(&late.outcome)),
+        late.and_then(|late| late.ended_at_ms),
+        late.map(|late| late.received_at_ms),
+        late.map(|late| signed(late.seq)),
+    ])
+    .map(drop)
+}
+
+fn insert_fact(c: &Connection, fact: &FactRecord, number: i64) -> rusqlite::Result<()> {
+    c.prepare_cached("INSERT INTO facts VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING")?
+        .execute(params![
+            fact.run.as_bytes().as_slice(),
+            signed(fact.seq),
+            fact.received_at_ms,
+            number,
+            fact.bytes
+        ])
+        .map(drop)
+}
+
+fn insert_stray(c: &Connection, stray: &StrayRecord, number: i64) -> rusqlite::Result<()> {
+    let fact = &stray.fact;
+    c.prepare_cached("INSERT INTO strays VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING")?
+        .execute(params![
+            fact.run.as_bytes().as_slice(),
+            signed(fact.seq),
+            stray.agent,
+            fact.received_at_ms,
+            number,
+            fact.bytes
+        ])
+        .map(drop)
+}
+
+fn put_queue(c: &Connection, queue: &QueueRecord) -> rusqlite::Result<()> {
+    c.execute(
+        "INSERT OR REPLACE INTO queues VALUES (?1, ?2, ?3)",
+        params![queue.name, queue.held, queue.created_at_ms],
+    )
+    .map(drop)
+}
+
+fn put_agent(c: &Connection, agent: &AgentRecord) -> rusqlite::Result<()> {
+    c.prepare_cached(
+        "INSERT OR REPLACE INTO agents (name, slots, host, port, added_at, agent_id, boot_id, incarnation, software, platform, \
+         connected_at, disconnected_at, stopped) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+    )?
+    .execute(params![
+        agent.name,
+        agent.slots,
+        agent.dial.as_ref().map(|dial| &dial.host),
+        agent.dial.as_ref().map(|dial| dial.port),
+        agent.added_at_ms,
+        agent.agent_id,
+        agent.boot_id,
+        agent.incarnation.map(signed),
+        agent.software,
+        agent.platform,
+        agent.connected_at_ms,
+        agent.disconnected_at_ms,
+        agent.stopped,
+    ])
+    .map(drop)
+}
+
+/// The newest secret has the highest number. The same secret again is not another one.
+fn add_secret(c: &Connection, agent: &str, secret: &[u8]) -> rusqlite::Result<()> {
+    c.execute("DELETE FROM secrets WHERE agent = ?1 AND secret = ?2", params![agent, secret])?;
+    c.execute(
+        "INSERT INTO secrets SELECT ?1, ifnull(max(number), 0) + 1, ?2 FROM secrets WHERE agent = ?1",
+        params![agent, secret],
+    )?;
+    c.execute(
+        "DELETE FROM secrets WHERE agent = ?1 AND number <= (SELECT max(number) FROM secrets WHERE agent = ?1) - ?2",
+        params![agent, SECRETS_MAX],
+    )
+    .map(drop)
+}

@@ -1,0 +1,214 @@
+//! Agents: make known, show, change, forget, ping.
+
+use super::extract::{Body, Params, Part};
+use super::problem::Problem;
+use super::{Http, show};
+use crate::auth::Caller;
+use api::{Agent, AgentAdd, AgentChange, AgentList, Ping};
+use axum::Json;
+use axum::extract::{Extension, State};
+use axum::http::HeaderName;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use scheduler::{Dial, NewAgent};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+/// Where an agent listens if nobody said otherwise.
+const PORT_DEFAULT: u16 = 7412;
+/// How many runs an agent may have at once if nobody said otherwise.
+const SLOTS_DEFAULT: u32 = 100;
+
+/// List the agents, by name.
+#[utoipa::path(get, path = "/api/v1/agents", tag = "agents", responses((status = 200, body = AgentList)))]
+pub(super) async fn list(State(http): State<Http>) -> Result<Json<AgentList>, Problem> {
+    let views = http.app.handle.agents().await?;
+    let live = |name: &str| http.app.agents.live(name);
+    let items = views.iter().map(|view| show::agent(view, live(&view.record.name).as_ref())).collect();
+    Ok(Json(AgentList { items }))
+}
+
+/// Make an agent known: one that the server dials (`host`, `port`), or one that dials the server (`dials_in`).
+#[utoipa::path(post, path = "/api/v1/agents", tag = "agents", request_body = AgentAdd,
+    responses((status = 201, body = Agent), (status = 409, description = "the name is taken", body = api::Problem),
+        (status = 422, body = api::Problem)))]
+pub(super) async fn add(
+    State(http): State<Http>,
+    Body(request): Body<AgentAdd>,
+) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Agent>), Problem> {
+    let name = request.name.clone();
+    http.app.handle.add_agent(new_agent(request)?).await.map_err(|e| Problem::from(e).in_body())?;
+    let agent = load(&http, &name).await?;
+    Ok((StatusCode::CREATED, [(LOCATION, format!("/api/v1/agents/{name}"))], Json(agent)))
+}
+
+/// Show an agent.
+#[utoipa::path(get, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path)),
+    responses((status = 200, body = Agent), (status = 404, body = api::Problem)))]
+pub(super) async fn show(State(http): State<Http>, Part(name): Part<String>) -> Result<Json<Agent>, Problem> {
+    Ok(Json(load(&http, &name).await?))
+}
+
+/// Change an agent's number of slots, or give it a new secret; the secret before stays valid beside it.
+#[utoipa::path(post, path = "/api/v1/agents/{name}/set", tag = "agents", params(("name" = String, Path)), request_body = AgentChange,
+    responses((status = 200, body = Agent), (status = 404, body = api::Problem), (status = 422, body = api::Problem)))]
+pub(super) async fn set(
+    State(http): State<Http>,
+    Part(name): Part<String>,
+    Body(change): Body<AgentChange>,
+) -> Result<Json<Agent>, Problem> {
+    let secret = match (&change.secret, &change.secret_hex) {
+        (None, None) => None,
+        (Some(_), _) | (_, Some(_)) => Some(read_secret(change.secret, change.secret_hex)?),
+    };
+    if let Some(slots) = change.slots {
+        http.app.handle.set_slots(&name, slots).await?;
+    }
+    if let Some(secret) = secret {
+        http.app.handle.set_secret(&name, secret).await?;
+    }
+    Ok(Json(load(&http, &name).await?))
+}
+
+/// How an agent is to be forgotten.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Remove {
+    /// Forget it even if it has runs without an outcome: these become Unknown.
+    #[serde(default)]
+    force: bool,
+}
+
+/// Forget an agent.
+#[utoipa::path(delete, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path), Remove),
+    responses((status = 204, description = "it is forgotten"), (status = 404, body = api::Problem),
+        (status = 409, description = "it has runs without an outcome", body = api::Problem)))]
+pub(super) async fn remove(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Part(name): Part<String>,
+    Params(params): Params<Remove>,
+) -> Result<StatusCode, Problem> {
+    http.app.handle.remove_agent(&name, params.force, &caller.name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Measure the way to an agent and back.
+#[utoipa::path(post, path = "/api/v1/agents/{name}/ping", tag = "agents", params(("name" = String, Path)),
+    responses((status = 200, body = Ping), (status = 404, body = api::Problem),
+        (status = 503, description = "it is not connected", body = api::Problem)))]
+pub(super) async fn ping(State(http): State<Http>, Part(name): Part<String>) -> Result<Json<Ping>, Problem> {
+    http.app.handle.agent(&name).await?;
+    let round_trip_ms = http.app.agents.ping(&name).await?.as_secs_f64() * 1000.0;
+    Ok(Json(Ping { name, round_trip_ms }))
+}
+
+async fn load(http: &Http, name: &str) -> Result<Agent, Problem> {
+    let view = http.app.handle.agent(name).await?;
+    Ok(show::agent(&view, http.app.agents.live(name).as_ref()))
+}
+
+fn new_agent(request: AgentAdd) -> Result<NewAgent, Problem> {
+    let dial = match (request.host, request.port, request.dials_in) {
+        (Some(host), port, false) if is_host(&host) => {
+            Some(Dial { host, port: port.unwrap_or(PORT_DEFAULT) })
+        }
+        (Some(host), _, false) => {
+            return Err(Problem::invalid(format!("\"{host}\" is not the name or address of a host")));
+        }
+        (None, None, true) => None,
+        (None, _, false) => {
+            return Err(Problem::invalid(
+                "give \"host\" (and \"port\") of an agent that the server dials, or \"dials_in\": true",
+            ));
+        }
+        (Some(_), _, true) | (None, Some(_), true) => {
+            return Err(Problem::invalid("an agent that dials in has no \"host\" and no \"port\""));
+        }
+    };
+    if dial.as_ref().is_some_and(|dial| dial.port == 0) {
+        return Err(Problem::invalid("the port must be 1 to 65535"));
+    }
+    Ok(NewAgent {
+        name: request.name,
+        slots: request.slots.unwrap_or(SLOTS_DEFAULT),
+        dial,
+        secret: read_secret(request.secret, request.secret_hex)?,
+        queues: request.queues.unwrap_or_else(|| vec!["default".to_owned()]),
+    })
+}
+
+/// A host name or an address, as far as its looks tell (RFC 1123: at most 253 characters).
+fn is_host(text: &str) -> bool {
+    (1..=253).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:%[]".contains(&b))
+}
+
+fn read_secret(text: Option<String>, hex: Option<String>) -> Result<Vec<u8>, Problem> {
+    let bytes = match (text, hex) {
+        (Some(text), None) => text.strip_suffix('\n').unwrap_or(&text).as_bytes().to_vec(),
+        (None, Some(hex)) => read_hex(&hex)
+            .ok_or_else(|| Problem::invalid("\"secret_hex\" is not made of hexadecimal digits"))?,
+        (None, None) | (Some(_), Some(_)) => {
+            return Err(Problem::invalid("give \"secret\" or \"secret_hex\", one of them"));
+        }
+    };
+    // The same rule as where it is used; only whether it passes matters here.
+    match link::Secret::from_bytes(bytes.clone()) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(Problem::invalid(error.to_string())),
+    }
+}
+
+fn read_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    let pairs = digits.chunks(2).map(|pair| {
+        let [high, low] = pair else { return None };
+        let value = (*high as char).to_digit(16)? << 4 | (*low as char).to_digit(16)?;
+        u8::try_from(value).ok()
+    });
+    pairs.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_taken_as_text_or_as_digits_and_never_short() {
+        let text = "0123456789abcdef0123456789abcdef";
+        assert_eq!(read_secret(Some(format!("{text}\n")), None).unwrap(), text.as_bytes());
+        assert_eq!(read_secret(None, Some("fF".repeat(32))).unwrap(), [0xff; 32]);
+        assert!(read_secret(Some("short".into()), None).is_err());
+        assert!(read_secret(None, Some("f".repeat(65))).is_err());
+        assert!(read_secret(None, None).is_err());
+        assert!(read_secret(None, Some("é".repeat(40))).is_err());
+    }
+
+    #[test]
+    fn an_agent_is_dialled_or_dials_but_not_both() {
+        let add = |host: Option<&str>, port, dials_in| {
+            new_agent(AgentAdd {
+                name: "a".into(),
+                host: host.map(Into::into),
+                port,
+                dials_in,
+                secret: Some("x".repeat(32)),
+                secret_hex: None,
+                queues: None,
+                slots: None,
+            })
+        };
+        assert_eq!(add(Some("h"), None, false).unwrap().dial, Some(Dial { host: "h".into(), port: 7412 }));
+        assert_eq!(add(None, None, true).unwrap().dial, None);
+        for wrong in [
+            add(None, None, false),
+            add(Some("h"), None, true),
+            add(Some("a b"), None, false),
+            add(Some("h"), Some(0), false),
+        ] {
+            assert!(wrong.is_err());
+        }
+    }
+}

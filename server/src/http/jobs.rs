@@ -1,0 +1,234 @@
+//! Jobs: submit, show, wait, end, hold.
+
+use super::extract::{Body, OptionalBody, Params, Part};
+use super::problem::Problem;
+use super::{Http, show};
+use crate::auth::Caller;
+use crate::core::CoreError;
+use api::{BATCH_JOBS_MAX, BatchSubmit, Job, JobSubmit, JobSubmitted, Kill, Span, Why};
+use axum::Json;
+use axum::extract::{Extension, State};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use job::{JobId, Status};
+use scheduler::{JobRecord, JobSpec, Rejection, RunRecord};
+use serde::Deserialize;
+use std::time::Duration;
+use utoipa::IntoParams;
+
+/// The longest that a question for a job may stay open.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// The queue of those who name none.
+const QUEUE_DEFAULT: &str = "default";
+
+/// How a job is to be shown.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wait {
+    /// Answer when the job is over, or after this long (at most 60 s), whatever comes first: `30s`.
+    #[param(value_type = Option<String>)]
+    wait: Option<Span>,
+}
+
+/// Submit a job. With an idempotency key (header `Idempotency-Key`, or the field) a second request like the first creates nothing and is
+/// answered with the first one's job.
+#[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs", request_body = JobSubmit,
+    params(("Idempotency-Key" = Option<String>, Header, description = "as the field `idempotency_key`")),
+    responses((status = 201, description = "the new job; `Location` names it", body = Job),
+        (status = 200, description = "the job that an earlier request with this key created", body = Job),
+        (status = 422, description = "it cannot be run, or the key belongs to another request", body = api::Problem)))]
+pub(super) async fn submit(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    Body(mut request): Body<JobSubmit>,
+) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Job>), Problem> {
+    if let Some(value) = headers.get("idempotency-key") {
+        let key = value
+            .to_str()
+            .map_err(|_| Problem::unreadable("the header Idempotency-Key is not plain text"))?;
+        if request.idempotency_key.as_ref().is_some_and(|field| field != key) {
+            return Err(Problem::invalid("the header Idempotency-Key and the field idempotency_key differ"));
+        }
+        request.idempotency_key = Some(key.to_owned());
+    }
+    let specs = vec![spec(request, &caller)?];
+    let submitted = http.app.handle.submit(specs).await.map_err(|e| Problem::from(e).in_body())?;
+    let first = submitted.first().ok_or_else(Problem::stopping)?;
+    let status = if first.existing { StatusCode::OK } else { StatusCode::CREATED };
+    let job = load(&http, first.job).await?;
+    Ok((status, [(LOCATION, format!("/api/v1/jobs/{}", job.id))], Json(job)))
+}
+
+/// Submit many jobs in one transaction: all are created or none.
+#[utoipa::path(post, path = "/api/v1/jobs/batch", tag = "jobs", request_body = BatchSubmit,
+    responses((status = 201, description = "the jobs' numbers, in the order of the request", body = JobSubmitted),
+        (status = 422, description = "one of them cannot be run: none was created", body = api::Problem)))]
+pub(super) async fn submit_batch(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Body(batch): Body<BatchSubmit>,
+) -> Result<(StatusCode, Json<JobSubmitted>), Problem> {
+    if batch.jobs.len() > BATCH_JOBS_MAX {
+        let count = batch.jobs.len();
+        return Err(Problem::invalid(format!(
+            "a batch of {count} jobs is too large; at most {BATCH_JOBS_MAX}"
+        )));
+    }
+    let specs = batch.jobs.into_iter().map(|job| spec(job, &caller)).collect::<Result<Vec<_>, _>>()?;
+    let submitted = http.app.handle.submit(specs).await.map_err(|e| Problem::from(e).in_body())?;
+    let ids = submitted.iter().map(|one| one.job.0).collect();
+    Ok((StatusCode::CREATED, Json(JobSubmitted { ids })))
+}
+
+/// Show a job with its runs; with `wait` the answer comes when the job is over, or when the time is.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = u64, Path), Wait),
+    responses((status = 200, body = Job), (status = 404, body = api::Problem)))]
+pub(super) async fn show(
+    State(http): State<Http>,
+    Part(id): Part<u64>,
+    Params(params): Params<Wait>,
+) -> Result<Json<Job>, Problem> {
+    let job = load(&http, JobId(id)).await?;
+    let Some(wait) = params.wait.filter(|wait| wait.ms > 0 && !job.status.0.is_final()) else {
+        return Ok(Json(job));
+    };
+    let limit = Duration::from_millis(wait.ms).min(WAIT_MAX);
+    let mut stopping = http.stopping.clone();
+    tokio::select! {
+        over = http.app.handle.wait_final(JobId(id), limit) => { over?; }
+        _ = stopping.wait_for(|stopping| *stopping) => {}
+    }
+    Ok(Json(load(&http, JobId(id)).await?))
+}
+
+/// End a job: the soft signal, then SIGKILL when the grace is over. One that does not run yet never will. The answer comes when the wish
+/// is durable, not when the job has ended.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/kill", tag = "jobs", params(("id" = u64, Path)), request_body = Option<Kill>,
+    responses((status = 202, body = Job), (status = 404, body = api::Problem),
+        (status = 409, description = "it is over", body = api::Problem)))]
+pub(super) async fn kill(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Part(id): Part<u64>,
+    OptionalBody(kill): OptionalBody<Kill>,
+) -> Result<(StatusCode, Json<Job>), Problem> {
+    let result = http.app.handle.kill(JobId(id), &caller.name, kill.grace.map(|grace| grace.ms)).await;
+    changed(&http, id, result).await.map(|job| (StatusCode::ACCEPTED, job))
+}
+
+/// Take a job back that was not given to an agent yet.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = u64, Path)),
+    responses((status = 200, body = Job), (status = 404, body = api::Problem),
+        (status = 409, description = "it is over, or was given to an agent", body = api::Problem)))]
+pub(super) async fn cancel(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Part(id): Part<u64>,
+) -> Result<Json<Job>, Problem> {
+    let result = http.app.handle.cancel(JobId(id), &caller.name).await;
+    changed(&http, id, result).await
+}
+
+/// Keep a job that does not run yet from running.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/hold", tag = "jobs", params(("id" = u64, Path)),
+    responses((status = 200, body = Job), (status = 404, body = api::Problem),
+        (status = 409, description = "it is over, or was given to an agent", body = api::Problem)))]
+pub(super) async fn hold(State(http): State<Http>, Part(id): Part<u64>) -> Result<Json<Job>, Problem> {
+    let result = http.app.handle.hold(JobId(id)).await;
+    changed(&http, id, result).await
+}
+
+/// End the hold of a job.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/release", tag = "jobs", params(("id" = u64, Path)),
+    responses((status = 200, body = Job), (status = 404, body = api::Problem),
+        (status = 409, description = "it is not held", body = api::Problem)))]
+pub(super) async fn release(State(http): State<Http>, Part(id): Part<u64>) -> Result<Json<Job>, Problem> {
+    let result = http.app.handle.release(JobId(id)).await;
+    changed(&http, id, result).await
+}
+
+/// Say in one sentence why a job does not run yet, or what became of it.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/why", tag = "jobs", params(("id" = u64, Path)),
+    responses((status = 200, body = Why), (status = 404, body = api::Problem)))]
+pub(super) async fn why(State(http): State<Http>, Part(id): Part<u64>) -> Result<Json<Why>, Problem> {
+    let (record, _) = records(&http, JobId(id)).await?;
+    let why = match http.app.handle.why(JobId(id)).await {
+        Ok(why) => why,
+        // It became final, and left the engine, between the two questions or long ago.
+        Err(CoreError::Rejected(Rejection::NoSuchJob(_) | Rejection::AlreadyFinal { .. })) => {
+            what_became_of(&record)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Json(Why { id, status: record.status.into(), why }))
+}
+
+fn what_became_of(record: &JobRecord) -> String {
+    let JobRecord { id, status, exit_code, reason, .. } = record;
+    match (reason, exit_code) {
+        (Some(reason), _) => format!("job {id} is over: {status} ({reason})"),
+        (None, Some(code)) => format!("job {id} is over: {status} (exit code {code})"),
+        (None, None) => format!("job {id} is over: {status}"),
+    }
+}
+
+/// The job after a command. The core knows only jobs that are not over: of the others the record says what they are.
+async fn changed(http: &Http, id: u64, result: Result<(), CoreError>) -> Result<Json<Job>, Problem> {
+    match result {
+        Ok(()) => Ok(Json(load(http, JobId(id)).await?)),
+        Err(CoreError::Rejected(Rejection::NoSuchJob(job))) => {
+            let (record, _) = records(http, job).await?;
+            Err(Rejection::AlreadyFinal { job, status: record.status }.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A job as the record has it.
+async fn load(http: &Http, job: JobId) -> Result<Job, Problem> {
+    let (record, runs) = records(http, job).await?;
+    Ok(show::job(&record, &runs))
+}
+
+/// A job's record and its runs, first to last.
+pub(super) async fn records(http: &Http, job: JobId) -> Result<(JobRecord, Vec<RunRecord>), Problem> {
+    let found = http
+        .read(move |db| match db.job(job)? {
+            // The runs second: they are never older than the job then.
+            Some(record) => Ok(Some((record, db.runs(job)?))),
+            None => Ok(None),
+        })
+        .await?;
+    found.ok_or_else(|| Problem::no_such_job(job.0))
+}
+
+fn spec(request: JobSubmit, caller: &Caller) -> Result<JobSpec, Problem> {
+    if request.script.is_none() && request.command.first().is_none_or(String::is_empty) {
+        return Err(Problem::invalid(
+            "there is nothing to run: give \"command\" ([\"/bin/true\"]) or \"script\"",
+        ));
+    }
+    Ok(JobSpec {
+        name: request.name.unwrap_or_default(),
+        queue: request.queue.unwrap_or_else(|| QUEUE_DEFAULT.to_owned()),
+        agent: request.agent,
+        priority: request.priority.unwrap_or(0),
+        command: request.command.into_iter().map(String::into_bytes).collect(),
+        script: request.script.map(String::into_bytes),
+        env: request.env.into_iter().collect(),
+        params: request.params.into_iter().collect(),
+        cwd: request.cwd,
+        user: request.user,
+        timeout_ms: request.timeout.map(|timeout| timeout.ms),
+        grace_ms: request.grace.map(|grace| grace.ms),
+        submitted_by: caller.name.clone(),
+        idempotency_key: request.idempotency_key,
+        held: request.held,
+    })
+}
+
+/// Whether a run that is over can have written anything.
+pub(super) fn never_started(run: &RunRecord) -> bool {
+    run.status.is_final() && run.started_at_ms.is_none() && run.status != Status::Unknown
+}

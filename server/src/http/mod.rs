@@ -1,0 +1,76 @@
+//! The REST interface: checks who asks, translates between JSON and the core, reads the record. Decides nothing itself.
+//!
+//! | room         | what for                                                              |
+//! |--------------|-----------------------------------------------------------------------|
+//! | `serve.rs`   | connections with their limits; the end                                |
+//! | `guard.rs`   | tokens and roles, the limit on time, the count of requests            |
+//! | `extract.rs` | bodies, queries and paths, with errors that say where                 |
+//! | `problem.rs` | every refusal as RFC 9457                                             |
+//! | `show.rs`    | records as the interface shows them                                   |
+//! | `describe.rs` | what the OpenAPI description says of every address alike             |
+//! | the others   | the handlers                                                          |
+//!
+//! Nothing here is acknowledged before the core committed it; a connection that breaks leaves nothing half done.
+
+mod agents;
+mod describe;
+mod extract;
+mod guard;
+mod jobs;
+mod lists;
+mod output;
+mod problem;
+mod proof;
+mod queues;
+mod routes;
+mod serve;
+mod server;
+mod show;
+#[cfg(test)]
+mod tests;
+
+use crate::agents::Directory;
+use crate::auth::Tokens;
+use crate::core::Handle;
+use crate::db::{Database, DbError};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+pub use serve::serve;
+
+/// What the interface needs of the rest of the server; cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    /// The node's name.
+    pub name: String,
+    /// The core.
+    pub handle: Handle,
+    /// The record, for reading.
+    pub db: Arc<dyn Database>,
+    /// The agents.
+    pub agents: Directory,
+    /// Who may ask.
+    pub tokens: Tokens,
+}
+
+/// What every handler can reach.
+#[derive(Clone)]
+struct Http {
+    app: AppState,
+    metrics: Option<metrics_exporter_prometheus::PrometheusHandle>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Http {
+    /// Reads the record on a thread that may block.
+    async fn read<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&dyn Database) -> Result<T, DbError> + Send + 'static,
+    ) -> Result<T, problem::Problem> {
+        let db = self.app.db.clone();
+        match tokio::task::spawn_blocking(move || f(&*db)).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(problem::Problem::stopping()),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Queues: create, show, attach, hold, remove.
+
+use super::extract::{Body, Part};
+use super::problem::Problem;
+use super::{Http, show};
+use api::{Attachment, Queue, QueueCreate, QueueList};
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+
+/// List the queues, by name.
+#[utoipa::path(get, path = "/api/v1/queues", tag = "queues", responses((status = 200, body = QueueList)))]
+pub(super) async fn list(State(http): State<Http>) -> Result<Json<QueueList>, Problem> {
+    let items = http.app.handle.queues().await?.iter().map(show::queue).collect();
+    Ok(Json(QueueList { items }))
+}
+
+/// Create a queue.
+#[utoipa::path(post, path = "/api/v1/queues", tag = "queues", request_body = QueueCreate,
+    responses((status = 201, body = Queue), (status = 409, description = "the name is taken", body = api::Problem),
+        (status = 422, body = api::Problem)))]
+pub(super) async fn create(
+    State(http): State<Http>,
+    Body(request): Body<QueueCreate>,
+) -> Result<(StatusCode, Json<Queue>), Problem> {
+    let handle = &http.app.handle;
+    for agent in &request.agents {
+        handle.agent(agent).await.map_err(|e| Problem::from(e).in_body())?;
+    }
+    handle.create_queue(&request.name).await?;
+    // Held before anything can be taken from it.
+    if request.held {
+        handle.hold_queue(&request.name, true).await?;
+    }
+    for agent in &request.agents {
+        handle.attach(&request.name, agent).await.map_err(|e| Problem::from(e).in_body())?;
+    }
+    Ok((StatusCode::CREATED, load(&http, &request.name).await?))
+}
+
+/// Show a queue.
+#[utoipa::path(get, path = "/api/v1/queues/{name}", tag = "queues", params(("name" = String, Path)),
+    responses((status = 200, body = Queue), (status = 404, body = api::Problem)))]
+pub(super) async fn show(State(http): State<Http>, Part(name): Part<String>) -> Result<Json<Queue>, Problem> {
+    load(&http, &name).await
+}
+
+/// Remove a queue that has no job which is not over.
+#[utoipa::path(delete, path = "/api/v1/queues/{name}", tag = "queues", params(("name" = String, Path)),
+    responses((status = 204, description = "it is removed"), (status = 404, body = api::Problem),
+        (status = 409, description = "it has jobs", body = api::Problem)))]
+pub(super) async fn remove(
+    State(http): State<Http>,
+    Part(name): Part<String>,
+) -> Result<StatusCode, Problem> {
+    http.app.handle.delete_queue(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Take nothing from a queue until it is released. What runs goes on.
+#[utoipa::path(post, path = "/api/v1/queues/{name}/hold", tag = "queues", params(("name" = String, Path)),
+    responses((status = 200, body = Queue), (status = 404, body = api::Problem)))]
+pub(super) async fn hold(State(http): State<Http>, Part(name): Part<String>) -> Result<Json<Queue>, Problem> {
+    http.app.handle.hold_queue(&name, true).await?;
+    load(&http, &name).await
+}
+
+/// End the hold of a queue.
+#[utoipa::path(post, path = "/api/v1/queues/{name}/release", tag = "queues", params(("name" = String, Path)),
+    responses((status = 200, body = Queue), (status = 404, body = api::Problem)))]
+pub(super) async fn release(
+    State(http): State<Http>,
+    Part(name): Part<String>,
+) -> Result<Json<Queue>, Problem> {
+    http.app.handle.hold_queue(&name, false).await?;
+    load(&http, &name).await
+}
+
+/// Let an agent serve a queue.
+#[utoipa::path(post, path = "/api/v1/queues/{name}/attach", tag = "queues", params(("name" = String, Path)), request_body = Attachment,
+    responses((status = 200, body = Queue), (status = 404, body = api::Problem)))]
+pub(super) async fn attach(
+    State(http): State<Http>,
+    Part(name): Part<String>,
+    Body(request): Body<Attachment>,
+) -> Result<Json<Queue>, Problem> {
+    http.app.handle.attach(&name, &request.agent).await?;
+    load(&http, &name).await
+}
+
+/// No longer let an agent serve a queue. What it runs goes on.
+#[utoipa::path(post, path = "/api/v1/queues/{name}/detach", tag = "queues", params(("name" = String, Path)), request_body = Attachment,
+    responses((status = 200, body = Queue), (status = 404, body = api::Problem)))]
+pub(super) async fn detach(
+    State(http): State<Http>,
+    Part(name): Part<String>,
+    Body(request): Body<Attachment>,
+) -> Result<Json<Queue>, Problem> {
+    http.app.handle.detach(&name, &request.agent).await?;
+    load(&http, &name).await
+}
+
+async fn load(http: &Http, name: &str) -> Result<Json<Queue>, Problem> {
+    Ok(Json(show::queue(&http.app.handle.queue(name).await?)))
+}

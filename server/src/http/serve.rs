@@ -1,0 +1,114 @@
+//! Connections: how many, how long a head may take, and how it ends.
+//!
+//! | what a peer does                          | what follows                                                   |
+//! |-------------------------------------------|----------------------------------------------------------------|
+//! | sends garbage                             | 400 and the end of that connection                             |
+//! | takes longer than [`HEAD_MAX`] for a head, or idles | the end of that connection                           |
+//! | sends a body too slowly                   | 408 after `guard::REQUEST_MAX`                                 |
+//! | opens more than [`CONNECTIONS_MAX`]       | further ones wait unanswered until one ends                    |
+//! | is there when the server stops            | its request is finished within [`DRAIN_MAX`]                   |
+
+use super::{AppState, Http, routes};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+/// Connections at the same time.
+const CONNECTIONS_MAX: usize = 2_048;
+/// For a request's head, and for the pause between two requests.
+const HEAD_MAX: Duration = Duration::from_secs(30);
+/// A head's size.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// For what is under way when the server stops.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// After the system refused a connection (no more descriptors).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two clean-ups of the figures' buffers.
+const UPKEEP_PAUSE: Duration = Duration::from_secs(10);
+
+/// Serves until `shutdown` is ready, then finishes what is under way: long polls are answered at once, the rest has some seconds.
+pub async fn serve(
+    app: AppState,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let (stop, stopping) = watch::channel(false);
+    let metrics = recorder();
+    let upkeep = tokio::spawn(upkeep(metrics.clone()));
+    let router = routes::router(Http { app, metrics, stopping });
+    let graceful = GracefulShutdown::new();
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let place = tokio::select! {
+            place = room.clone().acquire_owned() => place?,
+            () = &mut shutdown => break,
+        };
+        let stream = tokio::select! {
+            stream = accept(&listener) => stream,
+            () = &mut shutdown => break,
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_MAX)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            let _place = place;
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an HTTP connection ended early");
+            }
+        });
+    }
+    drop(listener);
+    stop.send_replace(true);
+    if tokio::time::timeout(DRAIN_MAX, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some HTTP requests were cut off by the stop");
+    }
+    upkeep.abort();
+    Ok(())
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // An answer is written in one piece anyway; without this it might wait for the peer's acknowledgement.
+                let _ = stream.set_nodelay(true);
+                return stream;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "an HTTP connection could not be taken");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The figures of this process; `None` if something else collects them already.
+fn recorder() -> Option<PrometheusHandle> {
+    static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| {
+            let recorder = PrometheusBuilder::new().build_recorder();
+            let handle = recorder.handle();
+            metrics::set_global_recorder(recorder).is_ok().then_some(handle)
+        })
+        .clone()
+}
+
+async fn upkeep(metrics: Option<PrometheusHandle>) {
+    while let Some(metrics) = &metrics {
+        metrics.run_upkeep();
+        tokio::time::sleep(UPKEEP_PAUSE).await;
+    }
+}

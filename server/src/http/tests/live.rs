@@ -1,0 +1,120 @@
+//! With an agent: outcomes, output, ledger, waiting.
+
+use super::{DEADLINE, Server, agent};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+#[test]
+fn an_outcome_arrives_and_a_long_poll_brings_it() {
+    let server = Server::start();
+    agent::start(&server, true);
+    let id = server.submit();
+    let job = server.get(&format!("/api/v1/jobs/{id}?wait=30s")).json();
+    assert_eq!((&job["status"], &job["exit_code"]), (&json!("Error"), &json!(7)), "{job}");
+    let run = &job["runs"][0];
+    assert_eq!(
+        (&run["witness"], &run["attempt"], &run["agent"]),
+        (&json!("job-processor"), &json!(1), &json!("host1"))
+    );
+    assert_eq!(run["started_at"], "1970-01-01T00:00:02.000Z");
+    assert_eq!(server.get("/api/v1/jobs?status=Error&agent=host1").json()["items"][0]["id"], id);
+    let killed = server.post(&format!("/api/v1/jobs/{id}/kill"), json!({}));
+    assert_eq!((killed.status, killed.kind().as_str()), (409, "already-over"));
+}
+
+#[test]
+fn output_is_read_whole_by_range_and_by_attempt() {
+    let server = Server::start();
+    agent::start(&server, true);
+    let id = server.submit();
+    server.get(&format!("/api/v1/jobs/{id}?wait=30s"));
+    let whole = agent::output();
+    let path = format!("/api/v1/jobs/{id}/output/stdout");
+    let all = server.get(&path);
+    assert_eq!((all.status, all.body == whole), (200, true));
+    assert_eq!(all.header("x-size"), whole.len().to_string());
+    assert_eq!(
+        (all.header("x-offset"), all.header("x-complete"), all.header("x-attempt")),
+        ("0", "true", "1")
+    );
+    let part = server.get(&format!("{path}?offset=999990&limit=5&attempt=1"));
+    assert_eq!(part.body, whole[999_990..999_995]);
+    let beyond = server.get(&format!("{path}?offset=5000000"));
+    assert_eq!((beyond.body.len(), beyond.header("x-offset")), (0, "1000000"));
+    assert_eq!(server.get(&format!("{path}?attempt=2")).kind(), "no-run-yet");
+    assert_eq!(server.get(&format!("/api/v1/jobs/{id}/output/stdin")).status, 404);
+}
+
+#[test]
+fn the_proof_shows_both_views() {
+    let server = Server::start();
+    agent::start(&server, true);
+    let id = server.submit();
+    server.get(&format!("/api/v1/jobs/{id}?wait=30s"));
+    let proof = server.get(&format!("/api/v1/jobs/{id}/proof")).json();
+    let run = &proof["runs"][0];
+    assert_eq!((&run["agrees"], &run["agent_place"]), (&json!(true), &json!("settled")), "{proof}");
+    let ended = run["steps"].as_array().unwrap().iter().find(|step| step["step"] == "ended").unwrap();
+    assert_eq!((&ended["seq"], &ended["server"]), (&json!(3), &ended["agent"]));
+}
+
+#[test]
+fn without_its_agent_output_is_refused_and_the_proof_says_what_is_missing() {
+    let server = Server::start();
+    let task = agent::start(&server, true);
+    let id = server.submit();
+    server.get(&format!("/api/v1/jobs/{id}?wait=30s"));
+    task.abort();
+    server.until("/api/v1/agents/host1", |agent| agent["connected"] == false);
+    let answer = server.get(&format!("/api/v1/jobs/{id}/output/stdout"));
+    assert_eq!(
+        (answer.status, answer.kind().as_str(), answer.header("retry-after")),
+        (503, "agent-away", "1")
+    );
+    let proof = server.get(&format!("/api/v1/jobs/{id}/proof")).json();
+    assert!(proof["runs"][0]["agent_missing"].as_str().unwrap().contains("host1"), "{proof}");
+    assert_eq!(proof["runs"][0]["agrees"], json!(null));
+}
+
+#[test]
+fn a_ping_goes_to_the_agent_and_back() {
+    let server = Server::start();
+    agent::start(&server, true);
+    let ping = server.post("/api/v1/agents/host1/ping", json!({})).json();
+    assert!(ping["round_trip_ms"].as_f64().unwrap() > 0.0, "{ping}");
+}
+
+#[test]
+fn a_kill_of_a_running_job_is_on_record_before_it_is_answered() {
+    let server = Server::start();
+    agent::start(&server, false);
+    let id = server.submit();
+    server.until(&format!("/api/v1/jobs/{id}"), |job| job["status"] == "Running");
+    let killed = server.post(&format!("/api/v1/jobs/{id}/kill"), json!({"grace": "1s"}));
+    assert_eq!((killed.status, &killed.json()["kill_requested_by"]), (202, &json!("admin")));
+    let removed = server.call("DELETE", "/api/v1/agents/host1", Vec::new());
+    assert_eq!((removed.status, removed.kind().as_str()), (409, "agent-in-use"));
+    let held = server.post(&format!("/api/v1/jobs/{id}/hold"), json!({}));
+    assert_eq!((held.status, held.kind().as_str()), (409, "already-placed"));
+}
+
+#[test]
+fn a_stop_answers_long_polls_at_once_and_lets_the_rest_finish() {
+    let mut server = Server::start();
+    agent::start(&server, false);
+    let id = server.submit();
+    let began = Instant::now();
+    let stop = server.stop.take();
+    let answer = std::thread::scope(|scope| {
+        let poll = scope.spawn(|| server.get(&format!("/api/v1/jobs/{id}?wait=60s")));
+        // Whether the question is open already or comes too late for the stop, it must not hang.
+        server.until(&format!("/api/v1/jobs/{id}"), |job| job["status"] == "Running");
+        while !poll.is_finished() && began.elapsed() < Duration::from_millis(200) {
+            std::thread::yield_now();
+        }
+        drop(stop);
+        poll.join().unwrap()
+    });
+    assert_eq!(answer.status, 200);
+    assert!(began.elapsed() < DEADLINE);
+}

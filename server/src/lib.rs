@@ -1,0 +1,22 @@
+//! The central server: decides what runs where and when, and keeps the record.
+//!
+//! ```text
+//! agents (a session per connection) ──facts──▶ core: inbox ▶ engine ▶ commit ─▶ db
+//!        ▲                                               │
+//!        └──────────────── actions, acknowledgements ◀───┘
+//! http ───── commands, questions ─────────────▶ core          http ── reads ─▶ db
+//! ```
+//!
+//! Never acknowledges, acts on or reports anything before its own commit.
+
+#![forbid(unsafe_code)]
+
+pub mod agents;
+pub mod auth;
+pub mod core;
+pub mod db;
+pub mod http;
+mod run;
+mod settings;
+
+pub use run::main;

@@ -1,0 +1,235 @@
+//! From the arguments to the stop.
+//!
+//! What a kill -9 can leave in the data root, and what the next start does with it:
+//!
+//! | on disk                          | recovery                                                     |
+//! |----------------------------------|--------------------------------------------------------------|
+//! | `server.lock`, held by nobody    | taken                                                        |
+//! | `server.db` with `-wal`, `-shm`  | see `db::sqlite`                                             |
+//! | `http.addr`, `agents.addr`       | written anew when the sockets are bound                      |
+//! | `admin.token`, not in the database | made valid: it was written first                           |
+//! | `admin.token.new`, `.*.tmp`      | written over                                                 |
+
+use crate::agents::{self, Agents};
+use crate::auth::{Tokens, ensure_admin_token};
+use crate::core;
+use crate::db::{Database, Sqlite};
+use crate::http;
+use crate::settings::Settings;
+use anyhow::{Context, bail};
+use std::ffi::OsString;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+const USAGE: &str = "usage: central-server --config FILE [--check]
+
+  --config FILE   the configuration, for example /etc/lastword/server.toml
+  --check         read the configuration, say what is wrong with it, and exit
+  --version       say which version this is, and exit";
+
+/// Wrong arguments or configuration (sysexits: EX_USAGE, EX_CONFIG).
+const EXIT_USAGE: u8 = 64;
+const EXIT_CONFIG: u8 = 78;
+/// So long agents, requests and the last commit have to come to an end.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+struct Arguments {
+    config: PathBuf,
+    check: bool,
+}
+
+enum Asked {
+    Run(Arguments),
+    Help,
+    Version,
+}
+
+/// Does what the arguments say.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments = match parse(args.skip(1)) {
+        Ok(Asked::Run(arguments)) => arguments,
+        Ok(Asked::Help) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(Asked::Version) => {
+            println!("central-server {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        Err(e) => {
+            eprintln!("central-server: {e}\n{USAGE}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let settings = match Settings::load(&arguments.config) {
+        Ok(settings) => settings,
+        Err(e) => {
+            eprintln!("central-server: {e:#}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    if arguments.check {
+        println!("{} is in order", arguments.config.display());
+        return ExitCode::SUCCESS;
+    }
+    match start(&settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!("{e:#}");
+            eprintln!("central-server: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(mut args: impl Iterator<Item = OsString>) -> anyhow::Result<Asked> {
+    let mut config = None;
+    let mut check = false;
+    while let Some(arg) = args.next() {
+        match arg.to_str() {
+            Some("--config" | "-c") => {
+                config = Some(PathBuf::from(args.next().context("--config needs the name of a file")?));
+            }
+            Some("--check") => check = true,
+            Some("--help" | "-h") => return Ok(Asked::Help),
+            Some("--version" | "-V") => return Ok(Asked::Version),
+            Some(text) if text.starts_with("--config=") => config = Some(PathBuf::from(&text["--config=".len()..])),
+            Some(_) | None => bail!("unknown argument {arg:?}"),
+        }
+    }
+    let config = config.context("--config FILE is missing")?;
+    Ok(Asked::Run(Arguments { config, check }))
+}
+
+fn start(settings: &Settings) -> anyhow::Result<()> {
+    let root = settings.node.data_root.clone();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&root)
+        .with_context(|| format!("creating the data root {}", root.display()))?;
+    let _lock = lock_data_root(&root)?;
+    let _tracing = trace::init("central-server", Some(&root.join("trace")), false);
+    if !settings.cluster.watch_agents.is_empty() {
+        tracing::warn!("[cluster] watch_agents has no effect: this server is not part of a cluster");
+    }
+    let database = Arc::new(Sqlite::open(&settings.database_path()?)?);
+    ensure_admin_token(database.as_ref(), &root, os::clock::wall_ms())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    let served = runtime.block_on(serve(settings, database));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+/// Two servers never run on one data root.
+fn lock_data_root(root: &Path) -> anyhow::Result<File> {
+    let path = root.join("server.lock");
+    let mut options = File::options();
+    let file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("opening {}", path.display()))?;
+    if !os::lock::try_lock(&file).with_context(|| format!("locking {}", path.display()))? {
+        let holder = os::lock::holder(&file).ok().flatten().map(|pid| format!(" (process {pid})")).unwrap_or_default();
+        bail!("another central-server{holder} runs on the data root {}; stop that one first", root.display());
+    }
+    Ok(file)
+}
+
+async fn serve(settings: &Settings, database: Arc<Sqlite>) -> anyhow::Result<()> {
+    let mut stop = StopSignal::new()?;
+    let root = &settings.node.data_root;
+    let database: Arc<dyn Database> = database;
+    let http_listener = bind("[http] listen", &settings.http.listen).await?;
+    let agents_listener = match settings.agents.listen.as_str() {
+        "" => None,
+        address => Some(bind("[agents] listen", address).await?),
+    };
+    let options = agents::Options { node: settings.node.name.clone(), allow: settings.allow()? };
+    let agents = Agents::new(database.as_ref(), options)?;
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("getting random bytes: {e}"))?;
+    let (handle, _core) = core::spawn(Arc::clone(&database), agents.roster(), seed)?;
+    let state = http::AppState {
+        name: settings.node.name.clone(),
+        handle: handle.clone(),
+        db: Arc::clone(&database),
+        agents: agents.directory(),
+        tokens: Tokens::load(database.as_ref())?,
+    };
+    let directory = agents.directory();
+    write_address(&root.join("http.addr"), http_listener.local_addr()?)?;
+    if let Some(listener) = &agents_listener {
+        write_address(&root.join("agents.addr"), listener.local_addr()?)?;
+    }
+    let identity = database.identity();
+    tracing::info!(
+        epoch = identity.epoch,
+        commit = database.commit_number(),
+        http = %http_listener.local_addr()?,
+        "central-server {} serves", env!("CARGO_PKG_VERSION")
+    );
+    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+    let shutdown = async move {
+        let _ = stopped.await; // an error is the stop too
+    };
+    let mut http = tokio::spawn(http::serve(state, http_listener, shutdown));
+    let agents = tokio::spawn(agents.run(handle.clone(), Arc::clone(&database), agents_listener));
+    tokio::select! {
+        name = stop.received() => tracing::info!("{name}: stopping"),
+        ended = &mut http => bail!("the HTTP server ended by itself: {ended:?}"),
+    }
+    drop(stopping);
+    agents.abort(); // no new connection; the sessions go on
+    let end = async {
+        handle.stop().await;
+        while directory.connected() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let _ = http.await; // requests under way are answered
+    };
+    if tokio::time::timeout(STOP_MAX, end).await.is_err() {
+        tracing::warn!("not everything came to an end within {} s; what was committed is safe", STOP_MAX.as_secs());
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{key}: listening on {address}"))
+}
+
+fn write_address(path: &Path, address: SocketAddr) -> anyhow::Result<()> {
+    os::disk::replace(path, format!("{address}\n").as_bytes(), 0o644)
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    fn new() -> anyhow::Result<StopSignal> {
+        let catch = |kind| signal(kind).context("catching signals");
+        Ok(StopSignal { terminate: catch(SignalKind::terminate())?, interrupt: catch(SignalKind::interrupt())? })
+    }
+
+    async fn received(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! `server.toml`.
+
+use anyhow::{Context, bail};
+use link::IpRange;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// The file as it is written. Every key can also be set by `LASTWORD_<SECTION>__<KEY>`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub(crate) node: Node,
+    #[serde(default)]
+    pub(crate) database: Database,
+    #[serde(default)]
+    pub(crate) http: Http,
+    #[serde(default)]
+    pub(crate) agents: Agents,
+    #[serde(default)]
+    pub(crate) cluster: Cluster,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Node {
+    /// What the agents see.
+    pub(crate) name: String,
+    #[serde(default = "default_data_root")]
+    pub(crate) data_root: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Database {
+    pub(crate) url: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Http {
+    pub(crate) listen: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Agents {
+    /// Where agents dial in; empty: nowhere.
+    pub(crate) listen: String,
+    /// Addresses or ranges that may; all if empty.
+    pub(crate) allow: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Cluster {
+    /// For a server in a cluster; a server by itself needs no watch agents and says so.
+    pub(crate) watch_agents: Vec<String>,
+}
+
+fn default_data_root() -> PathBuf {
+    PathBuf::from("/var/lib/lastword/server")
+}
+
+impl Default for Database {
+    fn default() -> Database {
+        Database { url: "sqlite:server.db".to_owned() }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        Http { listen: "127.0.0.1:7410".to_owned() }
+    }
+}
+
+impl Default for Agents {
+    fn default() -> Agents {
+        Agents { listen: "127.0.0.1:7411".to_owned(), allow: Vec::new() }
+    }
+}
+
+impl Settings {
+    /// Reads and checks everything that can be checked without starting.
+    pub(crate) fn load(path: &Path) -> anyhow::Result<Settings> {
+        let settings: Settings = config::load(path, "LASTWORD")?;
+        settings.check().with_context(|| format!("in {}", path.display()))?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if self.node.name.is_empty() || self.node.name.len() > NAME_BYTES_MAX {
+            bail!("[node] name must have 1 to {NAME_BYTES_MAX} characters");
+        }
+        if !self.node.data_root.is_absolute() {
+            bail!("[node] data_root \"{}\" must be an absolute path", self.node.data_root.display());
+        }
+        self.database_path()?;
+        self.allow()?;
+        check_address("[http] listen", &self.http.listen)?;
+        if !self.agents.listen.is_empty() {
+            check_address("[agents] listen", &self.agents.listen)?;
+        }
+        Ok(())
+    }
+
+    /// Where the embedded database is.
+    pub(crate) fn database_path(&self) -> anyhow::Result<PathBuf> {
+        let url = &self.database.url;
+        match url.strip_prefix("sqlite:") {
+            Some(path) if !path.is_empty() && !path.starts_with("//") && !path.contains('?') => {
+                Ok(config::resolve(&self.node.data_root, Path::new(path)))
+            }
+            Some(_) => bail!("[database] url \"{url}\" names no file; write for example \"sqlite:server.db\""),
+            None if url.starts_with("postgres:") || url.starts_with("postgresql:") => {
+                bail!("[database] url \"{}…\": this version cannot use PostgreSQL yet; use \"sqlite:server.db\"", scheme(url))
+            }
+            None => bail!("[database] url \"{}…\" is of no known kind; use \"sqlite:server.db\"", scheme(url)),
+        }
+    }
+
+    /// Who may dial in.
+    pub(crate) fn allow(&self) -> anyhow::Result<Vec<IpRange>> {
+        let parse = |text: &String| {
+            text.parse::<IpRange>().map_err(|e| anyhow::anyhow!("[agents] allow \"{text}\": {e}"))
+        };
+        self.agents.allow.iter().map(parse).collect()
+    }
+}
+
+/// The longest name of a node.
+const NAME_BYTES_MAX: usize = 64;
+
+/// The part of a URL that holds no password.
+fn scheme(url: &str) -> &str {
+    url.split_once(':').map_or("", |(scheme, _)| scheme)
+}
+
+fn check_address(key: &str, address: &str) -> anyhow::Result<()> {
+    let port = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    match port {
+        Some((host, _)) if !host.is_empty() => Ok(()),
+        Some(_) | None => bail!("{key} \"{address}\" must be ADDRESS:PORT, for example \"127.0.0.1:7410\""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(url: &str) -> Settings {
+        Settings {
+            node: Node { name: "a".into(), data_root: "/d".into() },
+            database: Database { url: url.into() },
+            http: Http::default(),
+            agents: Agents::default(),
+            cluster: Cluster::default(),
+        }
+    }
+
+    #[test]
+    fn a_relative_database_lies_in_the_data_root() {
+        assert_eq!(with("sqlite:server.db").database_path().unwrap(), Path::new("/d/server.db"));
+        assert_eq!(with("sqlite:/x/y.db").database_path().unwrap(), Path::new("/x/y.db"));
+    }
+
+    #[test]
+    fn another_database_is_refused_without_telling_its_password() {
+        for (url, what) in [("postgres://u:secret@h/d", "PostgreSQL yet"), ("mysql:x", "no known kind"), ("sqlite:", "no file")] {
+            let text = with(url).check().unwrap_err().to_string();
+            assert!(text.contains(what) && !text.contains("secret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_need_a_port() {
+        assert!(check_address("k", "127.0.0.1:0").is_ok() && check_address("k", "[::1]:7410").is_ok());
+        for wrong in ["7410", ":7410", "127.0.0.1", "127.0.0.1:99999"] {
+            assert!(check_address("k", wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The project's own chores: `cargo xtask --help`.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod build;
+mod demo;
+mod step;
+mod test;
+mod tidy;
+mod tools;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// The chores of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Measures the shipped programs beside their limits: [GROUP] [--json FILE] [--seconds N]
+    Bench {
+        /// See `cargo xtask bench -- --help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Builds every program, side by side in target/debug or target/release
+    Build {
+        /// With optimisation, as it is shipped
+        #[arg(long)]
+        release: bool,
+    },
+    /// Starts a server and an agent in a scratch directory, runs real jobs, kills parts of them, shows every outcome arrive
+    Demo {
+        /// Leaves everything running and says how to use it
+        #[arg(long)]
+        keep: bool,
+        /// Uses the programs as they are shipped
+        #[arg(long)]
+        release: bool,
+    },
+    /// Installs what the tests need, then runs fmt, tidy, clippy and every test
+    Test,
+    /// Checks what the compiler does not: who may depend on whom, lengths, links, leftovers
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().chore {
+        Chore::Bench { arguments } => bench::run(&arguments),
+        Chore::Build { release } => build::programs(build::Profile::of(release)).map(drop),
+        Chore::Demo { keep, release } => demo::run(keep, build::Profile::of(release)),
+        Chore::Test => test::run(),
+        Chore::Tidy => tidy::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nxtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What must be on the machine beside the Rust toolchain: installed where that may be done, else named.
+
+use crate::step;
+use anyhow::{Result, bail};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The nextest that the tests were written with; any 0.9 that is there will do.
+const NEXTEST: &str = "cargo-nextest@0.9.143";
+
+/// A Debian package, and how to see that what we need of it is there.
+struct Package {
+    name: &'static str,
+    provides: Provides,
+}
+
+enum Provides {
+    Program(&'static str),
+    File(&'static str),
+}
+
+/// What building and testing need: a C compiler for SQLite and the TLS library's cryptography, git for the list of files.
+const PACKAGES: [Package; 3] = [
+    Package { name: "gcc", provides: Provides::Program("cc") },
+    Package { name: "libc6-dev", provides: Provides::File("/usr/include/stdio.h") },
+    Package { name: "git", provides: Provides::Program("git") },
+];
+
+/// Installs the missing Debian packages if we are root on a system with apt-get; else names them.
+pub(crate) fn packages() -> Result<()> {
+    let missing: Vec<&str> =
+        PACKAGES.iter().filter(|package| !package.is_there()).map(|package| package.name).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let by_hand = format!("apt-get install --no-install-recommends {}", missing.join(" "));
+    if !is_root() || !on_path("apt-get") {
+        bail!("these packages are missing: {}; install them as root: {by_hand}", missing.join(", "));
+    }
+    step::run("packages", Command::new("apt-get").arg("update").stdout(Stdio::null()))?;
+    let mut install = Command::new("apt-get");
+    install
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["install", "-y", "--no-install-recommends"])
+        .args(&missing);
+    step::run("packages", &mut install)
+}
+
+/// Installs nextest, which runs the tests, into cargo's own bin directory if it is not there.
+pub(crate) fn nextest() -> Result<()> {
+    let asked = step::cargo(&["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if asked.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    step::run("nextest", &mut step::cargo(&["install", "--locked", NEXTEST]))
+}
+
+impl Package {
+    fn is_there(&self) -> bool {
+        match self.provides {
+            Provides::Program(name) => on_path(name),
+            Provides::File(path) => Path::new(path).exists(),
+        }
+    }
+}
+
+/// Whether a program of that name is on the `PATH`.
+pub(crate) fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+/// The effective user, as the kernel has it in `/proc`.
+fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    uids.split_whitespace().nth(1) == Some("0")
+}
