@@ -23,7 +23,7 @@ use job::{End, Outcome, StopCause, Usage, Witness};
 use os::cgroup::Cgroup;
 use os::child::Gated;
 use os::pidfd::Pidfd;
-use os::{clock, procfs, signal, wait};
+use os::{clock, crash, procfs, signal, wait};
 use protocol::RunSpec;
 use protocol::message::{FactBody, Note, Started, Stop, Stopping};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -65,6 +65,7 @@ pub(crate) fn run(dir: &RunDir, cgroup_parent: Option<&Path>) -> Result<Done, St
     if ledger.started.is_some() || ledger.ended.is_some() {
         return Ok(Done::NothingToDo);
     }
+    crash::point("start.after-lock");
     os::process::become_subreaper().map_err(|e| format!("cannot become the reaper of orphans: {e}"))?;
     let cgroup = cgroup_parent.and_then(|parent| Cgroup::create(parent, &dir.run_id().to_string()).ok());
     Starter { dir, recorder, spec: ledger.spec }.start(cgroup)
@@ -108,6 +109,7 @@ impl Starter<'_> {
             Ok(spawned) => spawned,
             Err(e) => return self.never_started(format!("cannot make a process: {e}")),
         };
+        crash::point("start.after-fork");
         drop(program); // its descriptors are the child's now
         let cgroup = match cgroup {
             Some(group) if !in_cgroup => {
@@ -120,13 +122,16 @@ impl Starter<'_> {
         let started_ms = started.boottime_ms.unwrap_or(0);
         let root = self.dir.root().ok_or("the run directory is in no data root")?;
         let monitor = Monitor::introduce(root, self.dir.run_id(), gated.pid, &gated.pidfd, started_ms);
+        crash::point("start.after-handover");
         // From here on a failure leaves the gate closed: the child goes, and says so in the log if STARTED is in it.
         self.recorder
             .record(FactBody::Started(started))
             .map_err(|e| format!("STARTED was not recorded: {e}"))?;
+        crash::point("start.after-started");
         let pid = gated.pid;
         match gated.open() {
             Ok((_, pidfd)) => {
+                crash::point("start.after-gate");
                 let state = State::running(started_ms, self.spec.timeout_ms, self.spec.grace_ms);
                 let tree = Tree::new(pid, cgroup);
                 let spec = self.spec;
@@ -209,6 +214,9 @@ impl Supervisor<'_> {
         loop {
             let ready = self.wait(hint_at_ms).map_err(|e| format!("poll: {e}"))?;
             let now_ms = clock::boottime_ms();
+            if ready.job {
+                crash::point("end.before-wait");
+            }
             if ready.job
                 && let Some(ended) =
                     wait::peek(&self.pidfd).map_err(|e| format!("cannot wait for the job: {e}"))?
@@ -273,9 +281,12 @@ impl Supervisor<'_> {
         self.step(Event::Exited(end), clock::boottime_ms());
         let outcome =
             self.state.outcome(Witness::JobProcessor, Some(usage)).ok_or("an end without an outcome")?;
+        crash::point("end.before-ended");
         let (done, mut recorder) = record(self.recorder, self.dir, &outcome);
+        crash::point("end.after-ended");
         self.monitor.done();
         let _ = wait::reap(self.pid);
+        crash::point("end.after-reap");
         match self.tree.sweep() {
             Ok((0, _)) => {}
             Ok((found, 0)) => note(
@@ -355,6 +366,7 @@ fn record(recorder: Recorder, dir: &RunDir, outcome: &Outcome) -> (Done, Option<
     loop {
         let error = match taken.as_mut().map(|recorder| recorder.record_outcome(outcome)) {
             Some(Ok(_)) => {
+                crash::point("end.before-wake");
                 let _ = spool::wake(dir); // a hint: the network-processor also looks by itself
                 return (Done::Recorded, taken);
             }

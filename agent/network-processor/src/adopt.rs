@@ -96,6 +96,7 @@ impl Agent {
         let state = State::running(started.boottime_ms.unwrap_or(0), run.timeout_ms, run.grace_ms);
         let job = run.job.take();
         tracing::warn!(run = %run_id, pid = started.pid, alive = job.is_some(), "its job-processor died: adopted");
+        os::crash::point("recover.on-adoption");
         let gone_ms = job.is_none().then(clock::boottime_ms);
         let watched = job.as_ref().and_then(|job| job.try_clone().ok());
         run.keeper = Keeper::Adopted(Adopted { job, state, gone_ms, busy: false });

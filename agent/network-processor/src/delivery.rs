@@ -108,6 +108,7 @@ impl Agent {
     }
 
     pub(crate) fn on_acks(&mut self, session: u64, acks: Acks) {
+        os::crash::point("ack.on-receipt");
         for ack in &acks.acks {
             let (Ok(run_id), Some(seq)) = (convert::run_id("RunPosition", &ack.run_id), ack.seq) else {
                 return self.sessions.complain(session, "an acknowledgement without a run or a number");
@@ -133,6 +134,7 @@ impl Agent {
         let over = matches!(run.keeper, Keeper::Over) && run.ended.is_some();
         if over && acked == run.last_seq && acked > 0 && !run.moving && !run.reading {
             run.moving = true;
+            os::crash::point("ack.before-rename");
             self.disk.spawn(move |disk| Event::Moved(run_id, disk.root.move_to(run_id, Shelf::Settled)));
         }
     }

@@ -45,6 +45,7 @@ impl Launcher {
         let launcher = self.clone();
         disk.spawn(move |disk| {
             let prepared = prepare(disk, run_id, &spec, oldest_wall_ms).map(|()| {
+                os::crash::point("accept.after-directory-sync");
                 // It is accepted: a job-processor that cannot be started now is started later.
                 launcher.start(disk, run_id).unwrap_or_else(|e| {
                     tracing::warn!(run = %run_id, "no job-processor could be started: {e}");

@@ -65,6 +65,7 @@ impl Orphan {
             return Tried::Over;
         };
         let dir = root.run(Shelf::Live, *run_id);
+        os::crash::point("orphan.before-record");
         let recorded = spool::record_in_place_of(&dir, |ledger| {
             ledger.started.as_ref()?;
             Some(Outcome::Ended { end, cause: ledger.stop_cause(), witness, usage })
@@ -88,6 +89,7 @@ impl Orphan {
                 return if dir.path().exists() { self.again(now_ms) } else { Tried::Over };
             }
         }
+        os::crash::point("orphan.after-record");
         let _ = wait::reap(*pid); // not our child: somebody else reaps it
         let _ = spool::wake(&dir); // a hint
         Tried::Over

@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod child;
 pub mod clock;
+pub mod crash;
 pub mod disk;
 pub mod lock;
 pub mod pidfd;

@@ -47,6 +47,7 @@ pub fn prepare(
     let temporary = root.shelf(Shelf::Live).join(format!("{NEW_PREFIX}{run_id}"));
     let done = build(&temporary, run_id, spec, boot_id, wall_ms)
         .and_then(|()| std::fs::rename(&temporary, dir.path()).map_err(PrepareError::Io));
+    os::crash::point("accept.after-rename");
     if done.is_err() {
         let _ = os::disk::remove_tree(&temporary); // what stays is swept at the next start
     }
@@ -64,6 +65,7 @@ fn build(
     wall_ms: i64,
 ) -> Result<(), PrepareError> {
     DirBuilder::new().mode(0o700).create(temporary).map_err(PrepareError::Io)?;
+    os::crash::point("accept.after-mkdir");
     let mut file = os::disk::create_new(&temporary.join("log")).map_err(PrepareError::Io)?;
     let accepted =
         encode(&Fact::new(wall_ms, FactBody::Accepted(Accepted { boot_id: Some(boot_id.to_vec()) })));
@@ -78,5 +80,6 @@ fn build(
         WriteError::Failed(e) => PrepareError::Io(e),
         other @ (WriteError::TooLong { .. } | WriteError::Filled(_)) => PrepareError::TooLong(other),
     })?;
+    os::crash::point("accept.after-log-sync");
     os::disk::open_dir(temporary).and_then(os::disk::sync_dir).map_err(PrepareError::Io)
 }
