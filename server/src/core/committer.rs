@@ -231,12 +231,14 @@ impl Core {
     fn commit(&self, changes: &[Change]) {
         let mut pause = RETRY_MIN;
         let began = Instant::now();
+        os::crash::point("commit.before");
         while let Err(e) = self.database.commit(changes) {
             tracing::error!("{} changes are not written: {e}; next try in {pause:?}", changes.len());
             self.shared.on_trouble(e.to_string());
             std::thread::sleep(pause);
             pause = (pause * 2).min(RETRY_MAX);
         }
+        os::crash::point("commit.after");
         metrics::counter!("lastword_commits_total").increment(1);
         metrics::histogram!("lastword_commit_changes").record(changes.len() as f64);
         metrics::histogram!("lastword_commit_seconds").record(began.elapsed().as_secs_f64());

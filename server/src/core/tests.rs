@@ -1,0 +1,316 @@
+use super::*;
+use crate::db::{AgentSecrets, Database, DbError, Identity, JobFilter, Sqlite, TokenRecord};
+use job::{End, JobId, Outcome, RunId, Status, Witness};
+use prost::Message;
+use protocol::message::{Accepted, Ended, Fact, FactBody, Started};
+use scheduler::{
+    AgentRecord, Change, Connected, Counts, FactIn, FactRecord, Input, JobRecord, JobSpec, NewAgent, Rejection, RunRecord,
+    Snapshot,
+};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Long enough for anything that happens at all.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// SQLite that can be told to fail its commits.
+struct Fragile {
+    inner: Sqlite,
+    broken: AtomicBool,
+}
+
+impl Database for Fragile {
+    fn commit(&self, batch: &[Change]) -> Result<u64, DbError> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(DbError::Retry("disk full".into()));
+        }
+        self.inner.commit(batch)
+    }
+    fn identity(&self) -> Identity {
+        self.inner.identity()
+    }
+    fn commit_number(&self) -> u64 {
+        self.inner.commit_number()
+    }
+    fn load(&self) -> Result<Snapshot, DbError> {
+        self.inner.load()
+    }
+    fn job(&self, job: JobId) -> Result<Option<JobRecord>, DbError> {
+        self.inner.job(job)
+    }
+    fn runs(&self, job: JobId) -> Result<Vec<RunRecord>, DbError> {
+        self.inner.runs(job)
+    }
+    fn run(&self, run: RunId) -> Result<Option<RunRecord>, DbError> {
+        self.inner.run(run)
+    }
+    fn jobs(&self, filter: &JobFilter, cursor: Option<JobId>, limit: usize) -> Result<Vec<JobRecord>, DbError> {
+        self.inner.jobs(filter, cursor, limit)
+    }
+    fn job_of_key(&self, key: &str) -> Result<Option<JobId>, DbError> {
+        self.inner.job_of_key(key)
+    }
+    fn counts(&self) -> Result<Counts, DbError> {
+        self.inner.counts()
+    }
+    fn facts(&self, run: RunId) -> Result<Vec<FactRecord>, DbError> {
+        self.inner.facts(run)
+    }
+    fn stray_seq(&self, run: RunId) -> Result<u64, DbError> {
+        self.inner.stray_seq(run)
+    }
+    fn strays(&self) -> Result<u64, DbError> {
+        self.inner.strays()
+    }
+    fn secrets(&self) -> Result<Vec<AgentSecrets>, DbError> {
+        self.inner.secrets()
+    }
+    fn tokens(&self) -> Result<Vec<TokenRecord>, DbError> {
+        self.inner.tokens()
+    }
+    fn put_token(&self, token: &TokenRecord) -> Result<(), DbError> {
+        self.inner.put_token(token)
+    }
+}
+
+struct Nobody;
+
+impl Roster for Nobody {
+    fn on_added(&self, _: &AgentRecord, _: &[u8]) {}
+    fn on_secret(&self, _: &str, _: &[u8]) {}
+    fn on_removed(&self, _: &str) {}
+}
+
+/// A core with its database.
+struct Lab {
+    db: Arc<Fragile>,
+    handle: Handle,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Lab {
+    fn new(dir: &Path) -> Lab {
+        let inner = Sqlite::open(&dir.join("server.db")).unwrap();
+        let db = Arc::new(Fragile { inner, broken: AtomicBool::new(false) });
+        let seed = [u8::try_from(db.identity().epoch % 200).unwrap(); 32];
+        let (handle, thread) = spawn(Arc::clone(&db) as Arc<dyn Database>, Box::new(Nobody), seed).unwrap();
+        Lab { db, handle, thread }
+    }
+
+    async fn with_agent(dir: &Path) -> Lab {
+        let lab = Lab::new(dir);
+        let agent = NewAgent {
+            name: "a".into(),
+            slots: 2,
+            dial: None,
+            secret: vec![1; 32],
+            queues: vec!["default".into()],
+        };
+        lab.handle.add_agent(agent).await.unwrap();
+        lab
+    }
+
+    async fn stop(self) {
+        self.handle.stop().await;
+        self.thread.join().unwrap();
+    }
+
+    async fn connect(&self, session: u64, room: usize) -> mpsc::Receiver<ToAgent> {
+        let (port, orders) = mpsc::channel(room);
+        let connected = Connected { agent: "a".into(), session, ..Connected::default() };
+        self.handle.connected(connected, port).await.unwrap();
+        orders
+    }
+
+    async fn submit(&self) -> JobId {
+        self.handle.submit(vec![spec()]).await.unwrap()[0].job
+    }
+
+    async fn say(&self, run: RunId, bodies: &[FactBody]) {
+        let fact = |(seq, body): (u64, &FactBody)| FactIn::new(run, seq, Fact::new(5, body.clone()).encode_to_vec());
+        let facts = (1..).zip(bodies).map(fact).collect();
+        self.handle.tell(Input::Facts { agent: "a".into(), facts }).await.unwrap();
+    }
+}
+
+fn spec() -> JobSpec {
+    JobSpec { queue: "default".into(), command: vec![b"/bin/true".to_vec()], submitted_by: "me".into(), ..JobSpec::default() }
+}
+
+fn whole_life() -> [FactBody; 3] {
+    let end = End::Exited { code: 3 };
+    let outcome = Outcome::Ended { end, cause: None, witness: Witness::JobProcessor, usage: None };
+    [
+        FactBody::Accepted(Accepted::default()),
+        FactBody::Started(Started::default()),
+        FactBody::Ended(Ended::from(&outcome)),
+    ]
+}
+
+async fn next(orders: &mut mpsc::Receiver<ToAgent>) -> Option<ToAgent> {
+    tokio::time::timeout(DEADLINE, orders.recv()).await.expect("comes in time")
+}
+
+async fn next_start(orders: &mut mpsc::Receiver<ToAgent>) -> RunId {
+    loop {
+        match next(orders).await {
+            Some(ToAgent::Start { run, .. }) => return run,
+            Some(ToAgent::Hello { .. } | ToAgent::Acks { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn until(mut holds: impl FnMut() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait).await.expect("holds in time");
+}
+
+#[tokio::test]
+async fn a_job_goes_from_its_submission_to_its_acknowledged_outcome() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::with_agent(dir.path()).await;
+    let mut orders = lab.connect(1, 100).await;
+    assert!(matches!(next(&mut orders).await, Some(ToAgent::Hello { .. })));
+    let job = lab.submit().await;
+    assert_eq!(lab.db.job(job).unwrap().unwrap().status, Status::Dispatched, "committed before it was answered");
+    let run = next_start(&mut orders).await;
+    assert!(!lab.handle.wait_final(job, Duration::ZERO).await.unwrap());
+    let watch = tokio::spawn({
+        let handle = lab.handle.clone();
+        async move { handle.wait_final(job, DEADLINE).await.unwrap() }
+    });
+    lab.say(run, &whole_life()).await;
+    let Some(ToAgent::Acks { acks, commit }) = next(&mut orders).await else { panic!("no acknowledgement") };
+    assert_eq!(acks, [(run, 3)]);
+    assert!(commit <= lab.db.commit_number() && lab.db.facts(run).unwrap().len() == 3);
+    assert!(watch.await.unwrap());
+    assert_eq!(lab.db.job(job).unwrap().unwrap().exit_code, Some(3));
+    assert_eq!(lab.handle.counts().of(Status::Error), 1);
+    assert!(lab.handle.wait_final(job, Duration::ZERO).await.unwrap(), "also when it is over already");
+    assert!(lab.handle.why(job).await.unwrap().contains("it is over, Error"));
+    assert!(matches!(
+        lab.handle.kill(job, "me", None).await,
+        Err(CoreError::Rejected(Rejection::AlreadyFinal { status: Status::Error, .. }))
+    ));
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_told_or_answered_while_the_database_cannot_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::with_agent(dir.path()).await;
+    let mut orders = lab.connect(1, 100).await;
+    assert!(matches!(next(&mut orders).await, Some(ToAgent::Hello { .. })));
+    lab.db.broken.store(true, Ordering::SeqCst);
+    let submitted = tokio::spawn({
+        let handle = lab.handle.clone();
+        async move { handle.submit(vec![spec()]).await.unwrap()[0].job }
+    });
+    until(|| !lab.handle.health().is_ready()).await;
+    assert!(lab.handle.health().problems[0].contains("disk full"));
+    assert!(orders.try_recv().is_err() && !submitted.is_finished());
+    lab.db.broken.store(false, Ordering::SeqCst);
+    let job = submitted.await.unwrap();
+    next_start(&mut orders).await;
+    assert!(lab.handle.health().is_ready());
+    assert_eq!(lab.db.job(job).unwrap().unwrap().status, Status::Dispatched);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn after_a_restart_what_was_not_accepted_is_ordered_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::with_agent(dir.path()).await;
+    let mut orders = lab.connect(1, 100).await;
+    let job = lab.submit().await;
+    let run = next_start(&mut orders).await;
+    lab.stop().await;
+    while let Some(order) = next(&mut orders).await {
+        assert!(matches!(order, ToAgent::Close { stopping: true, .. }), "{order:?}");
+    }
+    let lab = Lab::new(dir.path());
+    let mut orders = lab.connect(1, 100).await;
+    assert_eq!(next_start(&mut orders).await, run);
+    lab.say(run, &whole_life()).await;
+    assert!(lab.handle.wait_final(job, DEADLINE).await.unwrap());
+    lab.say(run, &whole_life()).await;
+    lab.say(RunId::new(1, 1), &whole_life()[..1]).await;
+    let status = lab.handle.status().await.unwrap();
+    assert_eq!((status.strays, status.agents, status.agents_connected), (1, 1, 1));
+    assert_eq!(lab.db.facts(run).unwrap().len(), 3);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_newer_session_takes_the_place_of_the_older() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::with_agent(dir.path()).await;
+    let mut older = lab.connect(1, 100).await;
+    let mut newer = lab.connect(2, 100).await;
+    assert!(matches!(next(&mut older).await, Some(ToAgent::Hello { .. })));
+    assert_eq!(next(&mut older).await, None, "the older is let go");
+    let gone = Input::AgentDisconnected { agent: "a".into(), session: 1, stopping: false };
+    lab.handle.tell(gone).await.unwrap();
+    lab.submit().await;
+    next_start(&mut newer).await;
+    assert!(lab.handle.agent("a").await.unwrap().connected);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_does_not_take_its_orders_is_let_go_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::with_agent(dir.path()).await;
+    let mut stuck = lab.connect(1, 1).await;
+    lab.submit().await; // no room: its greeting is not taken
+    assert!(matches!(next(&mut stuck).await, Some(ToAgent::Hello { .. })));
+    assert_eq!(next(&mut stuck).await, None);
+    let mut orders = lab.connect(2, 100).await;
+    next_start(&mut orders).await;
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn the_same_key_finds_its_job_also_when_that_is_over_and_the_server_was_started_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyed = || vec![JobSpec { idempotency_key: Some("k".into()), ..spec() }];
+    let lab = Lab::new(dir.path());
+    let job = lab.handle.submit(keyed()).await.unwrap()[0].job;
+    lab.handle.kill(job, "me", None).await.unwrap();
+    lab.stop().await;
+    let lab = Lab::new(dir.path());
+    let again = lab.handle.submit(keyed()).await.unwrap()[0];
+    assert_eq!((again.job, again.existing), (job, true));
+    let other = vec![JobSpec { priority: 1, ..keyed().remove(0) }];
+    let refused = lab.handle.submit(other).await;
+    assert!(matches!(refused, Err(CoreError::Rejected(Rejection::KeyReused { .. }))), "{refused:?}");
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn many_requests_at_once_share_commits_and_are_all_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::new(dir.path());
+    let tasks: Vec<_> = (0..200)
+        .map(|_| {
+            let handle = lab.handle.clone();
+            tokio::spawn(async move { handle.submit(vec![spec()]).await.unwrap()[0].job.0 })
+        })
+        .collect();
+    let mut numbers = Vec::new();
+    for task in tasks {
+        numbers.push(task.await.unwrap());
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=200).collect::<Vec<_>>());
+    assert_eq!(lab.handle.counts().of(Status::Queued), 200);
+    lab.stop().await;
+}
