@@ -384,24 +384,11 @@ pub(crate) fn encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Write};
+    use crate::fake;
     use std::net::TcpListener;
 
     fn client(urls: &str) -> Client {
         Client::new(&Place { urls: urls.to_owned(), token_file: None, ca_file: None }).unwrap()
-    }
-
-    /// Answers one request with `answer`; the address to ask.
-    fn one_answer(answer: &'static str) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        thread::spawn(move || {
-            let (mut socket, _) = listener.accept().unwrap();
-            let mut request = [0; 4096];
-            let _ = socket.read(&mut request).unwrap();
-            socket.write_all(answer.as_bytes()).unwrap();
-        });
-        url
     }
 
     /// An address at which nobody listens.
@@ -412,7 +399,7 @@ mod tests {
 
     #[test]
     fn the_next_server_is_asked_when_one_is_away() {
-        let up = one_answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n42");
+        let (up, _) = fake::server(vec![fake::answer(200, "42")]);
         let client = client(&format!("{},{up}", nobody()));
         assert_eq!(client.get::<u32>("/x").unwrap(), 42);
     }
@@ -426,27 +413,22 @@ mod tests {
 
     #[test]
     fn a_request_that_may_have_been_done_is_not_sent_twice() {
-        let up = one_answer("");
+        let (up, _) = fake::server(vec![String::new()]);
         let error = client(&up).post::<_, u32>("/x", &1, false).unwrap_err();
         assert!(matches!(error, CallError::Away { perhaps_done: true, .. }), "{error}");
     }
 
     #[test]
     fn the_servers_words_and_kind_are_kept() {
-        let up = one_answer(concat!(
-            "HTTP/1.1 404 Not Found\r\ncontent-length: 98\r\nconnection: close\r\n\r\n",
-            r#"{"type":"urn:lastword:problem:no-such-job","title":"No such job","status":404,"detail":"no job 7"} "#
-        ));
+        let (up, _) = fake::server(vec![fake::problem(404, "no-such-job", "no job 7")]);
         let error = client(&up).get::<u32>("/x").unwrap_err();
-        assert_eq!(
-            (error.exit_code(), error.kind(), error.to_string().as_str()),
-            (66, "no-such-job", "no job 7")
-        );
+        assert_eq!((error.exit_code(), error.kind()), (exit::NOT_FOUND, "no-such-job"));
+        assert_eq!(error.to_string(), "no job 7");
     }
 
     #[test]
     fn an_answer_from_something_else_is_said_to_be_so() {
-        let up = one_answer("HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>");
+        let (up, _) = fake::server(vec![fake::answer(200, "<html>")]);
         assert_eq!(client(&up).get::<u32>("/x").unwrap_err().exit_code(), exit::PROTOCOL);
     }
 

@@ -5,6 +5,8 @@
 mod agent;
 mod client;
 mod exit;
+#[cfg(test)]
+mod fake;
 mod job;
 mod options;
 mod output;

@@ -6,6 +6,9 @@ use crate::{agent, job, queue, raw, secret, server};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
+/// The heading of the options that every verb takes.
+const GENERAL: &str = "General options";
+
 const EXAMPLES: &str = "\
 Examples:
   lastword job submit --wait -- /usr/bin/make -C /srv/app     run a program, exit as it does
@@ -18,13 +21,14 @@ Environment:
   LASTWORD_URL          the server, or several separated by commas (http://127.0.0.1:7410)
   LASTWORD_TOKEN_FILE   the file with the token, for example <data_root>/admin.token of the server
 
-Exit codes: 0 done; with --wait and --follow that of the job (killed: 128+signal, timed out: 124, never executed: 255,
-outcome unknown: 70); 64 wrong usage; 65 refused; 66 no such job, agent, queue or file; 69 the server does not answer;
-70 internal error; 75 try again later; 77 the token was refused; 130 detached by Ctrl-C.";
+Exit codes:
+  0 done; with --wait and --follow the job's (killed: 128+signal, timed out: 124, never executed: 255,
+  outcome unknown: 70); 64 wrong usage; 65 refused; 66 no such job, agent, queue or file; 69 no server
+  answers; 70 internal error; 75 try again later; 77 the token was refused; 130 detached by Ctrl-C.";
 
 /// Runs jobs on agents and tells how each of them ended.
 #[derive(Debug, Parser)]
-#[command(name = "lastword", version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "lastword", version, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Options {
     #[command(flatten)]
     globals: Globals,
@@ -38,19 +42,22 @@ struct Globals {
     #[arg(
         long,
         env = "LASTWORD_URL",
+        hide_env_values = true,
         default_value = "http://127.0.0.1:7410",
         global = true,
         value_name = "URL"
     )]
+    #[arg(help_heading = GENERAL)]
     url: String,
     /// The file with the token.
-    #[arg(long, env = "LASTWORD_TOKEN_FILE", global = true, value_name = "FILE")]
+    #[arg(long, env = "LASTWORD_TOKEN_FILE", hide_env_values = true, global = true, value_name = "FILE", help_heading = GENERAL)]
     token_file: Option<PathBuf>,
     /// Certificates to trust for https (PEM); the system's if absent.
-    #[arg(long, env = "LASTWORD_CA_FILE", global = true, value_name = "FILE")]
+    #[arg(long, env = "LASTWORD_CA_FILE", hide_env_values = true, global = true, value_name = "FILE", help_heading = GENERAL)]
     ca_file: Option<PathBuf>,
     /// How to print: table (for people), wide, json, jsonl (one object per line), name (numbers or names only).
     #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
+    #[arg(help_heading = GENERAL, hide_possible_values = true)]
     output: Format,
 }
 

@@ -14,7 +14,8 @@ Examples:
   lastword api GET jobs/counts
   lastword api POST jobs -d '{\"command\":[\"/bin/true\"]}'
   generate-jobs | lastword api POST jobs/batch -d -
-A path without a leading slash is taken below /api/v1/. The answer is printed as it is; a refusal goes to standard error.")]
+A path without a leading slash is taken below /api/v1/. The answer is printed as it is; a refusal goes to
+standard error.")]
 pub(crate) struct Api {
     /// GET, POST, DELETE, …
     #[arg(value_parser = read_method)]

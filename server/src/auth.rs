@@ -2,8 +2,8 @@
 //! so that only the first request with a token is expensive.
 
 use crate::db::{Database, DbError, TokenRecord};
-use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use argon2::Argon2;
+use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::Path;
@@ -68,6 +68,9 @@ impl Tokens {
         let record = self.shared.by_id.get(id_of(bearer)?)?.clone();
         let caller = Caller { name: record.name.clone(), role: role(&record.role)? };
         let _permit = self.shared.workers.acquire().await.ok()?;
+        if let Some(caller) = self.remembered(&digest) {
+            return Some(caller); // somebody else asked with it meanwhile
+        }
         let bearer = bearer.to_owned();
         let matches = tokio::task::spawn_blocking(move || matches_hash(&bearer, &record.hash)).await;
         if !matches.unwrap_or(false) {
@@ -102,8 +105,9 @@ pub fn ensure_admin_token(database: &dyn Database, data_root: &Path, now_ms: i64
         }
         Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
     };
-    let id = id_of(&token)
-        .with_context(|| format!("{} does not hold a token; remove the file to get a new one", path.display()))?;
+    let id = id_of(&token).with_context(|| {
+        format!("{} does not hold a token; remove the file to get a new one", path.display())
+    })?;
     let known = database.tokens()?.into_iter().find(|record| record.id == id);
     if known.is_some_and(|record| matches_hash(&token, &record.hash)) {
         return Ok(());
@@ -119,7 +123,8 @@ fn write_secret_file(path: &Path, text: &str) -> anyhow::Result<()> {
     let temporary = path.with_extension("token.new");
     let _ = std::fs::remove_file(&temporary);
     let write = || {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         writeln!(file, "{text}")?;
         file.sync_all()?;
         // A link, not a rename: it fails if the file is there meanwhile.
@@ -176,5 +181,60 @@ fn role(name: &str) -> Option<Role> {
 }
 
 fn matches_hash(token: &str, hash: &str) -> bool {
-    PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(token.as_bytes(), &hash).is_ok())
+    PasswordHash::new(hash)
+        .is_ok_and(|hash| Argon2::default().verify_password(token.as_bytes(), &hash).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Sqlite;
+
+    #[tokio::test]
+    async fn only_the_whole_token_opens_and_the_database_does_not_hold_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(&dir.path().join("server.db")).unwrap();
+        ensure_admin_token(&db, dir.path(), 1).unwrap();
+        let token = std::fs::read_to_string(dir.path().join("admin.token")).unwrap().trim().to_owned();
+        let tokens = Tokens::load(&db).unwrap();
+        for wrong in [
+            "",
+            "lw_",
+            &token[..token.len() - 1],
+            &format!("{token}0"),
+            &token.replace("lw_", "lw_0"),
+            &"x".repeat(999),
+        ] {
+            assert_eq!(tokens.verify(wrong).await, None, "{wrong}");
+        }
+        for _ in 0..2 {
+            assert_eq!(tokens.verify(&token).await, Some(Caller { name: "admin".into(), role: Role::Admin }));
+        }
+        let kept = &db.tokens().unwrap()[0];
+        assert!(kept.hash.starts_with("$argon2id$") && !kept.hash.contains(&token));
+    }
+
+    #[test]
+    fn a_token_file_that_was_moved_away_is_not_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(&dir.path().join("server.db")).unwrap();
+        let file = dir.path().join("admin.token");
+        ensure_admin_token(&db, dir.path(), 1).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        ensure_admin_token(&db, dir.path(), 2).unwrap();
+        assert!(!file.exists());
+        std::fs::write(&file, "not a token\n").unwrap();
+        assert!(
+            ensure_admin_token(&db, dir.path(), 3).unwrap_err().to_string().contains("does not hold a token")
+        );
+    }
+
+    #[test]
+    fn killed_between_the_file_and_the_database_the_token_works_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(&dir.path().join("server.db")).unwrap();
+        write_secret_file(&dir.path().join("admin.token"), &new_token().unwrap()).unwrap();
+        ensure_admin_token(&db, dir.path(), 1).unwrap();
+        assert_eq!(db.tokens().unwrap().len(), 1);
+    }
 }

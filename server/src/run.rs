@@ -100,7 +100,9 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> anyhow::Result<Asked> {
             Some("--check") => check = true,
             Some("--help" | "-h") => return Ok(Asked::Help),
             Some("--version" | "-V") => return Ok(Asked::Version),
-            Some(text) if text.starts_with("--config=") => config = Some(PathBuf::from(&text["--config=".len()..])),
+            Some(text) if text.starts_with("--config=") => {
+                config = Some(PathBuf::from(&text["--config=".len()..]))
+            }
             Some(_) | None => bail!("unknown argument {arg:?}"),
         }
     }
@@ -122,7 +124,8 @@ fn start(settings: &Settings) -> anyhow::Result<()> {
     }
     let database = Arc::new(Sqlite::open(&settings.database_path()?)?);
     ensure_admin_token(database.as_ref(), &root, os::clock::wall_ms())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let served = runtime.block_on(serve(settings, database));
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
@@ -141,7 +144,8 @@ fn lock_data_root(root: &Path) -> anyhow::Result<File> {
         .open(&path)
         .with_context(|| format!("opening {}", path.display()))?;
     if !os::lock::try_lock(&file).with_context(|| format!("locking {}", path.display()))? {
-        let holder = os::lock::holder(&file).ok().flatten().map(|pid| format!(" (process {pid})")).unwrap_or_default();
+        let holder =
+            os::lock::holder(&file).ok().flatten().map(|pid| format!(" (process {pid})")).unwrap_or_default();
         bail!("another central-server{holder} runs on the data root {}; stop that one first", root.display());
     }
     Ok(file)
@@ -200,7 +204,10 @@ async fn serve(settings: &Settings, database: Arc<Sqlite>) -> anyhow::Result<()>
         let _ = http.await; // requests under way are answered
     };
     if tokio::time::timeout(STOP_MAX, end).await.is_err() {
-        tracing::warn!("not everything came to an end within {} s; what was committed is safe", STOP_MAX.as_secs());
+        tracing::warn!(
+            "not everything came to an end within {} s; what was committed is safe",
+            STOP_MAX.as_secs()
+        );
     }
     tracing::info!("stopped");
     Ok(())
@@ -223,7 +230,10 @@ struct StopSignal {
 impl StopSignal {
     fn new() -> anyhow::Result<StopSignal> {
         let catch = |kind| signal(kind).context("catching signals");
-        Ok(StopSignal { terminate: catch(SignalKind::terminate())?, interrupt: catch(SignalKind::interrupt())? })
+        Ok(StopSignal {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+        })
     }
 
     async fn received(&mut self) -> &'static str {

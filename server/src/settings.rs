@@ -110,11 +110,18 @@ impl Settings {
             Some(path) if !path.is_empty() && !path.starts_with("//") && !path.contains('?') => {
                 Ok(config::resolve(&self.node.data_root, Path::new(path)))
             }
-            Some(_) => bail!("[database] url \"{url}\" names no file; write for example \"sqlite:server.db\""),
-            None if url.starts_with("postgres:") || url.starts_with("postgresql:") => {
-                bail!("[database] url \"{}…\": this version cannot use PostgreSQL yet; use \"sqlite:server.db\"", scheme(url))
+            Some(_) => {
+                bail!("[database] url \"{url}\" names no file; write for example \"sqlite:server.db\"")
             }
-            None => bail!("[database] url \"{}…\" is of no known kind; use \"sqlite:server.db\"", scheme(url)),
+            None if url.starts_with("postgres:") || url.starts_with("postgresql:") => {
+                bail!(
+                    "[database] url \"{}…\": this version cannot use PostgreSQL yet; use \"sqlite:server.db\"",
+                    scheme(url)
+                )
+            }
+            None => {
+                bail!("[database] url \"{}…\" is of no known kind; use \"sqlite:server.db\"", scheme(url))
+            }
         }
     }
 
@@ -165,7 +172,11 @@ mod tests {
 
     #[test]
     fn another_database_is_refused_without_telling_its_password() {
-        for (url, what) in [("postgres://u:secret@h/d", "PostgreSQL yet"), ("mysql:x", "no known kind"), ("sqlite:", "no file")] {
+        for (url, what) in [
+            ("postgres://u:secret@h/d", "PostgreSQL yet"),
+            ("mysql:x", "no known kind"),
+            ("sqlite:", "no file"),
+        ] {
             let text = with(url).check().unwrap_err().to_string();
             assert!(text.contains(what) && !text.contains("secret"), "{text}");
         }

@@ -27,12 +27,17 @@ pub(crate) fn run(keep: bool, profile: Profile) -> Result<()> {
     let programs = build::programs(profile)?;
     let site = Site::start(&programs, keep)?;
     let played = play(&site);
-    match &played {
-        Ok(()) if keep => site.leave_running(),
+    match played {
+        Ok(()) if keep => {
+            site.leave_running();
+            Ok(())
+        }
         Ok(()) => site.stop_and_remove(),
-        Err(_) => site.stop_after_failure(),
+        Err(error) => {
+            site.stop_after_failure();
+            Err(error)
+        }
     }
-    played
 }
 
 fn play(site: &Site) -> Result<()> {

@@ -26,6 +26,10 @@ const USAGE: &str = "usage: network-processor --config agent.toml (started by pl
 fn main() -> ExitCode {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    // The monitor takes its own signals from a descriptor and has them blocked; what is blocked is inherited.
+    if let Err(e) = os::signal::unblock_all() {
+        return fail(71, &format!("cannot unblock signals: {e}"));
+    }
     let [flag, path] = arguments.as_slice() else { return fail(64, USAGE) };
     if flag != "--config" {
         return fail(64, USAGE);

@@ -195,3 +195,75 @@ impl Stream {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Place;
+    use crate::fake;
+    use api::{Run, Status, Time};
+
+    fn piece(attempt: u32, size: u64, complete: bool, bytes: &str) -> String {
+        let headers =
+            format!("x-attempt: {attempt}\r\nx-size: {size}\r\nx-complete: {complete}\r\nx-offset: 0\r\n");
+        fake::answer_with(200, &headers, bytes)
+    }
+
+    fn job(status: Status) -> String {
+        let run = Run {
+            run_id: "r".into(),
+            attempt: 1,
+            agent: "host1".into(),
+            status: status.into(),
+            exit_code: None,
+            signal: None,
+            witness: None,
+            reason: None,
+            placed_at: Some(Time { ms: 0 }),
+            started_at: None,
+            ended_at: None,
+            cpu_ms: None,
+            max_rss_kib: None,
+            late_outcome: None,
+        };
+        let job = Job { status: status.into(), runs: vec![run], ..crate::job::tests::job() };
+        serde_json::to_string(&job).unwrap()
+    }
+
+    fn followed(answers: Vec<String>) -> (String, Vec<String>) {
+        let (urls, asked) = fake::server(answers);
+        let client = Client::new(&Place { urls, token_file: None, ca_file: None }).unwrap();
+        let mut printed = Vec::new();
+        watch(&client, 1042, false, &mut [(Stream::new("stdout", None), &mut printed)]).unwrap();
+        (String::from_utf8(printed).unwrap(), asked.join().unwrap())
+    }
+
+    #[test]
+    fn output_is_followed_from_where_it_was_read_to_until_it_is_complete() {
+        let (printed, asked) = followed(vec![
+            fake::answer(200, &job(Status::Queued)),
+            fake::problem(404, "no-run-yet", "no run yet"),
+            fake::answer(200, &job(Status::Running)),
+            piece(1, 3, false, "abc"),
+            fake::answer(200, &job(Status::Running)),
+            fake::problem(503, "agent-away", "host1 is away"),
+            fake::answer(200, &job(Status::Completed)),
+            piece(1, 5, true, "de"),
+        ]);
+        assert_eq!(printed, "abcde");
+        assert!(asked[7].contains("offset=3"), "{}", asked[7]);
+    }
+
+    #[test]
+    fn the_output_of_another_attempt_begins_anew() {
+        let (printed, asked) = followed(vec![
+            fake::answer(200, &job(Status::Running)),
+            piece(1, 3, false, "abc"),
+            fake::answer(200, &job(Status::Completed)),
+            piece(2, 9, false, "nonsense"),
+            piece(2, 2, true, "xy"),
+        ]);
+        assert_eq!(printed, "abcxy");
+        assert!(asked[4].contains("offset=0"), "{}", asked[4]);
+    }
+}

@@ -22,12 +22,12 @@ const LOST_PAUSE: Duration = Duration::from_millis(300);
 Examples:
   lastword job submit -- /usr/local/bin/nightly --full
   lastword job submit --wait --timeout 1h --queue batch -- make -C /srv/app
-  lastword job submit --follow --script report.sh -- 2026-11    # the script's arguments follow --
+  lastword job submit --follow --script report.sh -- 2026-11
   lastword job submit -e LANG=C -p month=11 --on host1 -- /bin/sh -c 'echo $LASTWORD_PARAM_MONTH'
   generate-script | lastword job submit --script -
 
-Prints the job's number first. With --wait and --follow the exit code is the job's (killed: 128+signal, timed out: 124, never
-executed: 255, outcome unknown: 70). Ctrl-C ends the waiting, never the job.")]
+Prints the job's number first. With --wait and --follow the exit code is the job's (killed: 128+signal,
+timed out: 124, never executed: 255, outcome unknown: 70). Ctrl-C ends the waiting, never the job.")]
 pub(crate) struct Submit {
     /// A name for people; the program's if absent.
     #[arg(long)]
@@ -191,5 +191,36 @@ fn read_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         Some(_) | None => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Place;
+    use crate::fake;
+
+    #[test]
+    fn a_submission_whose_answer_was_lost_is_repeated_with_the_same_key() {
+        let job = serde_json::to_string(&crate::job::tests::job()).unwrap();
+        let (urls, asked) = fake::server(vec![String::new(), fake::answer(200, &job)]);
+        let client = Client::new(&Place { urls, token_file: None, ca_file: None }).unwrap();
+        let key = Some(random_key().unwrap());
+        let request = JobSubmit { command: vec!["x".into()], idempotency_key: key, ..JobSubmit::default() };
+        assert_eq!(send(&client, &request).unwrap().id, 1042);
+        let asked = asked.join().unwrap();
+        let bodies: Vec<&str> = asked.iter().map(|text| text.split("\r\n\r\n").nth(1).unwrap()).collect();
+        assert_eq!(bodies[0], bodies[1]);
+        assert!(bodies[0].contains("\"idempotency_key\":\"cli-"));
+    }
+
+    #[test]
+    fn a_refused_submission_is_not_repeated() {
+        let (urls, asked) =
+            fake::server(vec![fake::problem(422, "no-such-queue", "there is no queue \"q\"")]);
+        let client = Client::new(&Place { urls, token_file: None, ca_file: None }).unwrap();
+        let error = send(&client, &JobSubmit::default()).unwrap_err();
+        assert_eq!(error.downcast_ref::<CallError>().unwrap().exit_code(), crate::exit::NOT_FOUND);
+        assert_eq!(asked.join().unwrap().len(), 1);
     }
 }

@@ -67,3 +67,37 @@ fn on_interrupt(job: u64) {
         std::process::exit(i32::from(DETACHED));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Place;
+    use crate::fake;
+
+    #[test]
+    fn the_outcome_is_waited_for_while_the_server_comes_and_goes() {
+        let running =
+            serde_json::to_string(&Job { status: Status::Running.into(), ..crate::job::tests::job() })
+                .unwrap();
+        let ended = Job { status: Status::Error.into(), exit_code: Some(7), ..crate::job::tests::job() };
+        let broken = String::new;
+        let (urls, asked) = fake::server(vec![
+            fake::answer(200, &running),
+            broken(),
+            broken(),
+            fake::problem(503, "stopping", "the server stops"),
+            fake::answer(200, &running),
+            fake::answer(200, &serde_json::to_string(&ended).unwrap()),
+        ]);
+        let client = Client::new(&Place { urls, token_file: None, ca_file: None }).unwrap();
+        let job = until_final(&client, 1042).unwrap();
+        assert_eq!((exit::of_job(&job), asked.join().unwrap().len()), (Some(7), 6));
+    }
+
+    #[test]
+    fn a_job_that_does_not_exist_is_not_waited_for() {
+        let (urls, _) = fake::server(vec![fake::problem(404, "no-such-job", "there is no job 7")]);
+        let client = Client::new(&Place { urls, token_file: None, ca_file: None }).unwrap();
+        assert_eq!(until_final(&client, 7).unwrap_err().to_string(), "there is no job 7");
+    }
+}

@@ -23,6 +23,16 @@ pub fn descriptor(signals: &[i32]) -> io::Result<OwnedFd> {
     }
 }
 
+/// Blocks no signal any more in this thread (call it before others start): a program begins with what its parent had blocked.
+pub fn unblock_all() -> io::Result<()> {
+    let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set before it is used.
+    unsafe {
+        crate::process::check(libc::sigemptyset(none.as_mut_ptr()))?;
+        crate::process::check(libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut()))
+    }
+}
+
 /// Takes the next signal off the descriptor.
 pub fn next(descriptor: &OwnedFd) -> io::Result<Option<i32>> {
     let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();

@@ -51,7 +51,9 @@ pub struct LiveView {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
     /// It is not connected: what is asked for is kept there.
-    #[error("agent \"{0}\" is not connected; it keeps the output and the ledger of its runs, try again when it is back")]
+    #[error(
+        "agent \"{0}\" is not connected; it keeps the output and the ledger of its runs, try again when it is back"
+    )]
     Away(String),
     /// No answer in time.
     #[error("agent \"{agent}\" did not answer within {seconds} s")]
@@ -88,15 +90,18 @@ impl Directory {
             return Err(failed("too many questions are open with it"));
         }
         let _close = Close { live: &live, query_id };
-        let query = Query { query_id: Some(query_id), run_id: protocol::convert::run_id_field(run), body: Some(body) };
+        let query = Query {
+            query_id: Some(query_id),
+            run_id: protocol::convert::run_id_field(run),
+            body: Some(body),
+        };
         let round = async {
             live.sender.send(Frame::Query(query)).await.map_err(|_| away())?;
             answer.await.map_err(|_| away())
         };
-        let answer = tokio::time::timeout(ANSWER_MAX, round).await.map_err(|_| QueryError::TimedOut {
-            agent: agent.to_owned(),
-            seconds: ANSWER_MAX.as_secs(),
-        })??;
+        let answer = tokio::time::timeout(ANSWER_MAX, round)
+            .await
+            .map_err(|_| QueryError::TimedOut { agent: agent.to_owned(), seconds: ANSWER_MAX.as_secs() })??;
         match answer.body {
             Some(AnswerBody::Failed(reason)) => Err(failed(&reason)),
             Some(body @ (AnswerBody::Output(_) | AnswerBody::Ledger(_))) => Ok(body),

@@ -10,3 +10,6 @@ mod session;
 
 pub use directory::{Directory, LiveView, QueryError};
 pub use roster::{Agents, Options};
+
+#[cfg(test)]
+mod tests;

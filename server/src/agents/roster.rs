@@ -133,19 +133,21 @@ fn load_secrets(database: &dyn Database, keys: &Keys) -> Result<(), DbError> {
 }
 
 fn usable(agent: &str, secret: Vec<u8>) -> Option<Secret> {
-    Secret::from_bytes(secret).map_err(|e| tracing::error!(agent, "a secret in the database is not usable: {e}")).ok()
+    Secret::from_bytes(secret)
+        .map_err(|e| tracing::error!(agent, "a secret in the database is not usable: {e}"))
+        .ok()
 }
 
 impl Shared {
-    /// Dials the agent for ever from now on.
+    /// Dials the agent for ever from now on, if that is not done already.
     fn dial(&self, agent: &str, dial: &Dial) {
         let Some(endpoint) = lock(&self.endpoint).clone() else { return };
         let host = if dial.host.contains(':') { format!("[{}]", dial.host) } else { dial.host.clone() };
         let address = format!("{host}:{}", dial.port);
-        let dialling = link::keep_dialled(endpoint, address, Some(agent.to_owned()), self.links.clone());
-        let task = self.runtime.spawn(dialling);
-        if let Some(before) = lock(&self.dialled).insert(agent.to_owned(), task) {
-            before.abort();
+        let mut dialled = lock(&self.dialled);
+        if !dialled.contains_key(agent) {
+            let dialling = link::keep_dialled(endpoint, address, Some(agent.to_owned()), self.links.clone());
+            dialled.insert(agent.to_owned(), self.runtime.spawn(dialling));
         }
     }
 }

@@ -10,7 +10,8 @@ use protocol::Malformed;
 use protocol::convert::{bad_field, run_id, run_id_field};
 use protocol::frame::Frame;
 use protocol::message::{
-    Acks, AgentHello, Facts, Goodbye, InventoryItem, Kill, Position, RefusalKind, Refused, RunPosition, ServerHello, Start,
+    Acks, AgentHello, Facts, Goodbye, InventoryItem, Kill, Position, RefusalKind, Refused, RunPosition,
+    ServerHello, Start,
 };
 use scheduler::{Connected, FactIn, Input, InventoryEntry};
 use std::sync::Arc;
@@ -185,7 +186,11 @@ async fn serve(
                 continue;
             }
             // The link keeps these to itself.
-            Frame::Ping(_) | Frame::Pong(_) | Frame::Goodbye(_) | Frame::Unsupported(_) | Frame::Unknown { .. } => {
+            Frame::Ping(_)
+            | Frame::Pong(_)
+            | Frame::Goodbye(_)
+            | Frame::Unsupported(_)
+            | Frame::Unknown { .. } => {
                 continue;
             }
             other @ (Frame::AuthHello(_)
@@ -219,7 +224,8 @@ fn read_facts(facts: Facts) -> Result<Vec<FactIn>, Malformed> {
 
 fn read_refused(agent: String, session: u64, refused: Refused) -> Result<Input, Malformed> {
     let run = run_id("Refused", &refused.run_id)?;
-    let kind = refused.kind.and_then(|kind| RefusalKind::try_from(kind).ok()).unwrap_or(RefusalKind::Unspecified);
+    let kind =
+        refused.kind.and_then(|kind| RefusalKind::try_from(kind).ok()).unwrap_or(RefusalKind::Unspecified);
     Ok(Input::Refused { agent, session, run, kind, reason: for_people(&refused.reason) })
 }
 
@@ -251,7 +257,8 @@ async fn write(context: Context, agent: String, live: Arc<Live>, mut orders: mps
             context.directory.insert(&agent, Arc::clone(&live)); // from here on it may be asked
         }
     }
-    let reason = "another connection of this agent took its place, or it took too long to take what it was told";
+    let reason =
+        "another connection of this agent took its place, or it took too long to take what it was told";
     live.sender.close(Some(Goodbye { reason: reason.to_owned(), stopping: false }));
 }
 
@@ -272,7 +279,10 @@ fn position(context: &Context, commit: u64) -> Position {
 }
 
 fn positions(positions: Vec<(RunId, u64)>) -> Vec<RunPosition> {
-    positions.into_iter().map(|(run, seq)| RunPosition { run_id: run_id_field(run), seq: Some(seq) }).collect()
+    positions
+        .into_iter()
+        .map(|(run, seq)| RunPosition { run_id: run_id_field(run), seq: Some(seq) })
+        .collect()
 }
 
 /// A text of an agent as it is kept and shown: of limited length, on one line.

@@ -309,7 +309,10 @@ impl Core {
         }
         for (agent, acks) in acks {
             metrics::counter!("lastword_acks_total").increment(acks.len() as u64);
-            self.deliver(&agent, ToAgent::Acks { acks: acks.into_iter().collect(), commit });
+            let acks: Vec<_> = acks.into_iter().collect();
+            for part in acks.chunks(ACKS_MAX) {
+                self.deliver(&agent, ToAgent::Acks { acks: part.to_vec(), commit });
+            }
         }
     }
 
@@ -381,5 +384,7 @@ impl Core {
     }
 }
 
+/// So many runs are acknowledged in one frame, so that it fits.
+const ACKS_MAX: usize = 50_000;
 /// Watchers that nobody waits for any more are swept out after so many ticks.
 const WATCHERS_SWEPT_TICKS: u64 = 60;

@@ -4,7 +4,9 @@ use super::command::{Command, Port, Request};
 use super::health::{Health, Shared};
 use crate::db::DbError;
 use job::JobId;
-use scheduler::{AgentView, Connected, Counts, Input, JobSpec, NewAgent, QueueView, Rejection, Reply, Submitted};
+use scheduler::{
+    AgentView, Connected, Counts, Input, JobSpec, NewAgent, QueueView, Rejection, Reply, Submitted,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};

@@ -13,3 +13,6 @@ pub use command::{Port, ToAgent};
 pub use committer::{Roster, spawn};
 pub use handle::{CoreError, Handle, ServerStatus};
 pub use health::Health;
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,8 @@ use job::{End, JobId, Outcome, RunId, Status, Witness};
 use prost::Message;
 use protocol::message::{Accepted, Ended, Fact, FactBody, Started};
 use scheduler::{
-    AgentRecord, Change, Connected, Counts, FactIn, FactRecord, Input, JobRecord, JobSpec, NewAgent, Rejection, RunRecord,
-    Snapshot,
+    AgentRecord, Change, Connected, Counts, FactIn, FactRecord, Input, JobRecord, JobSpec, NewAgent,
+    Rejection, RunRecord, Snapshot,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -47,7 +47,12 @@ impl Database for Fragile {
     fn run(&self, run: RunId) -> Result<Option<RunRecord>, DbError> {
         self.inner.run(run)
     }
-    fn jobs(&self, filter: &JobFilter, cursor: Option<JobId>, limit: usize) -> Result<Vec<JobRecord>, DbError> {
+    fn jobs(
+        &self,
+        filter: &JobFilter,
+        cursor: Option<JobId>,
+        limit: usize,
+    ) -> Result<Vec<JobRecord>, DbError> {
         self.inner.jobs(filter, cursor, limit)
     }
     fn job_of_key(&self, key: &str) -> Result<Option<JobId>, DbError> {
@@ -130,14 +135,20 @@ impl Lab {
     }
 
     async fn say(&self, run: RunId, bodies: &[FactBody]) {
-        let fact = |(seq, body): (u64, &FactBody)| FactIn::new(run, seq, Fact::new(5, body.clone()).encode_to_vec());
+        let fact =
+            |(seq, body): (u64, &FactBody)| FactIn::new(run, seq, Fact::new(5, body.clone()).encode_to_vec());
         let facts = (1..).zip(bodies).map(fact).collect();
         self.handle.tell(Input::Facts { agent: "a".into(), facts }).await.unwrap();
     }
 }
 
 fn spec() -> JobSpec {
-    JobSpec { queue: "default".into(), command: vec![b"/bin/true".to_vec()], submitted_by: "me".into(), ..JobSpec::default() }
+    JobSpec {
+        queue: "default".into(),
+        command: vec![b"/bin/true".to_vec()],
+        submitted_by: "me".into(),
+        ..JobSpec::default()
+    }
 }
 
 fn whole_life() -> [FactBody; 3] {
@@ -180,7 +191,11 @@ async fn a_job_goes_from_its_submission_to_its_acknowledged_outcome() {
     let mut orders = lab.connect(1, 100).await;
     assert!(matches!(next(&mut orders).await, Some(ToAgent::Hello { .. })));
     let job = lab.submit().await;
-    assert_eq!(lab.db.job(job).unwrap().unwrap().status, Status::Dispatched, "committed before it was answered");
+    assert_eq!(
+        lab.db.job(job).unwrap().unwrap().status,
+        Status::Dispatched,
+        "committed before it was answered"
+    );
     let run = next_start(&mut orders).await;
     assert!(!lab.handle.wait_final(job, Duration::ZERO).await.unwrap());
     let watch = tokio::spawn({

@@ -3,7 +3,8 @@
 use super::{Database, JobFilter, TokenRecord};
 use job::{End, JobId, Outcome, RunId, Status, StopCause, Usage, Witness};
 use scheduler::{
-    AgentRecord, Change, Dial, FactRecord, JobRecord, JobSpec, KillWish, LateOutcome, QueueRecord, RunRecord, StrayRecord,
+    AgentRecord, Change, Dial, FactRecord, JobRecord, JobSpec, KillWish, LateOutcome, QueueRecord, RunRecord,
+    StrayRecord,
 };
 use std::sync::Arc;
 
@@ -177,7 +178,10 @@ fn a_record_comes_back_as_it_was_written<D: Database>(open: &impl Fn() -> D) {
     assert_eq!(db.run(run_id(1)).unwrap(), Some(full_run()));
     assert_eq!(db.runs(JobId(1)).unwrap(), [full_run()]);
     assert_eq!(db.job_of_key("key").unwrap(), Some(JobId(1)));
-    assert_eq!((db.job(JobId(2)).unwrap(), db.run(run_id(2)).unwrap(), db.job_of_key("k").unwrap()), (None, None, None));
+    assert_eq!(
+        (db.job(JobId(2)).unwrap(), db.run(run_id(2)).unwrap(), db.job_of_key("k").unwrap()),
+        (None, None, None)
+    );
     let snapshot = db.load().unwrap();
     assert_eq!((snapshot.jobs, snapshot.runs, snapshot.last_job), (vec![full_job()], vec![full_run()], 1));
 }
@@ -284,8 +288,8 @@ fn lists_are_filtered_and_paged<D: Database>(open: &impl Fn() -> D) {
     let statuses = [Status::Completed, Status::Error, Status::Queued];
     let record = |id: u64| {
         let n = usize::try_from(id).unwrap();
-        let agent = (id % 2 == 0).then(|| "even".to_owned());
-        JobRecord { agent, ..job(id, if id % 5 == 0 { "five" } else { "other" }, statuses[n % 3]) }
+        let agent = id.is_multiple_of(2).then(|| "even".to_owned());
+        JobRecord { agent, ..job(id, if id.is_multiple_of(5) { "five" } else { "other" }, statuses[n % 3]) }
     };
     let batch: Vec<_> = (100..200).map(|id| Change::JobInserted(record(id))).collect();
     db.commit(&batch).unwrap();
@@ -302,8 +306,12 @@ fn lists_are_filtered_and_paged<D: Database>(open: &impl Fn() -> D) {
             for agent in [None, Some("even")] {
                 for name in [None, Some("five")] {
                     let own = |text: Option<&str>| text.map(str::to_owned);
-                    let filter =
-                        JobFilter { statuses: chosen.clone(), queue: own(queue), agent: own(agent), name: own(name) };
+                    let filter = JobFilter {
+                        statuses: chosen.clone(),
+                        queue: own(queue),
+                        agent: own(agent),
+                        name: own(name),
+                    };
                     let fits = |id: &u64| {
                         let job = record(*id);
                         (chosen.is_empty() || chosen.contains(&job.status))

@@ -6,7 +6,8 @@ use prost::Message;
 use protocol::message::Ended;
 use rusqlite::Row;
 use scheduler::{
-    AgentRecord, Dial, FactRecord, JobRecord, JobSpec, KillWish, LateOutcome, QueueRecord, RunRecord, SpecColumns,
+    AgentRecord, Dial, FactRecord, JobRecord, JobSpec, KillWish, LateOutcome, QueueRecord, RunRecord,
+    SpecColumns,
 };
 use std::sync::Arc;
 
@@ -88,7 +89,8 @@ fn optional_run_id(bytes: Option<Vec<u8>>) -> Result<Option<RunId>, Bad> {
 }
 
 fn unsigned(value: i64) -> Result<u64, Bad> {
-    u64::try_from(value).map_err(|_| Bad::Content(format!("{value} stands where a number from 0 is expected")))
+    u64::try_from(value)
+        .map_err(|_| Bad::Content(format!("{value} stands where a number from 0 is expected")))
 }
 
 pub(super) fn signed(value: u64) -> i64 {

@@ -99,7 +99,12 @@ pub trait Database: Send + Sync {
     fn run(&self, run: RunId) -> Result<Option<RunRecord>, DbError>;
 
     /// Jobs by number, highest first, below `cursor` if there is one, at most `limit`.
-    fn jobs(&self, filter: &JobFilter, cursor: Option<JobId>, limit: usize) -> Result<Vec<JobRecord>, DbError>;
+    fn jobs(
+        &self,
+        filter: &JobFilter,
+        cursor: Option<JobId>,
+        limit: usize,
+    ) -> Result<Vec<JobRecord>, DbError>;
 
     /// The job that was submitted with this key.
     fn job_of_key(&self, key: &str) -> Result<Option<JobId>, DbError>;

@@ -58,8 +58,10 @@ pub(super) fn open(
     now_ms: i64,
 ) -> Result<([u8; 16], u64, u64), DbError> {
     let steps = &STEPS[..steps_max.unwrap_or(STEPS.len()).min(STEPS.len())];
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(unusable)?;
-    let pragma = |name: &str| transaction.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(unusable)?;
+    let pragma =
+        |name: &str| transaction.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
     let version = usize::try_from(pragma("user_version").map_err(unusable)?).unwrap_or(usize::MAX);
     let ours = pragma("application_id").map_err(unusable)? == APPLICATION_ID;
     let tables: i64 = transaction
@@ -91,7 +93,8 @@ pub(super) fn open(
 
 fn create(connection: &Connection, new_id: [u8; 16], now_ms: i64) -> rusqlite::Result<()> {
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
-    connection.execute("INSERT INTO meta VALUES ('database_id', ?1), ('epoch', 0), ('commit', 0)", [new_id])?;
+    connection
+        .execute("INSERT INTO meta VALUES ('database_id', ?1), ('epoch', 0), ('commit', 0)", [new_id])?;
     connection.execute("INSERT INTO queues VALUES ('default', 0, ?1)", params![now_ms])?;
     Ok(())
 }

@@ -86,7 +86,8 @@ impl Sqlite {
         let claim = Claim::take(&path).map_err(named)?;
         let mut writer = connect(&path).map_err(|e| named(schema::unusable(e)))?;
         let mut new_id = [0; 16];
-        getrandom::fill(&mut new_id).map_err(|e| named(DbError::Unusable(format!("no random bytes: {e}"))))?;
+        getrandom::fill(&mut new_id)
+            .map_err(|e| named(DbError::Unusable(format!("no random bytes: {e}"))))?;
         let now_ms = os::clock::wall_ms();
         let (database_id, epoch, commit) =
             schema::open(&mut writer, steps_max, new_id, now_ms).map_err(named)?;
@@ -231,7 +232,8 @@ impl Database for Sqlite {
     fn load(&self) -> Result<Snapshot, DbError> {
         let counts = self.counts()?;
         self.read(|c| {
-            let live_jobs = format!("SELECT {JOB_COLUMNS} FROM jobs WHERE status < {FIRST_FINAL_CODE} ORDER BY id");
+            let live_jobs =
+                format!("SELECT {JOB_COLUMNS} FROM jobs WHERE status < {FIRST_FINAL_CODE} ORDER BY id");
             // Looked up job by job: there are few jobs that are not final, and many runs.
             let live_runs = format!(
                 "SELECT {} FROM jobs CROSS JOIN runs ON runs.run = jobs.run \
@@ -242,10 +244,18 @@ impl Database for Sqlite {
                 jobs: rows(c, &live_jobs, [], map::job)?,
                 runs: rows(c, &live_runs, [], map::run)?,
                 queues: rows(c, "SELECT name, held, created_at FROM queues ORDER BY name", [], map::queue)?,
-                agents: rows(c, &format!("SELECT {AGENT_COLUMNS} FROM agents ORDER BY name"), [], map::agent)?,
-                attachments: rows(c, "SELECT queue, agent FROM attachments ORDER BY queue, agent", [], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })?,
+                agents: rows(
+                    c,
+                    &format!("SELECT {AGENT_COLUMNS} FROM agents ORDER BY name"),
+                    [],
+                    map::agent,
+                )?,
+                attachments: rows(
+                    c,
+                    "SELECT queue, agent FROM attachments ORDER BY queue, agent",
+                    [],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )?,
                 last_job: one(c, "SELECT max(id) FROM jobs", [], |row| Ok(row.get::<_, Option<i64>>(0)?))?
                     .flatten()
                     .and_then(|id| u64::try_from(id).ok())
@@ -276,7 +286,12 @@ impl Database for Sqlite {
         self.read(|c| one(c, &sql, [run.as_bytes().as_slice()], map::run))
     }
 
-    fn jobs(&self, filter: &JobFilter, cursor: Option<JobId>, limit: usize) -> Result<Vec<JobRecord>, DbError> {
+    fn jobs(
+        &self,
+        filter: &JobFilter,
+        cursor: Option<JobId>,
+        limit: usize,
+    ) -> Result<Vec<JobRecord>, DbError> {
         let by_attribute = filter.queue.is_some() || filter.agent.is_some() || filter.name.is_some();
         self.read(|c| {
             if filter.statuses.is_empty() && !by_attribute {
@@ -303,7 +318,8 @@ impl Database for Sqlite {
 
     fn counts(&self) -> Result<Counts, DbError> {
         let sql = "SELECT status, count(*) FROM jobs GROUP BY status";
-        let by_status = self.read(|c| rows(c, sql, [], |row| Ok((map::status(row.get(0)?)?, row.get::<_, i64>(1)?))))?;
+        let by_status =
+            self.read(|c| rows(c, sql, [], |row| Ok((map::status(row.get(0)?)?, row.get::<_, i64>(1)?))))?;
         let mut counts = Counts::default();
         for (status, count) in by_status {
             counts.0[status as usize] = u64::try_from(count).unwrap_or(0);
@@ -325,13 +341,15 @@ impl Database for Sqlite {
     }
 
     fn strays(&self) -> Result<u64, DbError> {
-        let count = self.read(|c| one(c, "SELECT count(*) FROM strays", [], |row| Ok(row.get::<_, i64>(0)?)))?;
+        let count =
+            self.read(|c| one(c, "SELECT count(*) FROM strays", [], |row| Ok(row.get::<_, i64>(0)?)))?;
         Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
     }
 
     fn secrets(&self) -> Result<Vec<AgentSecrets>, DbError> {
         let sql = "SELECT agent, secret FROM secrets ORDER BY agent, number DESC";
-        let all: Vec<(String, Vec<u8>)> = self.read(|c| rows(c, sql, [], |row| Ok((row.get(0)?, row.get(1)?))))?;
+        let all: Vec<(String, Vec<u8>)> =
+            self.read(|c| rows(c, sql, [], |row| Ok((row.get(0)?, row.get(1)?))))?;
         let mut by_agent: Vec<AgentSecrets> = Vec::new();
         for (agent, secret) in all {
             match by_agent.last_mut().filter(|last| last.agent == agent) {
@@ -372,12 +390,9 @@ fn list(
     cursor: Option<JobId>,
     limit: usize,
 ) -> Result<Vec<JobRecord>, Bad> {
-    let index = match (status, &filter.name, &filter.agent, &filter.queue) {
-        (None, ..) => "",
-        (Some(_), Some(_), ..) => "INDEXED BY jobs_by_name",
-        (Some(_), None, Some(_), _) => "INDEXED BY jobs_by_agent",
-        (Some(_), None, None, Some(_)) => "INDEXED BY jobs_by_queue",
-        (Some(_), None, None, None) => "INDEXED BY jobs_by_status",
+    let index = match status {
+        Some(status) => format!("INDEXED BY {}", shortest_index(connection, filter, status)?),
+        None => String::new(),
     };
     let mut sql = format!("SELECT {JOB_COLUMNS} FROM jobs {index} WHERE TRUE");
     let mut values: Vec<Value> = Vec::new();
@@ -388,7 +403,11 @@ fn list(
     if let Some(status) = status {
         and(" AND status = ?", Value::Integer(status_code(status)));
     }
-    let attributes = [(" AND name = ?", &filter.name), (" AND agent = ?", &filter.agent), (" AND queue = ?", &filter.queue)];
+    let attributes = [
+        (" AND name = ?", &filter.name),
+        (" AND agent = ?", &filter.agent),
+        (" AND queue = ?", &filter.queue),
+    ];
     for (condition, value) in attributes {
         if let Some(value) = value {
             and(condition, Value::Text(value.clone()));
@@ -400,6 +419,36 @@ fn list(
     and(" ORDER BY id DESC LIMIT ?", Value::Integer(signed(limit as u64)));
     rows(connection, &sql, params_from_iter(values), map::job)
 }
+
+/// The index with the shortest walk to what the filter asks for. Two attributes may be as different as one queue for everything and
+/// one agent of a thousand.
+fn shortest_index(connection: &Connection, filter: &JobFilter, status: Status) -> Result<&'static str, Bad> {
+    let usable: Vec<(&str, &str, &String)> = [
+        ("name", "jobs_by_name", &filter.name),
+        ("agent", "jobs_by_agent", &filter.agent),
+        ("queue", "jobs_by_queue", &filter.queue),
+    ]
+    .into_iter()
+    .filter_map(|(column, index, value)| value.as_ref().map(|value| (column, index, value)))
+    .collect();
+    let Some((_, mut best, _)) = usable.first().copied() else { return Ok("jobs_by_status") };
+    let mut shortest = i64::MAX;
+    for (column, index, value) in usable.iter().filter(|_| usable.len() > 1) {
+        let sql = format!(
+            "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY {index} WHERE {column} = ?1 AND status = ?2 LIMIT {PROBED_MAX})"
+        );
+        let count =
+            one(connection, &sql, params![value, status_code(status)], |row| Ok(row.get::<_, i64>(0)?))?;
+        let count = count.unwrap_or(0);
+        if count < shortest {
+            (shortest, best) = (count, index);
+        }
+    }
+    Ok(best)
+}
+
+/// So far an index is walked to find out how long its walk is.
+const PROBED_MAX: usize = 10_000;
 
 fn qualified(table: &str, columns: &str) -> String {
     columns.split(',').map(|column| format!("{table}.{}", column.trim())).collect::<Vec<_>>().join(", ")

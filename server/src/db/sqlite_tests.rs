@@ -39,7 +39,8 @@ fn a_file_of_another_program_is_refused() {
     let path = dir.path().join("theirs.db");
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
     assert!(Sqlite::open(&path).err().unwrap().to_string().contains("another program"));
-    std::fs::write(dir.path().join("text.db"), "no database at all, but long enough to be read as one").unwrap();
+    std::fs::write(dir.path().join("text.db"), "no database at all, but long enough to be read as one")
+        .unwrap();
     assert!(Sqlite::open(&dir.path().join("text.db")).is_err());
 }
 
@@ -58,7 +59,8 @@ fn the_database_is_for_its_owners_eyes_only() {
 fn the_disk_promises_are_those_of_full_synchronisation() {
     let dir = tempfile::tempdir().unwrap();
     let db = Sqlite::open(&dir.path().join("server.db")).unwrap();
-    let pragma = |name: &str| lock(&db.writer).query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, String>(0));
+    let pragma =
+        |name: &str| lock(&db.writer).query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, String>(0));
     assert_eq!(pragma("journal_mode").unwrap(), "wal");
     let full: i64 = lock(&db.writer).query_row("PRAGMA synchronous", [], |row| row.get(0)).unwrap();
     assert_eq!(full, 2);
@@ -69,7 +71,9 @@ fn a_full_database_refuses_a_batch_whole_and_takes_it_later() {
     let dir = tempfile::tempdir().unwrap();
     let db = Sqlite::open(&dir.path().join("server.db")).unwrap();
     let pages = |count: i64| {
-        lock(&db.writer).query_row(&format!("PRAGMA max_page_count = {count}"), [], |row| row.get::<_, i64>(0)).unwrap()
+        lock(&db.writer)
+            .query_row(&format!("PRAGMA max_page_count = {count}"), [], |row| row.get::<_, i64>(0))
+            .unwrap()
     };
     let queue = |n: i32| {
         let name = format!("{n}-{}", "x".repeat(2_000));
@@ -105,7 +109,11 @@ fn a_million_jobs_are_listed_quickly() {
                 id: JobId(id),
                 spec: std::sync::Arc::new(spec),
                 submitted_at_ms: 0,
-                status: if id % 50_000 == 7 { statuses[2] } else { statuses[usize::try_from(id % 2).unwrap()] },
+                status: if id % 50_000 == 7 {
+                    statuses[2]
+                } else {
+                    statuses[usize::try_from(id % 2).unwrap()]
+                },
                 agent: Some(format!("agent{}", id % 50)),
                 attempts: 1,
                 run: None,

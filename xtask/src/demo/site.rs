@@ -204,14 +204,23 @@ impl Site {
             "    lastword job submit --follow -- sh -c 'for i in 1 2 3; do echo $i; sleep 1; done; exit 3'\n"
         );
         println!("To stop it:\n");
-        println!("    kill {} {} && rm -r {scratch}", lock(&self.server).id(), self.agent_pid);
+        let (server, agent) = (lock(&self.server).id(), self.agent_pid);
+        println!(
+            "    kill {agent} {server}; while kill -0 {agent} || kill -0 {server}; do sleep 0.2; done 2>/dev/null; rm -r {scratch}"
+        );
     }
 
-    pub(super) fn stop_and_remove(&self) {
-        self.stop();
-        if let Err(error) = std::fs::remove_dir_all(&self.scratch) {
-            println!("    {} could not be removed: {error}", self.scratch.display());
+    /// Stops everything, which has to work by a polite request, and removes what was written.
+    pub(super) fn stop_and_remove(&self) -> Result<()> {
+        if !self.stop() {
+            bail!(
+                "a process did not stop within {} s and was killed; see {}",
+                STOP_MAX.as_secs(),
+                self.scratch.display()
+            );
         }
+        std::fs::remove_dir_all(&self.scratch)
+            .with_context(|| format!("cannot remove {}", self.scratch.display()))
     }
 
     /// Stops everything and shows where the traces are.
@@ -227,12 +236,14 @@ impl Site {
     }
 
     /// The agent first, so that it can say goodbye; then what it may have left; then the server.
-    fn stop(&self) {
+    /// Whether all of it went by itself.
+    fn stop(&self) -> bool {
         let below = Process::descendants(self.agent_pid);
-        stop(&mut lock(&self.agent));
+        let agent = stop(&mut lock(&self.agent));
         // Gone by itself as a rule, and then there is nothing to kill.
         below.iter().for_each(|process| drop(process.kill()));
-        stop(&mut lock(&self.server));
+        let server = stop(&mut lock(&self.server));
+        agent && server
     }
 }
 
@@ -241,8 +252,8 @@ fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
     child.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// SIGTERM, then, if it does not help, SIGKILL.
-fn stop(child: &mut Child) {
+/// SIGTERM, then, if it does not help, SIGKILL. Whether it helped.
+fn stop(child: &mut Child) -> bool {
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw)
         && matches!(child.try_wait(), Ok(None))
     {
@@ -254,10 +265,11 @@ fn stop(child: &mut Child) {
         if Instant::now() >= deadline {
             drop(child.kill());
             drop(child.wait());
-            return;
+            return false;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+    true
 }
 
 fn write_server_config(scratch: &Path) -> Result<()> {

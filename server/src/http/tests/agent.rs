@@ -53,14 +53,14 @@ async fn live(port: u16, ends: bool) {
     link.sender.send(Frame::AgentHello(hello)).await.unwrap();
     let mut facts: Vec<RunFact> = Vec::new();
     while let Ok(frame) = link.receiver.recv().await {
-        let answer = match frame {
-            Frame::Start(start) => {
-                let new = life(&start, ends);
-                facts.extend(new.clone());
-                Frame::Facts(Facts { facts: new })
-            }
-            Frame::Query(query) => Frame::Answer(reply(&query, &facts)),
-            _ => continue,
+        let answer = if let Frame::Start(start) = frame {
+            let new = life(&start, ends);
+            facts.extend(new.clone());
+            Frame::Facts(Facts { facts: new })
+        } else if let Frame::Query(query) = frame {
+            Frame::Answer(reply(&query, &facts))
+        } else {
+            continue;
         };
         if link.sender.send(answer).await.is_err() {
             return;

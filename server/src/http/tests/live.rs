@@ -106,7 +106,9 @@ fn a_stop_leaves_no_long_poll_hanging() {
     let id = server.submit();
     let mut socket = TcpStream::connect(server.http).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
-    let request = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", server.token);
+    let request = |path: &str| {
+        format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", server.token)
+    };
     // Once this is answered, the connection is served.
     socket.write_all(request("/healthz").as_bytes()).unwrap();
     assert!(socket.read(&mut [0; 4096]).unwrap() > 0);

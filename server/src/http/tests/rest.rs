@@ -237,17 +237,10 @@ fn every_route_is_described_and_every_description_is_complete() {
 }
 
 fn references(value: &Value) -> Vec<String> {
-    match value {
-        Value::Object(fields) => fields
-            .iter()
-            .flat_map(|(name, value)| match value {
-                Value::String(text) if name == "$ref" => vec![text.clone()],
-                other => references(other),
-            })
-            .collect(),
-        Value::Array(items) => items.iter().flat_map(references).collect(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
-    }
+    let own = value.get("$ref").and_then(Value::as_str).map(ToOwned::to_owned);
+    let fields = value.as_object().into_iter().flat_map(|fields| fields.values());
+    let items = value.as_array().into_iter().flatten();
+    own.into_iter().chain(fields.chain(items).flat_map(references)).collect()
 }
 
 #[test]

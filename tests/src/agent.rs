@@ -1,0 +1,230 @@
+//! An agent in a scratch directory: the monitor is our child; its other processes are found by their locks.
+
+use crate::server::{read_lossy, spawn, terminate};
+use crate::{Process, program, wait_for, wait_until};
+use anyhow::{Context, Result};
+use job::RunId;
+use spool::{DataRoot, Shelf};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output};
+
+/// Who dials whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialling {
+    /// The agent dials the server.
+    In,
+    /// The server dials the agent.
+    Out,
+}
+
+/// How soon the monitor starts the network-processor again.
+const RESTART_DELAY: &str = "300ms";
+
+/// An agent, running or not.
+pub struct Agent {
+    name: String,
+    scratch: PathBuf,
+    data_root: PathBuf,
+    listen: Option<String>,
+    connect: Option<String>,
+    monitor: Option<Child>,
+}
+
+impl Agent {
+    /// Writes down an agent that is not started yet. `connect`: the server that it dials; if absent, it listens.
+    pub fn prepare(scratch: &Path, name: &str, connect: Option<&str>) -> Result<Agent> {
+        let listen = connect.is_none().then(|| "127.0.0.1:0".to_owned());
+        let connect = connect.map(str::to_owned);
+        let agent = Agent {
+            name: name.to_owned(),
+            scratch: scratch.to_owned(),
+            data_root: scratch.join(name),
+            listen,
+            connect,
+            monitor: None,
+        };
+        agent.write_secret(&random_hex()?)?;
+        Ok(agent)
+    }
+
+    /// Gives it another data root.
+    pub fn set_data_root(&mut self, path: &Path) {
+        self.data_root = path.to_owned();
+    }
+
+    /// Replaces its secret: hexadecimal digits.
+    pub fn write_secret(&self, hex: &str) -> Result<()> {
+        let path = self.secret_file();
+        let _ = std::fs::remove_file(&path); // the first time there is none
+        let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        Ok(writeln!(file, "{hex}")?)
+    }
+
+    /// Starts the monitor.
+    pub fn start(&mut self) -> Result<()> {
+        self.start_with(&[])
+    }
+
+    /// The same with these variables in its environment, which all its processes inherit.
+    pub fn start_with(&mut self, environment: &[(String, String)]) -> Result<()> {
+        anyhow::ensure!(self.monitor.is_none(), "the monitor runs already");
+        let mut command = self.command()?;
+        command.envs(environment.iter().cloned());
+        self.monitor = Some(spawn(command, &self.scratch.join(format!("{}.out", self.name)))?);
+        if self.listen.is_some() {
+            let address = wait_for("the agent to listen", || {
+                let text = std::fs::read_to_string(self.data_root.join("listen.addr")).unwrap_or_default();
+                Ok(text.strip_suffix('\n').map(str::to_owned))
+            })?;
+            // So that it is found there again after a restart.
+            self.listen = Some(address);
+            self.write_config()?;
+        }
+        Ok(())
+    }
+
+    /// Starts it in the foreground, until it ends by itself.
+    pub fn try_start(&self) -> Result<Output> {
+        Ok(self.command()?.output()?)
+    }
+
+    fn command(&self) -> Result<Command> {
+        let mut command = Command::new(program("platform-agent")?);
+        command.arg("--config").arg(self.write_config()?);
+        Ok(command)
+    }
+
+    fn write_config(&self) -> Result<PathBuf> {
+        let mut text = format!(
+            "name = \"{}\"\ndata_root = \"{}\"\nsecret_file = \"{}\"\nrestart_delay = \"{RESTART_DELAY}\"\n",
+            self.name,
+            self.data_root.display(),
+            self.secret_file().display()
+        );
+        if let Some(address) = &self.listen {
+            text += &format!("listen = \"{address}\"\n");
+        }
+        if let Some(address) = &self.connect {
+            text += &format!("connect = [\"{address}\"]\n");
+        }
+        let path = self.scratch.join(format!("{}.toml", self.name));
+        std::fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    /// `kill -9` for the monitor alone.
+    pub fn kill_monitor(&mut self) -> Result<()> {
+        let mut child = self.monitor.take().context("the monitor does not run")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// A controlled stop.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        let child = self.monitor.as_mut().context("the monitor does not run")?;
+        let status = terminate(child, "the agent")?;
+        self.monitor = None;
+        Ok(status)
+    }
+
+    /// How the monitor ended, if it did by itself. It can be started again then.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        let Some(child) = self.monitor.as_mut() else { return Ok(None) };
+        let status = child.try_wait()?;
+        if status.is_some() {
+            self.monitor = None;
+        }
+        Ok(status)
+    }
+
+    /// The agent goes away at once, as if nothing of it but job-processors and jobs were left: `kill -9` for monitor and network-processor.
+    pub fn vanish(&mut self) -> Result<()> {
+        self.kill_monitor()?;
+        wait_until("the network-processor to be gone", || match self.network_processor()? {
+            Some(process) => Ok(!process.kill()?),
+            None => Ok(true),
+        })
+    }
+
+    /// The monitor.
+    pub fn monitor(&self) -> Option<Process> {
+        self.monitor.as_ref().and_then(|child| Process::find(child.id()))
+    }
+
+    /// The holder of the network-processor's lock.
+    pub fn network_processor(&self) -> Result<Option<Process>> {
+        let pid = self.root().lock_holder("network-processor")?;
+        Ok(pid.and_then(Process::find).filter(|process| process.program == "network-processor"))
+    }
+
+    /// Kills the network-processor as soon as there is one.
+    pub fn kill_network_processor(&self) -> Result<Process> {
+        wait_for("a network-processor to kill", || {
+            Ok(match self.network_processor()? {
+                Some(process) => process.kill()?.then_some(process),
+                None => None,
+            })
+        })
+    }
+
+    /// The job-processor that holds that run's lock.
+    pub fn job_processor(&self, run_id: &str) -> Result<Option<Process>> {
+        let run_id: RunId = run_id.parse().context("a run id")?;
+        let holder = match self.root().run(Shelf::Live, run_id).lock_holder() {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+            Ok(holder) => holder,
+            Err(_) => None,
+        };
+        Ok(holder.and_then(Process::find).filter(|process| process.program == "job-processor"))
+    }
+
+    /// The job-processors of all runs that have one.
+    pub fn job_processors(&self) -> Result<Vec<Process>> {
+        let mut found = Vec::new();
+        for run_id in self.root().list(Shelf::Live).unwrap_or_default() {
+            found.extend(self.job_processor(&run_id.to_string())?);
+        }
+        Ok(found)
+    }
+
+    /// How many run directories are on a shelf.
+    pub fn count(&self, shelf: Shelf) -> usize {
+        self.root().list(shelf).map_or(0, |runs| runs.len())
+    }
+
+    /// Its data root.
+    pub fn root(&self) -> DataRoot {
+        DataRoot::at(&self.data_root)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it listens, if it does.
+    pub fn listen_address(&self) -> Option<&str> {
+        self.listen.as_deref()
+    }
+
+    /// The file with its secret.
+    pub fn secret_file(&self) -> PathBuf {
+        self.scratch.join(format!("{}.secret", self.name))
+    }
+
+    /// What its processes said so far.
+    pub fn trace(&self) -> String {
+        read_lossy(&self.scratch.join(format!("{}.out", self.name)))
+    }
+}
+
+/// 32 random bytes.
+pub(crate) fn random_hex() -> Result<String> {
+    use std::io::Read;
+    let mut bytes = [0u8; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

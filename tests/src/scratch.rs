@@ -1,0 +1,75 @@
+//! A directory for one test. Whatever lives in it ends with the test.
+
+use crate::{Process, seed};
+use anyhow::{Context, Result};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long killed processes have to be gone.
+const END_MAX: Duration = Duration::from_secs(20);
+/// So many lines of each output are shown after a failure.
+const LINES_SHOWN: usize = 40;
+
+/// The directory. It is kept if the test failed.
+pub struct Scratch {
+    dir: Option<TempDir>,
+    failed: bool,
+}
+
+impl Scratch {
+    /// A new one.
+    pub fn new() -> Result<Scratch> {
+        let dir = tempfile::Builder::new().prefix("lastword-test-").tempdir().context("no scratch directory")?;
+        Ok(Scratch { dir: Some(dir), failed: false })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.dir.as_ref().map_or(Path::new("/nonexistent"), TempDir::path)
+    }
+
+    /// The test failed: keep the directory, and show what the programs said.
+    pub fn fail(&mut self) {
+        self.failed = true;
+        let entries = std::fs::read_dir(self.path()).into_iter().flatten().flatten();
+        for path in entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "out")) {
+            let text = std::fs::read(&path).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!("--- the last lines of {}", path.display());
+            lines.iter().skip(lines.len().saturating_sub(LINES_SHOWN)).for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.failed {
+            self.fail();
+        }
+        let stay = end_all(self.path());
+        if self.failed || !stay.is_empty() {
+            if let Some(dir) = self.dir.take() {
+                eprintln!("--- seed: LASTWORD_TEST_SEED={}", seed());
+                eprintln!("--- kept: {}", dir.keep().display());
+            }
+            stay.iter().for_each(|process| eprintln!("--- cannot be ended: {process:?}"));
+        }
+    }
+}
+
+/// Kills until nothing is left, since a process that is about to be killed can still start another. Returns what would not go.
+fn end_all(directory: &Path) -> Vec<Process> {
+    let deadline = Instant::now() + END_MAX;
+    loop {
+        let living: Vec<Process> = Process::living_in(directory).into_iter().filter(Process::lives).collect();
+        if living.is_empty() || Instant::now() >= deadline {
+            return living;
+        }
+        for process in &living {
+            let _ = process.kill(); // gone meanwhile, or seen again in the next round
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,136 @@
+//! A server and agents that know each other.
+
+use crate::{Agent, Client, Dialling, Ledger, Scratch, Server, wait_until};
+use anyhow::{Context, Result};
+use api::AgentAdd;
+use std::path::Path;
+
+/// More than any test has at once.
+const SLOTS: u32 = 200;
+
+/// The system under test. Ends with the test.
+pub struct Site {
+    /// The server.
+    pub server: Server,
+    /// The agents; the first one is `host1`.
+    pub agents: Vec<Agent>,
+    scratch: Scratch,
+}
+
+/// Runs a test on a site with one agent that dials in and serves the queue `default`.
+pub fn on_site(test: impl FnOnce(&mut Site) -> Result<()>) {
+    on_site_with(&[], &[], test);
+}
+
+/// The same; server and agent are started with these variables in their environments.
+pub fn on_site_with(
+    server: &[(String, String)],
+    agent: &[(String, String)],
+    test: impl FnOnce(&mut Site) -> Result<()>,
+) {
+    let done = Site::empty(server).and_then(|mut site| {
+        let done = site.add_agent_with("host1", Dialling::In, agent).and_then(|()| test(&mut site));
+        if done.is_err() {
+            site.scratch.fail();
+        }
+        done
+    });
+    if let Err(error) = done {
+        panic!("{error:?}");
+    }
+}
+
+impl Site {
+    /// A server without agents.
+    pub fn empty(environment: &[(String, String)]) -> Result<Site> {
+        let scratch = Scratch::new()?;
+        let mut server = Server::start(scratch.path())?;
+        if !environment.is_empty() {
+            server.stop()?;
+            server.restart_with(environment)?;
+        }
+        Ok(Site { server, agents: Vec::new(), scratch })
+    }
+
+    /// Adds an agent for the queue `default` and waits until it is connected.
+    pub fn add_agent(&mut self, name: &str, dialling: Dialling) -> Result<()> {
+        self.add_agent_with(name, dialling, &[])
+    }
+
+    fn add_agent_with(&mut self, name: &str, dialling: Dialling, environment: &[(String, String)]) -> Result<()> {
+        let mut agent = self.prepare_agent(name, dialling)?;
+        match dialling {
+            Dialling::In => {
+                self.introduce(&agent)?;
+                agent.start_with(environment)?;
+            }
+            Dialling::Out => {
+                agent.start_with(environment)?;
+                self.introduce(&agent)?;
+            }
+        }
+        self.agents.push(agent);
+        self.wait_connected(name)
+    }
+
+    /// An agent that neither runs nor is known to the server.
+    pub fn prepare_agent(&self, name: &str, dialling: Dialling) -> Result<Agent> {
+        let connect = (dialling == Dialling::In).then_some(self.server.agents_address());
+        Agent::prepare(self.scratch.path(), name, connect)
+    }
+
+    /// Makes the agent known to the server, with the secret that it has now.
+    pub fn introduce(&self, agent: &Agent) -> Result<()> {
+        let address = agent.listen_address().and_then(|address| address.rsplit_once(':'));
+        let secret = std::fs::read_to_string(agent.secret_file())?;
+        self.client().add_agent(&AgentAdd {
+            name: agent.name().to_owned(),
+            host: address.map(|(host, _)| host.to_owned()),
+            port: address.map(|(_, port)| port.parse()).transpose()?,
+            dials_in: address.is_none(),
+            secret: Some(secret.trim().to_owned()),
+            secret_hex: None,
+            queues: None,
+            slots: Some(SLOTS),
+        })?;
+        Ok(())
+    }
+
+    /// Waits until the agent has a link.
+    pub fn wait_connected(&self, name: &str) -> Result<()> {
+        wait_until(&format!("agent {name} to be connected"), || Ok(self.client().agent(name)?.connected))
+    }
+
+    /// Waits until the server sees that the agent is away.
+    pub fn wait_away(&self, name: &str) -> Result<()> {
+        wait_until(&format!("agent {name} to be away"), || Ok(!self.client().agent(name)?.connected))
+    }
+
+    /// The REST client.
+    pub fn client(&self) -> &Client {
+        self.server.client()
+    }
+
+    /// The first agent.
+    pub fn agent(&mut self) -> Result<&mut Agent> {
+        self.agents.first_mut().context("this site has no agent")
+    }
+
+    /// The directory of all this.
+    pub fn path(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// The ledger of the jobs here.
+    pub fn ledger(&self) -> Ledger {
+        Ledger::new(self.path())
+    }
+
+    /// The command line program, set up for this server.
+    pub fn lastword(&self, arguments: &[&str]) -> Result<std::process::Command> {
+        let mut command = crate::lastword()?;
+        command.args(arguments).env("LASTWORD_URL", self.client().url());
+        command.env("LASTWORD_TOKEN_FILE", self.server.token_file());
+        Ok(command)
+    }
+}

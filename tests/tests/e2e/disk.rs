@@ -1,0 +1,83 @@
+//! A full disk loses no outcome and starts nothing that could lose one.
+
+use anyhow::Result;
+use api::Status;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tests::{Dialling, End, is_root, on_site, wait_for, wait_until};
+
+/// A small file system in memory, gone at the end.
+struct Small(PathBuf);
+
+impl Small {
+    /// `None` if this host does not let us mount.
+    fn mount(at: &Path) -> Result<Option<Small>> {
+        std::fs::create_dir(at)?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=16m,mode=0700", "lastword-test"]).arg(at);
+        let mounted = is_root() && mount.output().is_ok_and(|output| output.status.success());
+        Ok(mounted.then(|| Small(at.to_owned())))
+    }
+
+    /// Takes all room that is left.
+    fn fill(&self) -> Result<PathBuf> {
+        let path = self.0.join("ballast");
+        let mut file = std::fs::File::options().append(true).create(true).open(&path)?;
+        for block in [64 << 10, 4 << 10, 1] {
+            while std::io::Write::write_all(&mut file, &vec![1u8; block]).is_ok() {}
+        }
+        Ok(path)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        for process in tests::Process::living_in(&self.0) {
+            let _ = process.kill(); // whatever still uses it
+        }
+        // Lazy: the file system goes when its last user does.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_the_outcome_of_what_runs_and_refuses_what_is_new_until_there_is_room() {
+    on_site(|site| {
+        let Some(small) = Small::mount(&site.path().join("small"))? else {
+            eprintln!("not tried: this needs the right to mount a tmpfs");
+            return Ok(());
+        };
+        let mut agent = site.prepare_agent("tight", Dialling::In)?;
+        agent.set_data_root(&small.0.join("agent"));
+        site.introduce(&agent)?;
+        agent.start()?;
+        site.wait_connected("tight")?;
+        let go = site.path().join("go");
+        let text = format!("while [ ! -e {} ]; do sleep 0.02; done; exit 7", go.display());
+        let on = |text: &str| {
+            let command = ["/bin/sh", "-c", text].map(str::to_owned).to_vec();
+            site.client().submit(&api::JobSubmit { command, agent: Some("tight".into()), ..Default::default() })
+        };
+        let running = on(&text)?;
+        site.client().wait_running(running)?;
+        let ballast = small.fill()?;
+        let refused = on("exit 8")?;
+        let why = wait_for("the refusal", || {
+            let why = site.client().why(refused)?;
+            Ok(why.contains("disk").then_some(why))
+        })?;
+        assert!(why.contains("disk full") || why.contains("disk is full"), "{why}");
+        std::fs::write(&go, "")?;
+        let job = site.client().wait(running)?;
+        assert!(End::Code(7).fits(&job), "{job:#?}");
+        assert!(!site.client().job(refused)?.status.0.is_final());
+        std::fs::remove_file(ballast)?;
+        let job = site.client().wait(refused)?;
+        assert!(End::Code(8).fits(&job), "{job:#?}");
+        assert!(job.runs.iter().rev().skip(1).all(|run| run.status.0 == Status::Canceled), "{job:#?}");
+        wait_until("it to take runs again", || Ok(site.client().agent("tight")?.refusing.is_none()))?;
+        agent.stop()?;
+        drop(small);
+        Ok(())
+    });
+}

@@ -1,0 +1,10 @@
+//! The system as its users see it: one server, real agents, real jobs.
+
+mod agents;
+mod away;
+mod cli;
+mod disk;
+mod outcomes;
+mod output;
+mod queues;
+mod stop;
