@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The numbers of jobs in flight.
 const IN_FLIGHT: [usize; 3] = [1, 8, 64];
 
-/// The number in flight for which the limits are figures of their own.
+/// The number in flight of the limits that have no number in their name, and of the peer.
 const USUAL_IN_FLIGHT: usize = 8;
 
 /// What is done before the clock starts.
@@ -20,18 +20,18 @@ pub(crate) fn measure(site: &Site, span: Duration, figures: &mut Figures) -> Res
     let spooler = peer::task_spooler(site.scratch(), USUAL_IN_FLIGHT)?;
     limits::rate(USUAL_IN_FLIGHT, WARM_UP, || site.run_true())?;
     for in_flight in IN_FLIGHT {
+        let of = |name: &str| {
+            if in_flight == USUAL_IN_FLIGHT { name.to_owned() } else { format!("{name}_{in_flight}") }
+        };
+        let (spawn_name, durable_name) = (of("limit_spawn_per_s"), of("limit_durable_per_s"));
         let spawn = limits::spawn(in_flight, span)?;
+        figures.add(&spawn_name, spawn, "1/s", &[]);
         let durable = limits::durable(in_flight, span, site.scratch())?;
-        if in_flight == USUAL_IN_FLIGHT {
-            figures.add("limit_spawn_per_s", spawn, "1/s", &[]);
-            figures.add("limit_durable_per_s", durable, "1/s", &[("limit_spawn_per_s", spawn)]);
-        }
+        figures.add(&durable_name, durable, "1/s", &[(&spawn_name, spawn)]);
         let ours = limits::rate(in_flight, span, || site.run_true())?;
-        let name = format!("short_jobs_per_s_{in_flight}");
-        let (of_spawn, of_durable) =
-            (format!("limit_spawn_per_s_{in_flight}"), format!("limit_durable_per_s_{in_flight}"));
         let peer = ("task_spooler_per_s", spooler.unwrap_or(0.0));
-        figures.add(&name, ours, "1/s", &[(&of_spawn, spawn), (&of_durable, durable), peer]);
+        let beside = [(spawn_name.as_str(), spawn), (&durable_name, durable), peer];
+        figures.add(&format!("short_jobs_per_s_{in_flight}"), ours, "1/s", &beside);
     }
     match spooler {
         Some(rate) => figures.add("task_spooler_per_s", rate, "1/s", &[]),

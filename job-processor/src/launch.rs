@@ -143,7 +143,7 @@ mod tests {
             params: vec![pair("region", "eu")],
             ..RunSpec::default()
         };
-        let dir = RunDir::at(Path::new("/root/runs/01890000-0000-7000-8000-000000000000")).unwrap();
+        let dir = RunDir::at(Path::new("/data/runs/01890000-0000-7000-8000-000000000000")).unwrap();
         let env = environment(&dir, &spec, OsStr::new("/bin"));
         let has = |line: &str| env.iter().filter(|e| e.as_slice() == line.as_bytes()).count();
         assert_eq!((has("LANG=xx"), has("LASTWORD_JOB_ID=7"), has("LASTWORD_PARAM_REGION=eu")), (1, 1, 1));

@@ -298,7 +298,7 @@ impl Agent {
             "the run's log on agent {} is damaged; it is kept in quarantine/{run_id}",
             self.config.name
         );
-        let kind = Some(RefusalKind::Expired as i32);
+        let kind = Some(RefusalKind::Damaged as i32);
         self.sessions.send(Frame::Refused(Refused { run_id: convert::run_id_field(run_id), kind, reason }));
     }
 

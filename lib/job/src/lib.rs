@@ -3,6 +3,8 @@
 //! Pure: no clock, disk, socket or random number. Time is an argument in milliseconds
 //! (`now_ms`, `CLOCK_BOOTTIME` for decisions, the wall clock only where a field says so).
 
+#![forbid(unsafe_code)]
+
 mod id;
 mod outcome;
 mod status;

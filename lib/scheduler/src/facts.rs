@@ -10,6 +10,8 @@ use protocol::message::{Ended, FactBody, RefusalKind};
 const PAUSE_MS_MIN: i64 = 5_000;
 /// The longest.
 const PAUSE_MS_MAX: i64 = 60_000;
+/// A run that never started is placed again, up to this attempt.
+const NEVER_STARTED_ATTEMPTS_MAX: u32 = 3;
 
 impl Engine {
     pub(crate) fn on_facts(&mut self, agent: &str, facts: Vec<FactIn>, now_ms: i64) {
@@ -87,7 +89,18 @@ impl Engine {
         });
         let record = self.run_mut(run);
         if !record.status.is_final() {
-            self.finish(run, &outcome, at_ms.unwrap_or(now_ms), now_ms);
+            match outcome {
+                // It never executed, so it can safely be placed again; but what never starts anywhere has to end.
+                Outcome::NeverStarted { reason, canceled: false }
+                    if record.attempt < NEVER_STARTED_ATTEMPTS_MAX =>
+                {
+                    self.give_back(run, format!("never started: {reason}"), now_ms);
+                }
+                outcome @ (Outcome::NeverStarted { .. }
+                | Outcome::Ended { .. }
+                | Outcome::CannotExecute { .. }
+                | Outcome::Unknown { .. }) => self.finish(run, &outcome, at_ms.unwrap_or(now_ms), now_ms),
+            }
             return;
         }
         let told = (record.status, record.exit_code, record.signal);
@@ -127,7 +140,7 @@ impl Engine {
         self.place_agent(agent_ix, now_ms);
     }
 
-    /// The run is over without ever having been on the agent: its job goes back to its queue, or is over if somebody wants that.
+    /// The run is over without ever having executed: its job goes back to its queue, or is over if somebody wants that.
     fn give_back(&mut self, run: RunId, reason: String, now_ms: i64) {
         let Some(_) = self.end_run(run, Status::Canceled, now_ms) else { return };
         let record = self.run_mut(run);
@@ -146,7 +159,8 @@ impl Engine {
                 self.cancel_waiting(job, format!("canceled by {} before it started", wish.by), now_ms)
             }
             None => {
-                self.job_mut(job).reason = Some(reason);
+                let job = self.job_mut(job);
+                (job.reason, job.started_at_ms) = (Some(reason), None);
                 if first {
                     self.place_queue(queue_ix, now_ms);
                 }
@@ -179,6 +193,10 @@ impl Engine {
         if !self.is_open(agent, session, run) {
             return;
         }
+        if kind == RefusalKind::Damaged {
+            let reason = format!("its record was damaged: {reason}");
+            return self.finish(run, &Outcome::Unknown { reason }, now_ms, now_ms);
+        }
         if self.runs[&run].record.accepted_at_ms.is_some() {
             self.warn(format!(
                 "agent \"{agent}\" refuses run {run}, which it had accepted: {reason}; left as it is"
@@ -193,7 +211,7 @@ impl Engine {
             RefusalKind::Fenced | RefusalKind::Unspecified => {
                 self.act(Action::Fenced { agent: agent.to_owned(), reason: reason.to_owned() });
             }
-            RefusalKind::Expired => {
+            RefusalKind::Expired | RefusalKind::Damaged => {
                 let reason = format!("agent \"{agent}\" cannot tell whether it ran: {reason}");
                 self.finish(run, &Outcome::Unknown { reason }, now_ms, now_ms);
             }

@@ -106,6 +106,7 @@ impl Agents {
             directory: self.directory.clone(),
             incarnation,
             next_session: Arc::new(AtomicU64::new(1)),
+            led: Arc::default(),
         };
         while let Some(link) = self.links.recv().await {
             tokio::spawn(session(context.clone(), link));

@@ -14,8 +14,9 @@ use protocol::message::{
     ServerHello, Start,
 };
 use scheduler::{Connected, FactIn, Input, InventoryEntry};
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
 /// What every session needs.
@@ -27,6 +28,8 @@ pub(super) struct Context {
     /// 16 random bytes of this start.
     pub(super) incarnation: [u8; 16],
     pub(super) next_session: Arc<AtomicU64>,
+    /// The agents that were told this start's epoch: what they remember may be ours.
+    pub(super) led: Arc<Mutex<HashSet<String>>>,
 }
 
 /// Why a session ended before the link did.
@@ -50,6 +53,8 @@ impl From<crate::core::CoreError> for Over {
     }
 }
 
+/// No server counts that far: an agent that claims to have seen it is mistaken.
+const EPOCH_MAX: u64 = 1 << 62;
 /// So many orders wait for the agent to take them; then the connection is given up.
 const ORDERS_MAX: usize = 65_536;
 /// What we say of ourselves, for people.
@@ -93,6 +98,7 @@ async fn begin(
 ) -> Result<Arc<Live>, Over> {
     let (hello, items) = read_account(receiver).await?;
     let inventory = look_up(context, items).await?;
+    let epoch = lead(context, &peer.name, hello.epoch.unwrap_or(0)).await?;
     let field = |bytes: &Option<Vec<u8>>, name| {
         bytes.as_deref().and_then(|b| <[u8; 16]>::try_from(b).ok()).ok_or(bad_field("AgentHello", name))
     };
@@ -117,9 +123,32 @@ async fn begin(
     };
     let live = Arc::new(Live::new(number, view, sender.clone()));
     let (port, orders) = mpsc::channel(ORDERS_MAX);
-    tokio::spawn(write(context.clone(), peer.name.clone(), Arc::clone(&live), orders));
+    tokio::spawn(write(context.clone(), peer.name.clone(), Arc::clone(&live), epoch, orders));
     context.handle.connected(connected, port).await?;
     Ok(live)
+}
+
+/// The epoch under which this agent is commanded: above every one that it obeyed before this start. It is not when this database went
+/// back in time (a restored backup); then a new one is begun, since nobody else can hold this database's term.
+async fn lead(context: &Context, agent: &str, seen: u64) -> Result<u64, Over> {
+    let ours = context.database.identity().epoch;
+    let led = !lock(&context.led).insert(agent.to_owned());
+    if seen < ours || (seen == ours && led) {
+        return Ok(ours);
+    }
+    if seen >= EPOCH_MAX {
+        return Err(bad_field("AgentHello", "epoch").into());
+    }
+    let database = Arc::clone(&context.database);
+    let raised = tokio::task::spawn_blocking(move || database.raise_epoch(seen))
+        .await
+        .map_err(|_| Over::Stopping)??;
+    tracing::warn!(%agent, seen, ours, raised, "the agent has obeyed a later epoch, so this database went back in time; a new epoch begins");
+    Ok(raised)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All parts of the account; the link limits how many runs they may name.
@@ -230,15 +259,20 @@ fn read_refused(agent: String, session: u64, refused: Refused) -> Result<Input, 
 }
 
 /// Tells the agent what the core says, until the core lets go of the session.
-async fn write(context: Context, agent: String, live: Arc<Live>, mut orders: mpsc::Receiver<ToAgent>) {
-    let epoch = context.database.identity().epoch;
+async fn write(
+    context: Context,
+    agent: String,
+    live: Arc<Live>,
+    epoch: u64,
+    mut orders: mpsc::Receiver<ToAgent>,
+) {
     while let Some(order) = orders.recv().await {
         let frame = match order {
             ToAgent::Close { reason, stopping } => {
                 live.sender.close(Some(Goodbye { reason, stopping }));
                 return;
             }
-            ToAgent::Hello { known, missing, commit } => hello(&context, known, missing, commit),
+            ToAgent::Hello { known, missing, commit } => hello(&context, epoch, known, missing, commit),
             ToAgent::Start { run, spec } => {
                 Frame::Start(Start { epoch: Some(epoch), run_id: run_id_field(run), spec: Some(*spec) })
             }
@@ -262,13 +296,16 @@ async fn write(context: Context, agent: String, live: Arc<Live>, mut orders: mps
     live.sender.close(Some(Goodbye { reason: reason.to_owned(), stopping: false }));
 }
 
-fn hello(context: &Context, known: Vec<(RunId, u64)>, missing: Vec<RunId>, commit: u64) -> Frame {
+fn hello(context: &Context, epoch: u64, known: Vec<(RunId, u64)>, missing: Vec<RunId>, commit: u64) -> Frame {
+    let (mut known, mut missing): (_, Vec<_>) =
+        (positions(known), missing.into_iter().map(|run| run.as_bytes().to_vec()).collect());
+    protocol::reconcile::fit(&mut known, &mut missing);
     Frame::ServerHello(ServerHello {
-        epoch: Some(context.database.identity().epoch),
+        epoch: Some(epoch),
         incarnation: Some(context.incarnation.to_vec()),
         position: Some(position(context, commit)),
-        known: positions(known),
-        missing: missing.into_iter().map(|run| run.as_bytes().to_vec()).collect(),
+        known,
+        missing,
         software: SOFTWARE.to_owned(),
     })
 }

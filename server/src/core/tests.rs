@@ -35,6 +35,9 @@ impl Database for Fragile {
     fn commit_number(&self) -> u64 {
         self.inner.commit_number()
     }
+    fn raise_epoch(&self, seen: u64) -> Result<u64, DbError> {
+        self.inner.raise_epoch(seen)
+    }
     fn load(&self) -> Result<Snapshot, DbError> {
         self.inner.load()
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 pub(super) fn conformance<D: Database>(open: impl Fn() -> D) {
     a_new_database_has_the_default_queue_and_nothing_else(&open);
     every_opening_begins_a_new_epoch_of_the_same_database(&open);
+    an_epoch_is_raised_above_what_was_seen_and_stays_there(&open);
     a_record_comes_back_as_it_was_written(&open);
     a_batch_that_is_written_twice_is_there_once(&open);
     what_is_over_is_not_loaded(&open);
@@ -168,6 +169,19 @@ fn every_opening_begins_a_new_epoch_of_the_same_database<D: Database>(open: &imp
     assert_eq!(db.identity().epoch, first.epoch + 1);
     assert_eq!(db.commit_number(), commit);
     assert_eq!(db.commit(&[]).unwrap(), commit + 1);
+}
+
+fn an_epoch_is_raised_above_what_was_seen_and_stays_there<D: Database>(open: &impl Fn() -> D) {
+    let raised = {
+        let db = open();
+        let before = db.identity().epoch;
+        assert_eq!(db.raise_epoch(before - 1).unwrap(), before);
+        assert_eq!(db.raise_epoch(before + 41).unwrap(), before + 42);
+        assert_eq!(db.raise_epoch(before).unwrap(), before + 42);
+        assert_eq!(db.identity().epoch, before + 42);
+        before + 42
+    };
+    assert_eq!(open().identity().epoch, raised + 1);
 }
 
 fn a_record_comes_back_as_it_was_written<D: Database>(open: &impl Fn() -> D) {

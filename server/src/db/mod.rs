@@ -20,7 +20,7 @@ use scheduler::{Change, Counts, FactRecord, JobRecord, RunRecord, Snapshot};
 pub struct Identity {
     /// 16 random bytes from its creation.
     pub database_id: [u8; 16],
-    /// Goes up by one at each opening.
+    /// Goes up by one at each opening, and by [`Database::raise_epoch`].
     pub epoch: u64,
 }
 
@@ -79,6 +79,10 @@ pub enum DbError {
 pub trait Database: Send + Sync {
     /// Which one it is.
     fn identity(&self) -> Identity;
+
+    /// Begins an epoch above `seen`, durably, unless the present one is above it; returns the present one. For a database that went
+    /// back in time: agents remember the highest epoch and obey no lower one.
+    fn raise_epoch(&self, seen: u64) -> Result<u64, DbError>;
 
     /// The number of the last commit.
     fn commit_number(&self) -> u64;

@@ -29,7 +29,8 @@ use std::time::Duration;
 /// The embedded database.
 pub struct Sqlite {
     path: PathBuf,
-    identity: Identity,
+    database_id: [u8; 16],
+    epoch: AtomicU64,
     commit: AtomicU64,
     writer: Mutex<Connection>,
     readers: Readers,
@@ -92,9 +93,8 @@ impl Sqlite {
         let (database_id, epoch, commit) =
             schema::open(&mut writer, steps_max, new_id, now_ms).map_err(named)?;
         let readers = Readers { path: path.clone(), state: Mutex::default(), returned: Condvar::new() };
-        let identity = Identity { database_id, epoch };
-        let commit = AtomicU64::new(commit);
-        Ok(Sqlite { path, identity, commit, writer: Mutex::new(writer), readers, _claim: claim })
+        let (epoch, commit) = (AtomicU64::new(epoch), AtomicU64::new(commit));
+        Ok(Sqlite { path, database_id, epoch, commit, writer: Mutex::new(writer), readers, _claim: claim })
     }
 
     /// Where it is, without symbolic links.
@@ -222,7 +222,21 @@ impl Readers {
 
 impl Database for Sqlite {
     fn identity(&self) -> Identity {
-        self.identity
+        Identity { database_id: self.database_id, epoch: self.epoch.load(Ordering::Acquire) }
+    }
+
+    fn raise_epoch(&self, seen: u64) -> Result<u64, DbError> {
+        self.write(|connection| {
+            let present = self.epoch.load(Ordering::Acquire); // only changed under the writer's lock
+            if present > seen {
+                return Ok(present);
+            }
+            let next =
+                i64::try_from(seen + 1).map_err(|_| Bad::Content(format!("{seen} cannot be an epoch")))?;
+            connection.execute("UPDATE meta SET value = ?1 WHERE key = 'epoch'", [next])?;
+            self.epoch.store(seen + 1, Ordering::Release);
+            Ok(seen + 1)
+        })
     }
 
     fn commit_number(&self) -> u64 {

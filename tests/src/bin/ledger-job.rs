@@ -33,8 +33,10 @@ fn main() -> Result<()> {
         std::process::exit(number.into());
     }
     let signal = Signal::from_named_raw(number.into()).context("no such signal")?;
-    Pidfd::open(pid)?.context("we are gone")?.signal(signal)?;
+    let own = Pidfd::open(pid)?.context("we are gone")?;
     loop {
-        std::thread::park(); // the signal is on its way
+        // Again, because the language's own handler of SIGSEGV takes the first one off.
+        own.signal(signal)?;
+        std::thread::sleep(Duration::from_millis(1));
     }
 }

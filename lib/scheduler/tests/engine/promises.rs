@@ -4,7 +4,7 @@ use crate::lab::{
     Lab, accepted, account, ended, exited, has_ack, has_any_ack, kills, new_agent, spec, started, starts,
 };
 use job::{JobId, Outcome, Status};
-use protocol::message::RefusalKind;
+use protocol::message::{FactBody, RefusalKind};
 use scheduler::{Action, Input, JobSpec, Rejection, Reply, Submitted};
 
 #[test]
@@ -333,6 +333,35 @@ fn each_refusal_has_its_own_consequence() {
         let fenced = actions.iter().any(|a| matches!(a, Action::Fenced { .. }));
         assert_eq!(fenced, kind == RefusalKind::Fenced);
     }
+}
+
+#[test]
+fn a_run_that_never_started_is_placed_again_but_not_for_ever() {
+    let mut lab = Lab::new();
+    lab.agent("a", 1);
+    let (job, _) = lab.submit(spec());
+    for attempt in 1..=3 {
+        assert_eq!(lab.run_of(job).attempt, attempt);
+        let run = lab.run_of(job).id;
+        lab.say("a", run, 1, accepted());
+        lab.say("a", run, 2, started());
+        let never = Outcome::NeverStarted { reason: "the job-processor died".into(), canceled: false };
+        lab.say("a", run, 3, FactBody::Ended((&never).into()));
+    }
+    assert_eq!(lab.job(job).status, Status::Error);
+    assert_eq!(lab.job(job).attempts, 3);
+}
+
+#[test]
+fn an_accepted_run_whose_record_is_damaged_is_unknown() {
+    let mut lab = Lab::new();
+    let session = lab.agent("a", 1);
+    let (job, _) = lab.submit(spec());
+    let run = lab.run_of(job).id;
+    lab.say("a", run, 1, accepted());
+    lab.say("a", run, 2, started());
+    lab.refuse("a", session, run, RefusalKind::Damaged);
+    assert_eq!(lab.job(job).status, Status::Unknown);
 }
 
 #[test]

@@ -1,233 +1,7 @@
-//! What is said on the wire and kept on disk, as protobuf (prost, derive only).
-//!
-//! Rules: a number is never used again for something else; a field that must be known is `optional` here and checked
-//! where it is read; unknown fields are ignored; unknown kinds of frames are refused politely. Golden bytes of every message are
-//! in `golden/`.
-//!
-//! Ids are bytes (16); times named `*_at_ms` are wall-clock milliseconds since 1970 for display; durations `*_ms`.
+//! On a connection: the handshake, the accounts, commands, deliveries, questions; and a run's control socket.
 
+use super::RunSpec;
 use prost::{Enumeration, Message, Oneof};
-
-/// What to run: travels in [`Start`] and stands in the head of the run's log.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct RunSpec {
-    /// The job's number.
-    #[prost(uint64, optional, tag = "1")]
-    pub job_id: Option<u64>,
-    /// 1 for the first attempt.
-    #[prost(uint32, optional, tag = "2")]
-    pub attempt: Option<u32>,
-    /// The job's name for people.
-    #[prost(string, tag = "3")]
-    pub job_name: String,
-    /// The queue it was taken from.
-    #[prost(string, tag = "4")]
-    pub queue: String,
-    /// The agent it was placed on.
-    #[prost(string, tag = "5")]
-    pub agent: String,
-    /// Who submitted it.
-    #[prost(string, tag = "6")]
-    pub submitted_by: String,
-    /// Program and arguments as bytes. With a script: the arguments of the script.
-    #[prost(bytes = "vec", repeated, tag = "7")]
-    pub command: Vec<Vec<u8>>,
-    /// The text of a script to run instead of a program.
-    #[prost(bytes = "vec", optional, tag = "8")]
-    pub script: Option<Vec<u8>>,
-    /// Environment beyond the agent's standard one.
-    #[prost(message, repeated, tag = "9")]
-    pub env: Vec<Pair>,
-    /// Parameters: shown to the job as `LASTWORD_PARAM_<NAME>`.
-    #[prost(message, repeated, tag = "10")]
-    pub params: Vec<Pair>,
-    /// Working directory; the run's own `work/` if absent.
-    #[prost(string, optional, tag = "11")]
-    pub cwd: Option<String>,
-    /// User to run as; the agent's own if absent.
-    #[prost(string, optional, tag = "12")]
-    pub user: Option<String>,
-    /// Stop it after this long (`CLOCK_BOOTTIME`), milliseconds.
-    #[prost(uint64, optional, tag = "13")]
-    pub timeout_ms: Option<u64>,
-    /// Between the soft signal and SIGKILL, milliseconds.
-    #[prost(uint64, optional, tag = "14")]
-    pub grace_ms: Option<u64>,
-    /// The same for all attempts of a job, for the job's own use.
-    #[prost(string, tag = "15")]
-    pub idempotency_key: String,
-    /// How the attempt before ended, empty for the first.
-    #[prost(string, tag = "16")]
-    pub previous_outcome: String,
-    /// When it was due.
-    #[prost(int64, optional, tag = "17")]
-    pub scheduled_at_ms: Option<i64>,
-}
-
-/// A name and a value.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Pair {
-    /// The name.
-    #[prost(string, tag = "1")]
-    pub name: String,
-    /// The value.
-    #[prost(string, tag = "2")]
-    pub value: String,
-}
-
-/// One durable message of a run: written once by whoever owns the log, sent unchanged, kept by the server unchanged.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Fact {
-    /// The agent's wall clock when it was written.
-    #[prost(int64, optional, tag = "1")]
-    pub at_ms: Option<i64>,
-    /// What happened.
-    #[prost(oneof = "FactBody", tags = "2, 3, 4, 5, 6")]
-    pub body: Option<FactBody>,
-}
-
-/// What happened to a run.
-#[derive(Clone, PartialEq, Eq, Oneof)]
-pub enum FactBody {
-    /// The agent has it on disk and will start it.
-    #[prost(message, tag = "2")]
-    Accepted(Accepted),
-    /// Its process exists; written before the start gate opens.
-    #[prost(message, tag = "3")]
-    Started(Started),
-    /// Its outcome, the last word.
-    #[prost(message, tag = "4")]
-    Ended(Ended),
-    /// Something worth telling people (leftovers were killed, cannot be killed, …).
-    #[prost(message, tag = "5")]
-    Note(Note),
-    /// It was told to end; written before the first signal, so that whoever records the outcome knows why.
-    #[prost(message, tag = "6")]
-    Stopping(Stopping),
-}
-
-/// Why a run was told to end.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Stopping {
-    /// Who asked, if somebody did.
-    #[prost(string, optional, tag = "1")]
-    pub killed_by: Option<String>,
-    /// The time limit that was over, if one was, milliseconds.
-    #[prost(uint64, optional, tag = "2")]
-    pub timed_out_after_ms: Option<u64>,
-}
-
-/// The run directory is durable.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Accepted {
-    /// The boot in which it was accepted.
-    #[prost(bytes = "vec", optional, tag = "1")]
-    pub boot_id: Option<Vec<u8>>,
-}
-
-/// The identity of the started process: enough to know it again and never to mistake another for it.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Started {
-    /// Process id.
-    #[prost(uint32, optional, tag = "1")]
-    pub pid: Option<u32>,
-    /// Field 22 of `/proc/PID/stat`: start time in clock ticks since boot.
-    #[prost(uint64, optional, tag = "2")]
-    pub start_ticks: Option<u64>,
-    /// Inode number of its pidfd on pidfs (unique per boot, Linux ≥ 6.9); 0 where the kernel has none.
-    #[prost(uint64, optional, tag = "3")]
-    pub pidfd_inode: Option<u64>,
-    /// The boot it belongs to.
-    #[prost(bytes = "vec", optional, tag = "4")]
-    pub boot_id: Option<Vec<u8>>,
-    /// Its control group below the v2 mount point, if it has one.
-    #[prost(string, optional, tag = "5")]
-    pub cgroup: Option<String>,
-    /// `CLOCK_BOOTTIME` at the start, milliseconds: time-outs count from here.
-    #[prost(uint64, optional, tag = "6")]
-    pub boottime_ms: Option<u64>,
-    /// Process id of the job-processor, for people.
-    #[prost(uint32, optional, tag = "7")]
-    pub job_processor_pid: Option<u32>,
-}
-
-/// The outcome of a run. See `job::Outcome`, to which it converts.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Ended {
-    /// How it ended.
-    #[prost(enumeration = "EndKind", optional, tag = "1")]
-    pub kind: Option<i32>,
-    /// With [`EndKind::Exited`].
-    #[prost(uint32, optional, tag = "2")]
-    pub exit_code: Option<u32>,
-    /// With [`EndKind::Signaled`].
-    #[prost(uint32, optional, tag = "3")]
-    pub signal: Option<u32>,
-    /// With [`EndKind::Signaled`].
-    #[prost(bool, tag = "4")]
-    pub core: bool,
-    /// Who saw it.
-    #[prost(enumeration = "WitnessKind", optional, tag = "5")]
-    pub witness: Option<i32>,
-    /// Who asked for the end, if somebody did.
-    #[prost(string, optional, tag = "6")]
-    pub killed_by: Option<String>,
-    /// The time limit that was over, if one was, milliseconds.
-    #[prost(uint64, optional, tag = "7")]
-    pub timed_out_after_ms: Option<u64>,
-    /// Why, for the kinds that need it.
-    #[prost(string, tag = "8")]
-    pub reason: String,
-    /// CPU time, milliseconds.
-    #[prost(uint64, optional, tag = "9")]
-    pub cpu_ms: Option<u64>,
-    /// Peak resident set, KiB.
-    #[prost(uint64, optional, tag = "10")]
-    pub max_rss_kib: Option<u64>,
-    /// With [`EndKind::NeverStarted`]: somebody asked for it.
-    #[prost(bool, tag = "11")]
-    pub canceled: bool,
-}
-
-/// The kinds of outcomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
-#[repr(i32)]
-pub enum EndKind {
-    /// Not said: damaged or from a newer version.
-    Unspecified = 0,
-    /// `exit(code)`.
-    Exited = 1,
-    /// Ended by a signal.
-    Signaled = 2,
-    /// The command could not be executed.
-    CannotExecute = 3,
-    /// Never started and never will.
-    NeverStarted = 4,
-    /// Started, and nobody saw the end.
-    Unknown = 5,
-}
-
-/// Who saw the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
-#[repr(i32)]
-pub enum WitnessKind {
-    /// Nobody.
-    None = 0,
-    /// The job-processor's wait.
-    JobProcessor = 1,
-    /// The monitor's wait.
-    Monitor = 2,
-    /// A held pidfd.
-    Pidfd = 3,
-}
-
-/// Something worth telling people.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Note {
-    /// The text.
-    #[prost(string, tag = "1")]
-    pub text: String,
-}
 
 /// First word of either side on a new connection, before anything is trusted.
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -399,7 +173,7 @@ pub struct Facts {
     pub facts: Vec<RunFact>,
 }
 
-/// One message of one run; `fact` is the [`Fact`] as it stands on the agent's disk.
+/// One message of one run; `fact` is the [`Fact`](super::Fact) as it stands on the agent's disk.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct RunFact {
     /// Which run.
@@ -408,7 +182,7 @@ pub struct RunFact {
     /// Its number in the run's log, from 1.
     #[prost(uint64, optional, tag = "2")]
     pub seq: Option<u64>,
-    /// The encoded [`Fact`].
+    /// The encoded [`Fact`](super::Fact).
     #[prost(bytes = "vec", tag = "3")]
     pub fact: Vec<u8>,
 }
@@ -452,6 +226,8 @@ pub enum RefusalKind {
     Expired = 3,
     /// The spec cannot be run here (bad user, bad field): another attempt would fare the same.
     Invalid = 4,
+    /// The agent had accepted it, and the record of it on its disk is damaged: nobody can tell how it ended.
+    Damaged = 5,
 }
 
 /// "I have no record of this run": it was never received here.
