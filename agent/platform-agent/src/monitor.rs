@@ -30,6 +30,8 @@ const TERM: i32 = 15;
 const CHLD: i32 = 17;
 /// Between two tries to start the network-processor where even that fails, milliseconds.
 const START_AGAIN_MS: u64 = 1_000;
+/// The network-processor has this long for its controlled stop, milliseconds; nothing is lost if it takes longer, it is only shown as a crash.
+const STOP_GRACE_MS: u64 = 10_000;
 /// Waiting job-processors before the monitor takes them.
 const BACKLOG: i32 = 4096;
 
@@ -58,7 +60,8 @@ pub(crate) struct Monitor {
     connections: HashMap<u64, Connection>,
     next_connection: u64,
     orphans: HashMap<RunId, Orphan>,
-    stopping: bool,
+    /// Set by a controlled stop: when the network-processor is killed if it has not gone, `CLOCK_BOOTTIME` milliseconds.
+    stop_by_ms: Option<u64>,
     over: bool,
 }
 
@@ -93,7 +96,7 @@ impl Monitor {
             connections: HashMap::new(),
             next_connection: 0,
             orphans: HashMap::new(),
-            stopping: false,
+            stop_by_ms: None,
             over: false,
         };
         monitor.set_network_processor(network_processor)?;
@@ -122,7 +125,7 @@ impl Monitor {
     fn next_due_ms(&self) -> Option<u64> {
         let start = match self.network_processor {
             NetworkProcessor::Due(at_ms) => Some(at_ms),
-            NetworkProcessor::Running { .. } => None,
+            NetworkProcessor::Running { .. } => self.stop_by_ms,
         };
         self.orphans.values().filter_map(|orphan| orphan.due_ms).chain(start).min()
     }
@@ -142,7 +145,7 @@ impl Monitor {
         tracing::info!(
             "controlled stop: the network-processor is asked to go; running jobs and their job-processors stay"
         );
-        self.stopping = true;
+        self.stop_by_ms.get_or_insert(clock::boottime_ms() + STOP_GRACE_MS);
         match &self.network_processor {
             NetworkProcessor::Running { .. } => self.network_processor.signal(Signal::TERM),
             NetworkProcessor::Due(_) => self.over = true,
@@ -191,7 +194,7 @@ impl Monitor {
         if how == Some(job::End::Exited { code: 0 }) {
             tracing::info!(pid, "the network-processor stopped in a controlled manner: the agent is stopped");
             self.over = true;
-        } else if self.stopping {
+        } else if self.stop_by_ms.is_some() {
             tracing::warn!(
                 pid,
                 ?how,
@@ -222,6 +225,11 @@ impl Monitor {
                         NetworkProcessor::Due(now_ms + self.restart_delay_ms.max(START_AGAIN_MS));
                 }
             }
+        }
+        if self.stop_by_ms.is_some_and(|at_ms| now_ms >= at_ms) {
+            tracing::warn!("the network-processor does not stop; it is killed");
+            self.network_processor.signal(Signal::KILL);
+            self.stop_by_ms = Some(now_ms + STOP_GRACE_MS);
         }
         let due: Vec<RunId> = self
             .orphans

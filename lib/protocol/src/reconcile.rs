@@ -1,4 +1,5 @@
-//! What the two sides make of each other's books when they meet.
+//! What the two sides make of each other's books when they meet. The server's part of the table is decided by `scheduler`, which owns its
+//! books; here is what must fit into frames, and the history of a database.
 //!
 //! | the agent's inventory | the server's books          | what follows                                                        |
 //! |-----------------------|-----------------------------|---------------------------------------------------------------------|
@@ -10,70 +11,14 @@
 //! And in time: an agent that meets a database which knows less than it once acknowledged sends its settled records again.
 
 use crate::Malformed;
-use crate::convert::{bad_field, run_id, run_id_field};
+use crate::convert::bad_field;
 use crate::frame::FRAME_BYTES_MAX;
-use crate::message::{AgentHello, InventoryItem, Position, RunPosition};
+use crate::message::{AgentHello, Position, RunPosition};
 use crate::session::INVENTORY_RUNS_MAX;
-use job::RunId;
 use prost::Message;
-use std::collections::{HashMap, HashSet};
-
-/// What the server has of one run that it believes to be, or to have been, with this agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Believed {
-    /// Which run.
-    pub run_id: RunId,
-    /// The last message of it that is committed without a gap before it; 0: none.
-    pub seq: u64,
-    /// Its outcome is not committed yet.
-    pub open: bool,
-}
-
-/// The parts of a ServerHello, and what the server learns itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reconciled {
-    /// For `ServerHello::known`.
-    pub known: Vec<RunPosition>,
-    /// For `ServerHello::missing`.
-    pub missing: Vec<Vec<u8>>,
-    /// Runs that the agent has and the server never heard of: its database went back in time, or it is another server's agent.
-    pub strays: Vec<RunId>,
-    /// Runs of which the server has more than the agent: the agent's data root went back in time.
-    pub ahead: Vec<RunId>,
-}
 
 /// Room for the head of a ServerHello: its other fields and their tags.
 const SERVER_HELLO_HEAD_BYTES: usize = 4 << 10;
-
-/// Compares the whole inventory with the server's books. `believed` has every open run of this agent and every run of the inventory
-/// that the server knows.
-///
-/// The result fits into one frame: where it would not, the end of `known` is left out, so that the agent sends more than it must.
-pub fn reconcile(inventory: &[InventoryItem], believed: &[Believed]) -> Result<Reconciled, Malformed> {
-    let books: HashMap<RunId, &Believed> = believed.iter().map(|b| (b.run_id, b)).collect();
-    let mut result = Reconciled::default();
-    let mut present = HashSet::with_capacity(inventory.len());
-    for item in inventory {
-        let run = run_id("InventoryItem", &item.run_id)?;
-        let last_seq = item.last_seq.ok_or(bad_field("InventoryItem", "last_seq"))?;
-        if !present.insert(run) {
-            return Err(bad_field("InventoryItem", "run_id"));
-        }
-        match books.get(&run) {
-            Some(believed) => {
-                if believed.seq > last_seq {
-                    result.ahead.push(run);
-                }
-                result.known.push(RunPosition { run_id: run_id_field(run), seq: Some(believed.seq) });
-            }
-            None => result.strays.push(run),
-        }
-    }
-    let missing = believed.iter().filter(|b| b.open && !present.contains(&b.run_id));
-    result.missing = missing.map(|b| b.run_id.as_bytes().to_vec()).collect();
-    fit(&mut result.known, &mut result.missing);
-    Ok(result)
-}
 
 /// Makes both fit into one ServerHello: first what is missing (what does not fit is asked at the next connection), then what is known (what
 /// does not fit is sent again in full).
@@ -166,8 +111,10 @@ pub fn read_position(position: &Position) -> Result<([u8; 16], u64), Malformed> 
 mod tests {
     use super::*;
     use crate::Role;
-    use crate::message::ServerHello;
+    use crate::convert::run_id_field;
+    use crate::message::{InventoryItem, ServerHello};
     use crate::session::{Session, Stage, Timing};
+    use job::RunId;
 
     fn run(n: u64) -> RunId {
         RunId::new(n, u128::from(n))
@@ -177,42 +124,20 @@ mod tests {
         InventoryItem { run_id: run_id_field(run(n)), last_seq: Some(last_seq) }
     }
 
-    fn believed(n: u64, seq: u64, open: bool) -> Believed {
-        Believed { run_id: run(n), seq, open }
-    }
-
-    #[test]
-    fn every_row_of_the_table_is_decided() {
-        let inventory = [item(1, 3), item(2, 5), item(5, 1)];
-        let books =
-            [believed(1, 2, true), believed(3, 0, true), believed(4, 3, false), believed(5, 2, false)];
-        let result = reconcile(&inventory, &books).unwrap();
-        let position = |n, seq| RunPosition { run_id: run_id_field(run(n)), seq: Some(seq) };
-        assert_eq!(result.known, [position(1, 2), position(5, 2)]);
-        assert_eq!(result.missing, [run(3).as_bytes().to_vec()]);
-        assert_eq!(result.strays, [run(2)]);
-        assert_eq!(result.ahead, [run(5)]);
-    }
-
-    #[test]
-    fn an_inventory_that_cannot_be_is_refused() {
-        assert!(reconcile(&[InventoryItem::default()], &[]).is_err());
-        assert!(reconcile(&[InventoryItem { last_seq: None, ..item(1, 1) }], &[]).is_err());
-        assert!(reconcile(&[item(1, 1), item(1, 2)], &[]).is_err());
-    }
-
     #[test]
     fn the_answer_to_the_greatest_inventory_fits_into_a_frame() {
-        let inventory: Vec<_> = (1..=200_000).map(|n| item(n, u64::MAX)).collect();
-        let books: Vec<_> = (100_000..=250_000).map(|n| believed(n, u64::MAX, true)).collect();
-        let result = reconcile(&inventory, &books).unwrap();
-        assert_eq!(result.missing.len(), 50_000, "what is missing is asked before anything else");
+        let mut known: Vec<_> = (1..=200_000)
+            .map(|n| RunPosition { run_id: run_id_field(run(n)), seq: Some(u64::MAX) })
+            .collect();
+        let mut missing: Vec<_> = (200_001..=250_000).map(|n| run(n).as_bytes().to_vec()).collect();
+        fit(&mut known, &mut missing);
+        assert_eq!(missing.len(), 50_000, "what is missing is asked before anything else");
         let hello = ServerHello {
             epoch: Some(u64::MAX),
             incarnation: Some(vec![0; 16]),
             position: Some(Position { database_id: Some(vec![0; 16]), commit: Some(u64::MAX) }),
-            known: result.known,
-            missing: result.missing,
+            known,
+            missing,
             software: "x".repeat(200),
         };
         assert!(crate::Frame::from(hello).fits());
