@@ -1,7 +1,8 @@
 //! One job at a time: from the submission until the committed outcome has reached who submitted it.
 
 use crate::figure::Figures;
-use crate::site::Site;
+use crate::jobs::run_true;
+use ::tests::Client;
 use anyhow::Result;
 use std::time::Instant;
 
@@ -9,13 +10,13 @@ use std::time::Instant;
 const JOBS: usize = 300;
 const WARM_UP_JOBS: usize = 20;
 
-pub(crate) fn measure(site: &Site, figures: &mut Figures) -> Result<()> {
+pub(crate) fn measure(client: &Client, figures: &mut Figures) -> Result<()> {
     println!("==> latency of {JOBS} jobs, one at a time");
-    (0..WARM_UP_JOBS).try_for_each(|_| site.run_true())?;
+    (0..WARM_UP_JOBS).try_for_each(|_| run_true(client))?;
     let mut times_ms = Vec::with_capacity(JOBS);
     for _ in 0..JOBS {
         let begin = Instant::now();
-        site.run_true()?;
+        run_true(client)?;
         times_ms.push(begin.elapsed().as_secs_f64() * 1000.0);
     }
     times_ms.sort_by(f64::total_cmp);

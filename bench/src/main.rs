@@ -1,7 +1,8 @@
 //! How fast the whole system is, beside what the machine can do at all and beside a peer, all in one run on one machine, because
 //! only the ratios carry over to another.
 //!
-//! `cargo xtask bench` builds the programs and runs this. A file of figures is
+//! `cargo xtask bench` builds the programs and runs this; the system under measurement is that of the tests (`tests::Site`), from the folder
+//! that `LASTWORD_TEST_PROGRAMS` names. A file of figures is
 //! `{"figures":[{"name":…,"value":…,"unit":…,"beside":{NAME:RATIO,…}|null}]}`; a ratio is this figure divided by that one.
 
 #![forbid(unsafe_code)]
@@ -12,15 +13,17 @@ mod latency;
 mod limits;
 mod memory;
 mod peer;
-mod site;
 
+use ::tests::{Dialling, Site};
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use figure::Figures;
-use site::Site;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 use std::time::Duration;
+
+/// Lines shown of each trace after a failure.
+const TRACE_LINES_SHOWN: usize = 20;
 
 /// Measures Lastword beside its limits.
 #[derive(Parser)]
@@ -34,9 +37,6 @@ struct Arguments {
     /// For how long each rate is measured
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     seconds: u64,
-    /// Where the programs are
-    #[arg(long, value_name = "FOLDER", default_value = "target/release")]
-    programs: PathBuf,
 }
 
 /// Figures that are measured together.
@@ -61,27 +61,11 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {
-    let wanted = |group| arguments.group.is_none_or(|only| only == group);
-    let span = Duration::from_secs(arguments.seconds.max(1));
+    let mut site = Site::empty(&[])?;
+    site.add_agent("host1", Dialling::In)?;
+    println!("==> a server and an agent in {} ({})", site.path().display(), file_system(site.path()));
     let mut figures = Figures::default();
-    let site = Site::start(&arguments.programs)?;
-    let measured = (|| {
-        if wanted(Group::Memory) {
-            memory::measure_idle(&site, &mut figures)?;
-        }
-        if wanted(Group::Latency) {
-            latency::measure(&site, &mut figures)?;
-        }
-        if wanted(Group::Jobs) {
-            jobs::measure(&site, span, &mut figures)?;
-        }
-        if wanted(Group::Memory) {
-            memory::measure_running(&site, &mut figures)?;
-        }
-        anyhow::Ok(())
-    })();
-    site.stop(measured.is_ok());
-    measured?;
+    measure_on(&site, arguments, &mut figures).inspect_err(|_| show_traces(&site))?;
     println!("\n{figures}");
     if let Some(path) = &arguments.json {
         std::fs::write(path, figures.to_json())
@@ -89,4 +73,43 @@ fn measure(arguments: &Arguments) -> Result<()> {
         println!("the figures are in {}", path.display());
     }
     Ok(())
+}
+
+fn measure_on(site: &Site, arguments: &Arguments, figures: &mut Figures) -> Result<()> {
+    let wanted = |group| arguments.group.is_none_or(|only| only == group);
+    let span = Duration::from_secs(arguments.seconds.max(1));
+    if wanted(Group::Memory) {
+        memory::measure_idle(site, figures)?;
+    }
+    if wanted(Group::Latency) {
+        latency::measure(site.client(), figures)?;
+    }
+    if wanted(Group::Jobs) {
+        jobs::measure(site, span, figures)?;
+    }
+    if wanted(Group::Memory) {
+        memory::measure_running(site, figures)?;
+    }
+    Ok(())
+}
+
+/// What the programs said last; the scratch directory goes with the site.
+fn show_traces(site: &Site) {
+    let traces = [site.server.trace()].into_iter().chain(site.agents.iter().map(tests::Agent::trace));
+    for trace in traces {
+        let lines: Vec<&str> = trace.lines().collect();
+        lines
+            .iter()
+            .skip(lines.len().saturating_sub(TRACE_LINES_SHOWN))
+            .for_each(|line| eprintln!("    {line}"));
+    }
+}
+
+/// The kind of file system, for whoever reads the figures: syncing to memory costs nothing and proves nothing.
+fn file_system(path: &Path) -> String {
+    let stat = Command::new("stat").args(["-f", "-c", "%T"]).arg(path).output();
+    stat.map_or_else(
+        |_| "unknown".to_owned(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    )
 }

@@ -47,12 +47,18 @@ pub struct Way {
 
 /// A request for a job that writes the ledger.
 pub fn ledger_job(ledger: &Path, way: Way) -> Result<JobSubmit> {
-    let words = [
-        helper("ledger-job")?.to_string_lossy().into_owned(),
-        ledger.to_string_lossy().into_owned(),
-        way.sleep_ms.to_string(),
-    ];
-    let command = words.into_iter().chain(way.end.to_string().split(' ').map(str::to_owned)).collect();
+    request(ledger, &way.sleep_ms.to_string(), way.end)
+}
+
+/// A request for a job that writes the ledger and ends when the file `go` exists.
+pub fn gated_job(ledger: &Path, go: &Path, end: End) -> Result<JobSubmit> {
+    request(ledger, &go.to_string_lossy(), end)
+}
+
+fn request(ledger: &Path, until: &str, end: End) -> Result<JobSubmit> {
+    let program = helper("ledger-job")?.to_string_lossy().into_owned();
+    let words = [program, ledger.to_string_lossy().into_owned(), until.to_owned()];
+    let command = words.into_iter().chain(end.to_string().split(' ').map(str::to_owned)).collect();
     Ok(JobSubmit { command, ..JobSubmit::default() })
 }
 

@@ -33,7 +33,8 @@ impl Scratch {
     pub fn fail(&mut self) {
         self.failed = true;
         let entries = std::fs::read_dir(self.path()).into_iter().flatten().flatten();
-        for path in entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "out")) {
+        let outputs = entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "out"));
+        for path in outputs.chain([self.path().join("server/trace/central-server.log")]) {
             let text = std::fs::read(&path).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
             let lines: Vec<&str> = text.lines().collect();

@@ -135,9 +135,9 @@ impl Server {
         self.data_root().join("admin.token")
     }
 
-    /// What it said so far.
+    /// What it wrote into its trace so far.
     pub fn trace(&self) -> String {
-        read_lossy(&self.scratch.join("server.out"))
+        read_lossy(&self.data_root().join("trace/central-server.log"))
     }
 }
 

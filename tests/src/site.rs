@@ -1,9 +1,9 @@
 //! A server and agents that know each other.
 
-use crate::{Agent, Client, Dialling, Ledger, Scratch, Server, wait_until};
+use crate::{Agent, Client, Dialling, End, Ledger, Scratch, Server, gated_job, wait_until};
 use anyhow::{Context, Result};
-use api::AgentAdd;
-use std::path::Path;
+use api::{AgentAdd, JobSubmit};
+use std::path::{Path, PathBuf};
 
 /// More than any test has at once.
 const SLOTS: u32 = 200;
@@ -19,17 +19,13 @@ pub struct Site {
 
 /// Runs a test on a site with one agent that dials in and serves the queue `default`.
 pub fn on_site(test: impl FnOnce(&mut Site) -> Result<()>) {
-    on_site_with(&[], &[], test);
+    on_empty_site(|site| site.add_agent("host1", Dialling::In).and_then(|()| test(site)));
 }
 
-/// The same; server and agent are started with these variables in their environments.
-pub fn on_site_with(
-    server: &[(String, String)],
-    agent: &[(String, String)],
-    test: impl FnOnce(&mut Site) -> Result<()>,
-) {
-    let done = Site::empty(server).and_then(|mut site| {
-        let done = site.add_agent_with("host1", Dialling::In, agent).and_then(|()| test(&mut site));
+/// Runs a test on a site with a server and no agent.
+pub fn on_empty_site(test: impl FnOnce(&mut Site) -> Result<()>) {
+    let done = Site::empty().and_then(|mut site| {
+        let done = test(&mut site);
         if done.is_err() {
             site.scratch.fail();
         }
@@ -41,14 +37,9 @@ pub fn on_site_with(
 }
 
 impl Site {
-    /// A server without agents.
-    pub fn empty(environment: &[(String, String)]) -> Result<Site> {
+    fn empty() -> Result<Site> {
         let scratch = Scratch::new()?;
-        let mut server = Server::start(scratch.path())?;
-        if !environment.is_empty() {
-            server.stop()?;
-            server.restart_with(environment)?;
-        }
+        let server = Server::start(scratch.path())?;
         Ok(Site { server, agents: Vec::new(), scratch })
     }
 
@@ -57,7 +48,13 @@ impl Site {
         self.add_agent_with(name, dialling, &[])
     }
 
-    fn add_agent_with(&mut self, name: &str, dialling: Dialling, environment: &[(String, String)]) -> Result<()> {
+    /// The same with these variables in the environment of all its processes.
+    pub fn add_agent_with(
+        &mut self,
+        name: &str,
+        dialling: Dialling,
+        environment: &[(String, String)],
+    ) -> Result<()> {
         let mut agent = self.prepare_agent(name, dialling)?;
         match dialling {
             Dialling::In => {
@@ -119,6 +116,21 @@ impl Site {
     /// The directory of all this.
     pub fn path(&self) -> &Path {
         self.scratch.path()
+    }
+
+    /// The file for which the jobs of [`Site::gated`] wait.
+    pub fn go(&self) -> PathBuf {
+        self.path().join("go")
+    }
+
+    /// Lets the jobs of [`Site::gated`] end.
+    pub fn open_gate(&self) -> Result<()> {
+        Ok(std::fs::write(self.go(), "")?)
+    }
+
+    /// A job that writes the ledger and exits with 7 when the gate is opened.
+    pub fn gated(&self) -> Result<JobSubmit> {
+        gated_job(self.ledger().path(), &self.go(), End::Code(7))
     }
 
     /// The ledger of the jobs here.

@@ -9,6 +9,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let programs = build::programs(Profile::Release)?;
     step::run("build", &mut step::cargo(&["build", "--release", "-p", "bench"]))?;
     let mut bench = std::process::Command::new(programs.join("bench"));
-    bench.arg("--programs").arg(&programs).args(arguments);
+    bench.env("LASTWORD_TEST_PROGRAMS", &programs).args(arguments);
     step::run("bench", &mut bench)
 }

@@ -122,7 +122,7 @@ impl Agent {
             return;
         }
         adopted.busy = true;
-        self.disk.spawn(move |disk| Event::Asked(run_id, control::ask_monitor(&disk.root, run_id)));
+        self.disk.ask(move |disk| Event::Asked(run_id, control::ask_monitor(&disk.root, run_id)));
     }
 
     /// The monitor holds it: it will wake us. Otherwise the kernel may tell; and when nobody told for long enough, nobody will.
@@ -158,7 +158,7 @@ impl Agent {
             adopted.busy = true;
         }
         self.disk.spawn(move |disk| {
-            let recorded = disk.record(run_id, |ledger| Some(with_cause(outcome, ledger)));
+            let recorded = disk.record(run_id, |ledger| still_true(outcome, ledger));
             Event::Recorded(
                 run_id,
                 match recorded {
@@ -207,14 +207,19 @@ impl Agent {
     }
 }
 
-/// An end that was asked for is recorded as such: the log says who asked.
-fn with_cause(outcome: Outcome, ledger: &Ledger) -> Outcome {
-    match outcome {
+/// The outcome as the log under its lock lets it be: nothing "never started" that a job-processor started meanwhile, nothing ended that is not
+/// known to have started, and an end that was asked for says so.
+fn still_true(outcome: Outcome, ledger: &Ledger) -> Option<Outcome> {
+    let needs_start = !matches!(outcome, Outcome::NeverStarted { .. });
+    if needs_start != ledger.started.is_some() {
+        return None;
+    }
+    Some(match outcome {
         Outcome::Ended { end, cause, witness, usage } => {
             Outcome::Ended { end, cause: cause.or_else(|| ledger.stop_cause()), witness, usage }
         }
         other @ (Outcome::CannotExecute { .. } | Outcome::NeverStarted { .. } | Outcome::Unknown { .. }) => {
             other
         }
-    }
+    })
 }

@@ -210,8 +210,10 @@ impl Agent {
     fn on_relaunched(&mut self, run_id: RunId, launched: std::io::Result<Launched>) {
         match launched {
             Ok(launched) => self.set_job_processor(run_id, launched.job_processor),
-            // The next tick looks again.
-            Err(e) => tracing::warn!(run = %run_id, "no job-processor could be started: {e}"),
+            Err(e) => {
+                tracing::warn!(run = %run_id, "no job-processor could be started: {e}");
+                self.set_job_processor(run_id, None); // the tick looks again
+            }
         }
     }
 

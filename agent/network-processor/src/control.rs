@@ -45,7 +45,7 @@ impl Agent {
             Keeper::JobProcessor(_) => {
                 wanted.delivery = Delivery::Trying;
                 let stop = wanted.stop.clone();
-                self.disk.spawn(move |disk| {
+                self.disk.ask(move |disk| {
                     Event::StopDelivered(run_id, tell_job_processor(&disk.root, run_id, stop).is_ok())
                 });
             }

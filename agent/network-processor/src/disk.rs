@@ -10,10 +10,14 @@ use spool::{DataRoot, Ledger, LedgerError, RecordError, RunDir, Shelf, TakeError
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Threads for the disk: enough for their syncs to share a journal commit.
 pub(crate) const THREADS_MAX: usize = 24;
+
+/// Questions to local processes under way at a time.
+const QUESTIONS_MAX: usize = 8;
 
 /// What was found in a live run's directory.
 #[derive(Debug)]
@@ -33,13 +37,21 @@ pub(crate) struct Disk {
     pub(crate) boot_id: [u8; 16],
     logs: Arc<RwLock<()>>,
     runs_sync: Arc<GroupSync>,
+    questions: Arc<Semaphore>,
     events: UnboundedSender<Event>,
 }
 
 impl Disk {
     pub(crate) fn new(root: DataRoot, boot_id: [u8; 16], events: UnboundedSender<Event>) -> io::Result<Disk> {
         let runs = os::disk::open_dir(&root.shelf(Shelf::Live))?;
-        Ok(Disk { root, boot_id, logs: Arc::default(), runs_sync: Arc::new(GroupSync::new(runs)), events })
+        Ok(Disk {
+            root,
+            boot_id,
+            logs: Arc::default(),
+            runs_sync: Arc::new(GroupSync::new(runs)),
+            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+            events,
+        })
     }
 
     /// Does `work` on a thread of its own and reports its event.
@@ -48,6 +60,20 @@ impl Disk {
         tokio::task::spawn_blocking(move || {
             let event = work(&disk);
             let _ = disk.events.send(event); // the loop is gone only when the process goes
+        });
+    }
+
+    /// As [`Disk::spawn`], for questions to local processes, which may be stopped and never answer: few at a time, so that there are always
+    /// threads for the disk.
+    pub(crate) fn ask(&self, work: impl FnOnce(&Disk) -> Event + Send + 'static) {
+        let (disk, questions) = (self.clone(), self.questions.clone());
+        tokio::spawn(async move {
+            let permit = questions.acquire_owned().await;
+            disk.spawn(move |disk| {
+                let event = work(disk);
+                drop(permit);
+                event
+            });
         });
     }
 

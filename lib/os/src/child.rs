@@ -206,7 +206,8 @@ unsafe fn run_child(
             }
         }
         wait_at(gate, program.farewell.as_ref());
-        // The gate and all else closes on exec.
+        // The gate and all else closes on exec, also what the agent itself inherited from whoever started it (Linux 5.11; before, that stays open).
+        libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
         let mut errno = libc::ENOENT;
         for path in &program.paths {
             libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr());

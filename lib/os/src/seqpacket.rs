@@ -50,11 +50,13 @@ pub fn accept(listener: impl AsFd) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Connects to the socket at `dir/name`. The descriptor is blocking.
+/// Connects to the socket at `dir/name` at once or not at all: a listener that is stopped and whose backlog is full is an error. The
+/// descriptor is blocking.
 pub fn connect(dir: &Path, name: &str) -> io::Result<OwnedFd> {
     let dir_fd = disk::open_dir(dir)?;
-    let socket = socket(SocketType::SEQPACKET, SocketFlags::CLOEXEC)?;
+    let socket = socket(SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
     rustix::net::connect(&socket, &address(&dir_fd, name)?)?;
+    rustix::io::ioctl_fionbio(&socket, false)?;
     Ok(socket)
 }
 

@@ -1,6 +1,6 @@
-//! A job that keeps its own ledger: `ledger-job LEDGER SLEEP-MS (code|signal) NUMBER`.
+//! A job that keeps its own ledger: `ledger-job LEDGER (SLEEP-MS|GO-FILE) (code|signal) NUMBER`.
 //!
-//! Appends `<job> <run> <pid> start` durably, sleeps, appends `<job> <run> <pid> end <kind> <number>`, and ends as it was told.
+//! Appends `<job> <run> <pid> start` durably, sleeps (or waits until that file exists), appends `<job> <run> <pid> end <kind> <number>`, and ends as it was told.
 
 #![forbid(unsafe_code)]
 
@@ -9,14 +9,15 @@ use os::pidfd::Pidfd;
 use os::signal::Signal;
 use std::fs::File;
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [ledger, sleep_ms, kind, number] = arguments.as_slice() else {
-        bail!("usage: ledger-job LEDGER SLEEP-MS (code|signal) NUMBER")
+    let [ledger, until, kind, number] = arguments.as_slice() else {
+        bail!("usage: ledger-job LEDGER (SLEEP-MS|GO-FILE) (code|signal) NUMBER")
     };
-    let (sleep_ms, number): (u64, u8) = (sleep_ms.parse()?, number.parse()?);
+    let number: u8 = number.parse()?;
     let job = std::env::var("LASTWORD_JOB_ID").context("this is not a job")?;
     let run = std::env::var("LASTWORD_RUN_ID").context("this is not a run")?;
     let pid = std::process::id();
@@ -27,7 +28,14 @@ fn main() -> Result<()> {
         Ok(ledger.sync_data()?)
     };
     append("start")?;
-    std::thread::sleep(Duration::from_millis(sleep_ms));
+    match until.parse() {
+        Ok(ms) => std::thread::sleep(Duration::from_millis(ms)),
+        Err(_) => {
+            while !Path::new(until).exists() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
     append(&format!("end {kind} {number}"))?;
     if kind == "code" {
         std::process::exit(number.into());

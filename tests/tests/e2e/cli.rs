@@ -48,7 +48,7 @@ fn what_does_not_exist_and_who_does_not_answer_have_codes_of_their_own() {
         assert_eq!(site.lastword(&["job", "show", "999999"])?.output()?.status.code(), Some(66));
         assert_eq!(site.lastword(&["job", "shoe"])?.output()?.status.code(), Some(64));
         let forged = site.path().join("forged.token");
-        std::fs::write(&forged, "no such token\n")?;
+        std::fs::write(&forged, "0123456789abcdef0123456789abcdef\n")?;
         std::fs::set_permissions(&forged, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         let refused = site.lastword(&["job", "list"])?.env("LASTWORD_TOKEN_FILE", &forged).output()?;
         assert_eq!(refused.status.code(), Some(77));

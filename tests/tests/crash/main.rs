@@ -1,0 +1,6 @@
+//! `kill -9` at every point where it could matter, with the jobs' own ledger as the oracle.
+
+mod accident;
+mod oracle;
+mod point;
+mod wire;
