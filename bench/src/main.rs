@@ -14,16 +14,13 @@ mod limits;
 mod memory;
 mod peer;
 
-use ::tests::{Dialling, Site};
+use ::tests::{Site, on_site};
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use figure::Figures;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::time::Duration;
-
-/// Lines shown of each trace after a failure.
-const TRACE_LINES_SHOWN: usize = 20;
 
 /// Measures Lastword beside its limits.
 #[derive(Parser)]
@@ -50,22 +47,16 @@ enum Group {
     Memory,
 }
 
-fn main() -> ExitCode {
-    match measure(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() {
+    let arguments = Arguments::parse();
+    // Ends all its processes whatever happens; after a failure it shows and keeps what they wrote.
+    on_site(|site| measure(site, &arguments));
 }
 
-fn measure(arguments: &Arguments) -> Result<()> {
-    let mut site = Site::empty(&[])?;
-    site.add_agent("host1", Dialling::In)?;
+fn measure(site: &Site, arguments: &Arguments) -> Result<()> {
     println!("==> a server and an agent in {} ({})", site.path().display(), file_system(site.path()));
     let mut figures = Figures::default();
-    measure_on(&site, arguments, &mut figures).inspect_err(|_| show_traces(&site))?;
+    measure_on(site, arguments, &mut figures)?;
     println!("\n{figures}");
     if let Some(path) = &arguments.json {
         std::fs::write(path, figures.to_json())
@@ -91,18 +82,6 @@ fn measure_on(site: &Site, arguments: &Arguments, figures: &mut Figures) -> Resu
         memory::measure_running(site, figures)?;
     }
     Ok(())
-}
-
-/// What the programs said last; the scratch directory goes with the site.
-fn show_traces(site: &Site) {
-    let traces = [site.server.trace()].into_iter().chain(site.agents.iter().map(tests::Agent::trace));
-    for trace in traces {
-        let lines: Vec<&str> = trace.lines().collect();
-        lines
-            .iter()
-            .skip(lines.len().saturating_sub(TRACE_LINES_SHOWN))
-            .for_each(|line| eprintln!("    {line}"));
-    }
 }
 
 /// The kind of file system, for whoever reads the figures: syncing to memory costs nothing and proves nothing.

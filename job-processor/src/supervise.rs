@@ -16,12 +16,12 @@
 
 use crate::control::ControlSocket;
 use crate::launch;
-use crate::sweep::Tree;
+use crate::sweep::{Group, Tree};
 use crate::witness::Monitor;
 use job::supervise::{Action, Event, KILLS_BEFORE_ALERT, State};
 use job::{End, Outcome, StopCause, Usage, Witness};
 use os::cgroup::Cgroup;
-use os::child::Gated;
+use os::child::{ChildError, Gated};
 use os::pidfd::Pidfd;
 use os::{clock, crash, procfs, signal, wait};
 use protocol::RunSpec;
@@ -43,6 +43,8 @@ pub(crate) enum Done {
 
 /// A job that ends sooner is reported once, with its start and its end together, milliseconds.
 const SHORT_JOB_MS: u64 = 5;
+/// A child that cannot execute goes as soon as it may; a frozen one is left to the monitor, milliseconds.
+const CHILD_GOES_MS_MAX: u64 = 1_000;
 /// Between two tries to write an outcome, milliseconds.
 const RECORD_AGAIN_MS: u64 = 1_000;
 
@@ -67,8 +69,7 @@ pub(crate) fn run(dir: &RunDir, cgroup_parent: Option<&Path>) -> Result<Done, St
     }
     crash::point("start.after-lock");
     os::process::become_subreaper().map_err(|e| format!("cannot become the reaper of orphans: {e}"))?;
-    let cgroup = cgroup_parent.and_then(|parent| Cgroup::create(parent, &dir.run_id().to_string()).ok());
-    Starter { dir, recorder, spec: ledger.spec }.start(cgroup)
+    Starter { dir, recorder, spec: ledger.spec, cgroup_parent }.start()
 }
 
 /// Signal numbers that are the same on every Linux that this program is for.
@@ -87,10 +88,11 @@ struct Starter<'a> {
     dir: &'a RunDir,
     recorder: Recorder,
     spec: RunSpec,
+    cgroup_parent: Option<&'a Path>,
 }
 
 impl Starter<'_> {
-    fn start(mut self, cgroup: Option<Cgroup>) -> Result<Done, String> {
+    fn start(mut self) -> Result<Done, String> {
         // Before the child exists, so that its end cannot be missed.
         let children = signal::descriptor(&[libc_signals::CHLD])
             .map_err(|e| format!("cannot watch for children: {e}"))?;
@@ -103,7 +105,9 @@ impl Starter<'_> {
             Ok(prepared) => prepared,
             Err(reason) => return self.never_started(reason),
         };
-        program.cgroup = cgroup.as_ref().and_then(|group| group.descriptor().ok());
+        let name = self.dir.run_id().to_string();
+        let group = self.cgroup_parent.and_then(|parent| Cgroup::create(parent, &name).ok()).map(Group);
+        program.cgroup = group.as_ref().and_then(|group| group.0.descriptor().ok());
         program.farewell = self.recorder.farewell().ok();
         let (gated, in_cgroup) = match Gated::spawn(&program) {
             Ok(spawned) => spawned,
@@ -111,14 +115,8 @@ impl Starter<'_> {
         };
         crash::point("start.after-fork");
         drop(program); // its descriptors are the child's now
-        let cgroup = match cgroup {
-            Some(group) if !in_cgroup => {
-                let _ = group.remove();
-                None
-            }
-            group => group,
-        };
-        let started = self.started(&gated, cgroup.as_ref())?;
+        let tree = Tree::new(gated.pid, group.filter(|_| in_cgroup));
+        let started = self.started(&gated, tree.cgroup())?;
         let started_ms = started.boottime_ms.unwrap_or(0);
         let root = self.dir.root().ok_or("the run directory is in no data root")?;
         let monitor = Monitor::introduce(root, self.dir.run_id(), gated.pid, &gated.pidfd, started_ms);
@@ -130,38 +128,30 @@ impl Starter<'_> {
         crash::point("start.after-started");
         let pid = gated.pid;
         match gated.open() {
-            Ok((_, pidfd)) => {
+            Ok(pidfd) => {
                 crash::point("start.after-gate");
                 let state = State::running(started_ms, self.spec.timeout_ms, self.spec.grace_ms);
-                let tree = Tree::new(pid, cgroup);
-                let spec = self.spec;
-                Supervisor {
-                    dir: self.dir,
-                    recorder: self.recorder,
-                    spec,
-                    pid,
-                    pidfd,
-                    state,
-                    tree,
-                    control,
-                    monitor,
-                    children,
-                }
-                .watch()
+                let Starter { dir, recorder, spec, .. } = self;
+                Supervisor { dir, recorder, spec, pid, pidfd, state, tree, control, monitor, children }
+                    .watch()
             }
-            Err(e) => {
-                let command = self
-                    .spec
-                    .command
-                    .first()
-                    .map_or_else(String::new, |c| String::from_utf8_lossy(c).into_owned());
-                let outcome = Outcome::CannotExecute { reason: format!("{command}: cannot {e}") };
-                let (done, _recorder) = record(self.recorder, self.dir, &outcome);
-                let _ = wait::reap(pid);
-                monitor.done();
-                Ok(done)
-            }
+            Err((error, pidfd)) => Ok(self.cannot_execute(error, &pidfd, pid, &monitor)),
         }
+    }
+
+    /// The error holds the child until the outcome is on disk; if we die before, the child writes it.
+    fn cannot_execute(self, error: ChildError, pidfd: &Pidfd, pid: u32, monitor: &Monitor) -> Done {
+        let command =
+            self.spec.command.first().map_or_else(String::new, |c| String::from_utf8_lossy(c).into_owned());
+        let command = if self.spec.script.is_some() { "the script".to_owned() } else { command };
+        crash::point("start.before-cannot-execute");
+        let outcome = Outcome::CannotExecute { reason: format!("{command}: cannot {error}") };
+        let (done, _recorder) = record(self.recorder, self.dir, &outcome);
+        monitor.done();
+        drop(error);
+        let _ = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timespec(CHILD_GOES_MS_MAX)));
+        let _ = wait::reap(pid);
+        done
     }
 
     fn started(&self, gated: &Gated, cgroup: Option<&Cgroup>) -> Result<Started, String> {

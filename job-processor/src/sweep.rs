@@ -14,16 +14,32 @@ const SWEEP_GRACE_MS: u64 = 2_000;
 /// What is left after this long cannot be killed by us, milliseconds.
 const SWEEP_MS_MAX: u64 = 10_000;
 
+/// A run's control group, removed when it is not needed any more. One that is not empty then stays: something cannot be killed, and the group
+/// shows it.
+#[derive(Debug)]
+pub(crate) struct Group(pub(crate) Cgroup);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = self.0.remove();
+    }
+}
+
 /// The processes of one run.
 #[derive(Debug)]
 pub(crate) struct Tree {
     leader: u32,
-    cgroup: Option<Cgroup>,
+    group: Option<Group>,
 }
 
 impl Tree {
-    pub(crate) fn new(leader: u32, cgroup: Option<Cgroup>) -> Tree {
-        Tree { leader, cgroup }
+    pub(crate) fn new(leader: u32, group: Option<Group>) -> Tree {
+        Tree { leader, group }
+    }
+
+    /// Its control group, if it has one.
+    pub(crate) fn cgroup(&self) -> Option<&Cgroup> {
+        self.group.as_ref().map(|group| &group.0)
     }
 
     /// SIGTERM to the job's process group and to every other descendant, then SIGCONT so that stopped ones can act on it.
@@ -38,19 +54,12 @@ impl Tree {
 
     /// SIGKILL to everything at once. The leader must not have been reaped.
     pub(crate) fn kill(&self) -> io::Result<()> {
-        if let Some(cgroup) = &self.cgroup {
-            let _ = cgroup.freeze(true); // so that nothing is born between the kills where cgroup.kill does not exist
-            if cgroup.kill().is_ok() {
-                let _ = cgroup.freeze(false);
-                return Ok(());
-            }
+        if self.cgroup().is_some_and(|cgroup| cgroup.kill().is_ok()) {
+            return Ok(());
         }
-        let _ = child::signal_group(self.leader, rustix::process::Signal::KILL.as_raw());
-        let swept = tree::descendants(std::process::id()).map(|found| tree::signal_all(&found, Signal::KILL));
-        if let Some(cgroup) = &self.cgroup {
-            let _ = cgroup.freeze(false);
-        }
-        swept.map(|_| ())
+        let _ = child::signal_group(self.leader, Signal::KILL.as_raw());
+        tree::signal_all(&tree::descendants(std::process::id())?, Signal::KILL);
+        Ok(())
     }
 
     /// Reaps orphans that ended, but never the leader.
@@ -80,7 +89,7 @@ impl Tree {
         loop {
             let waited_ms = os::clock::boottime_ms().saturating_sub(begin_ms);
             if waited_ms >= SWEEP_GRACE_MS {
-                if let Some(cgroup) = &self.cgroup {
+                if let Some(cgroup) = self.cgroup() {
                     let _ = cgroup.kill();
                 }
                 tree::signal_all(&tree::descendants(std::process::id())?, Signal::KILL);
@@ -103,14 +112,6 @@ impl Tree {
             Err(e) if wait::is_no_child(&e) => Ok(true),
             Ok(_) => Ok(false),
             Err(e) => Err(e),
-        }
-    }
-}
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        if let Some(cgroup) = &self.cgroup {
-            let _ = cgroup.remove(); // not empty: something cannot be killed, and the group shows it
         }
     }
 }

@@ -3,6 +3,7 @@
 //! | found                                      | means                          | what is done                                                        |
 //! |--------------------------------------------|--------------------------------|---------------------------------------------------------------------|
 //! | lock held                                  | a job-processor is at work     | watch it                                                            |
+//! | lock held by the monitor                   | it records an orphan's end     | look again when it has (`Disk::read`)                                |
 //! | no STARTED, lock free                      | never executed                 | another job-processor (NEVER STARTED after five, or if it is to stop) |
 //! | STARTED, no ENDED, lock free, this boot    | the job-processor died         | adopt: control the job; the monitor, a pidfd, or nobody tells its end |
 //! | STARTED, no ENDED, lock free, another boot | the host restarted             | Unknown (host restarted)                                            |
@@ -13,11 +14,12 @@ use crate::agent::{Agent, LAUNCHES_MAX};
 use crate::control;
 use crate::event::Event;
 use crate::run::{Adopted, Keeper};
-use job::supervise::State;
+use job::supervise::{GRACE_MS_DEFAULT, State};
 use job::{End, Outcome, RunId, Witness};
 use os::clock;
 use os::pidfd::Pidfd;
 use spool::{Ledger, RecordError, TakeError};
+use std::path::Path;
 
 /// How long the witnesses have to speak after a job was seen to be gone, milliseconds: a reaper needs a moment.
 const WITNESS_MS_MAX: u64 = 10_000;
@@ -26,23 +28,24 @@ const ASK_AGAIN_MS: u64 = 300;
 
 impl Agent {
     /// Decides who looks after the run, from what was just read.
-    pub(crate) fn keep(&mut self, run_id: RunId, holder: Option<u32>) {
+    pub(crate) fn keep(&mut self, run_id: RunId, holder: Option<(u32, Pidfd)>) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         match run.keeper {
             Keeper::Nobody | Keeper::Unread => {}
             // They are told when it goes; what was read while it lives does not matter here.
             Keeper::JobProcessor(_) => return self.deliver_stop(run_id),
             Keeper::Adopted(_) if run.ended.is_some() => {
-                run.keeper = Keeper::Over;
-                return;
+                return self.set_over(run_id);
             }
             Keeper::Preparing | Keeper::Adopted(_) | Keeper::Over | Keeper::Quarantined => return,
         }
-        if let Some(pid) = holder {
-            return self.attach(run_id, pid);
+        if let Some((pid, pidfd)) = holder {
+            run.keeper = Keeper::JobProcessor(pid);
+            self.watch(pidfd, Event::JobProcessorGone(run_id));
+            return self.deliver_stop(run_id);
         }
         if run.ended.is_some() {
-            run.keeper = Keeper::Over;
+            self.set_over(run_id);
         } else if run.started.is_none() {
             self.start_again(run_id);
         } else {
@@ -50,20 +53,16 @@ impl Agent {
         }
     }
 
-    fn attach(&mut self, run_id: RunId, pid: u32) {
-        let dir = self.disk.root.run(spool::Shelf::Live, run_id);
-        // Opened first, then asked again: if the lock is still held by that pid, the descriptor is of its holder.
-        let pidfd = Pidfd::open(pid).ok().flatten();
-        let still = self.disk.holder(&dir).ok().flatten() == Some(pid);
-        match pidfd.filter(|_| still) {
-            Some(pidfd) => {
-                if let Some(run) = self.runs.get_mut(&run_id) {
-                    run.keeper = Keeper::JobProcessor(pid);
-                }
-                self.watch(pidfd, Event::JobProcessorGone(run_id));
-                self.deliver_stop(run_id);
-            }
-            None => self.read(run_id), // it went meanwhile
+    /// The outcome is known and nobody of ours works on the run. What the job left running is ended here if its job-processor could not.
+    fn set_over(&mut self, run_id: RunId) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        run.keeper = Keeper::Over;
+        let group = run.started.as_ref().and_then(|started| started.cgroup.clone());
+        if let Some(group) = group.filter(|_| run.unswept) {
+            self.disk.ask(move |_| {
+                control::sweep(Path::new(&group));
+                Event::Woken(run_id)
+            });
         }
     }
 
@@ -93,12 +92,20 @@ impl Agent {
                 "the host restarted while the job ran (its STARTED record is of an earlier boot)".to_owned();
             return self.record(run_id, Outcome::Unknown { reason });
         }
-        let state = State::running(started.boottime_ms.unwrap_or(0), run.timeout_ms, run.grace_ms);
+        let state = match run.stop_cause.clone() {
+            // Its job-processor died while it was ending the job.
+            Some(cause) => {
+                let kill_at_ms = clock::boottime_ms() + run.grace_ms.unwrap_or(GRACE_MS_DEFAULT);
+                State::Stopping { cause, kill_at_ms }
+            }
+            None => State::running(started.boottime_ms.unwrap_or(0), run.timeout_ms, run.grace_ms),
+        };
         let job = run.job.take();
         tracing::warn!(run = %run_id, pid = started.pid, alive = job.is_some(), "its job-processor died: adopted");
         os::crash::point("recover.on-adoption");
         let gone_ms = job.is_none().then(clock::boottime_ms);
         let watched = job.as_ref().and_then(|job| job.try_clone().ok());
+        run.unswept = true;
         run.keeper = Keeper::Adopted(Adopted { job, state, gone_ms, busy: false });
         match watched {
             Some(pidfd) => self.watch(pidfd, Event::JobGone(run_id)),

@@ -5,7 +5,7 @@ use crate::delivery::Delivered;
 use crate::disk::Disk;
 use crate::event::{Event, NotPrepared};
 use crate::launch::{Launched, Launcher};
-use crate::run::{Keeper, Run};
+use crate::run::{Delivery, Keeper, Run};
 use crate::session::Sessions;
 use crate::start::FileSecrets;
 use config::AgentConfig;
@@ -16,12 +16,16 @@ use protocol::outbox::Outbox;
 use protocol::{Frame, RunSpec, convert};
 use spool::{Identity, PrepareError};
 use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 /// Job-processors that are started for one run before it is given up.
 pub(crate) const LAUNCHES_MAX: u32 = 5;
+/// Before a directory that could not be synced is tried again.
+const SYNC_AGAIN: Duration = Duration::from_secs(1);
 
 /// The agent's state.
 #[derive(Debug)]
@@ -39,10 +43,16 @@ pub(crate) struct Agent {
     pub(crate) events: UnboundedSender<Event>,
     /// Why no new runs are taken; empty if they are.
     pub(crate) refusing: String,
+    /// When the last round of retention was.
+    pub(crate) swept_ms: u64,
     /// When this process began, `CLOCK_BOOTTIME` milliseconds.
     pub(crate) begun_ms: u64,
     /// When the last slow round of housekeeping was, `CLOCK_BOOTTIME` milliseconds.
     pub(crate) housekept_ms: u64,
+    /// Frames that wait for room on the active link.
+    pub(crate) waiting: VecDeque<Frame>,
+    /// The settled runs are being sent again: until that is complete, the server counts as one that went back in time.
+    pub(crate) resending: bool,
     /// Runs of the scan at the start that were not read yet.
     pub(crate) unread: usize,
 }
@@ -91,6 +101,9 @@ impl Agent {
             Event::Recorded(run_id, recorded) => self.on_recorded(run_id, recorded),
             Event::Asked(run_id, answer) => self.on_asked(run_id, answer),
             Event::Moved(run_id, moved) => self.on_moved(run_id, moved),
+            Event::Recalled(run_id, ledger) => self.on_recalled(run_id, *ledger),
+            Event::Resent(complete) => self.on_resent(complete),
+            Event::Expiring(runs) => self.on_expiring(runs),
             Event::Tick => self.on_tick(),
             Event::Reload => self.on_reload(),
             Event::Stop => {}
@@ -116,19 +129,17 @@ impl Agent {
         if let Err(e) = self.check_spec(&spec) {
             return self.refuse(run_id, RefusalKind::Invalid, e);
         }
-        if !self.refusing.is_empty() {
-            // A repeated START of a settled run must still be answered with what its log says.
-            if !self.resend_settled_run(run_id) {
-                self.refuse(run_id, RefusalKind::NoRoom, self.refusing.clone());
-            }
+        // A repeated START of a settled run is answered with what its log says, whether there is room or not.
+        if self.recall_settled(run_id) {
             return;
+        }
+        if !self.refusing.is_empty() {
+            return self.refuse(run_id, RefusalKind::NoRoom, self.refusing.clone());
         }
         let mut run = Run::new(Keeper::Preparing);
         (run.timeout_ms, run.grace_ms, run.launches) = (spec.timeout_ms, spec.grace_ms, 1);
         self.runs.insert(run_id, run);
-        let now_ms = u64::try_from(os::clock::wall_ms()).unwrap_or(0);
-        let oldest_ms = now_ms.saturating_sub(self.config.settled_retention.as_ms());
-        self.launcher.prepare(&self.disk, run_id, spec, oldest_ms);
+        self.launcher.prepare(&self.disk, run_id, spec, self.identity.expired_ms);
     }
 
     fn check_spec(&self, spec: &RunSpec) -> Result<(), String> {
@@ -157,7 +168,7 @@ impl Agent {
         }
         if self.runs.contains_key(&run_id) {
             self.want_stop(run_id, Stop { grace_ms: kill.grace_ms, by: kill.by });
-        } else if !self.resend_settled_run(run_id) {
+        } else if !self.recall_settled(run_id) {
             self.runs.insert(run_id, Run::new(Keeper::Preparing));
             self.launcher.entomb(&self.disk, run_id, kill.by);
         }
@@ -171,7 +182,7 @@ impl Agent {
     fn refuse(&mut self, run_id: RunId, kind: RefusalKind, reason: String) {
         tracing::warn!(run = %run_id, ?kind, "run refused: {reason}");
         let refused = Refused { run_id: convert::run_id_field(run_id), kind: Some(kind as i32), reason };
-        self.sessions.send(Frame::Refused(refused));
+        self.say(Frame::Refused(refused));
     }
 
     fn on_prepared(&mut self, run_id: RunId, prepared: Result<Launched, NotPrepared>) {
@@ -182,15 +193,31 @@ impl Agent {
             }
             Err(not_prepared) => not_prepared,
         };
+        match &not_prepared {
+            // It is accepted as far as anybody can tell after a power cut, so it stays ours.
+            NotPrepared::Unsynced(e) => {
+                tracing::error!(run = %run_id, "runs/ cannot be synced, trying again: {e}");
+                return self.prepare_later(run_id);
+            }
+            NotPrepared::Present => {
+                self.set_job_processor(run_id, None);
+                return self.read(run_id);
+            }
+            NotPrepared::Settled
+            | NotPrepared::Quarantined
+            | NotPrepared::Expired
+            | NotPrepared::Failed(_) => {}
+        }
         self.runs.remove(&run_id);
         match not_prepared {
+            NotPrepared::Unsynced(_) | NotPrepared::Present => {}
             NotPrepared::Settled => {
-                self.resend_settled_run(run_id);
+                self.recall_settled(run_id);
             }
             NotPrepared::Quarantined => self.report_damaged(run_id),
             NotPrepared::Expired => {
                 let reason =
-                    "the run is older than the agent keeps settled runs, so nobody can tell whether it ran"
+                    "the run is as old as settled runs that the agent has removed, so nobody can tell whether it ran"
                         .to_owned();
                 self.refuse(run_id, RefusalKind::Expired, reason);
             }
@@ -212,6 +239,9 @@ impl Agent {
             Ok(launched) => self.set_job_processor(run_id, launched.job_processor),
             Err(e) => {
                 tracing::warn!(run = %run_id, "no job-processor could be started: {e}");
+                if let Some(run) = self.runs.get_mut(&run_id) {
+                    run.launches = run.launches.saturating_sub(1); // none was
+                }
                 self.set_job_processor(run_id, None); // the tick looks again
             }
         }
@@ -249,33 +279,55 @@ impl Agent {
     fn on_job_processor_gone(&mut self, run_id: RunId) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         if let Keeper::JobProcessor(pid) = run.keeper {
-            let _ = os::wait::reap(pid); // not our child if an earlier network-processor started it
-            run.keeper = Keeper::Nobody;
+            let reaped = os::wait::reap(pid); // not our child if an earlier network-processor started it
+            let well = matches!(reaped, Ok(Some(waited)) if waited.wait_status == 0);
+            (run.keeper, run.unswept) = (Keeper::Nobody, !well);
+            if let Some(wanted) = run.stop.as_mut() {
+                wanted.delivery = Delivery::Due; // it took what it was told with it
+            }
             self.read(run_id); // what is in the log now is all that it wrote
         }
     }
 
+    /// Makes a prepared run durable a little later.
+    fn prepare_later(&self, run_id: RunId) {
+        let (launcher, disk) = (self.launcher.clone(), self.disk.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(SYNC_AGAIN).await;
+            launcher.prepare_again(&disk, run_id);
+        });
+    }
+
     /// Answers a START or KILL of a settled run with what its log says. `false`: there is none.
-    fn resend_settled_run(&mut self, run_id: RunId) -> bool {
+    fn recall_settled(&mut self, run_id: RunId) -> bool {
         let dir = self.disk.root.run(spool::Shelf::Settled, run_id);
-        if !dir.path().exists() {
-            return false;
+        let there = dir.path().exists();
+        if there {
+            self.disk.spawn(move |disk| {
+                Event::Recalled(run_id, Box::new(disk.read_at(&dir).map(|(ledger, _)| ledger)))
+            });
         }
-        match self.disk.read_at(&dir) {
-            Ok((ledger, _)) => self.send_delivered(&[Delivered { run_id, messages: ledger.messages }]),
-            Err(e) => tracing::error!(run = %run_id, "a settled run cannot be read: {e}"),
+        there
+    }
+
+    fn on_recalled(&mut self, run_id: RunId, ledger: Result<spool::Ledger, spool::LedgerError>) {
+        match ledger {
+            Ok(ledger) => self.send_delivered(&[Delivered { run_id, messages: ledger.messages }]),
+            Err(e) => {
+                tracing::error!(run = %run_id, "a settled run cannot be read: {e}");
+                self.report_damaged(run_id);
+            }
         }
-        true
     }
 
     /// Says of a run that the server misses what is known.
     pub(crate) fn account_for(&mut self, run_id: RunId) {
-        if self.runs.contains_key(&run_id) || self.resend_settled_run(run_id) {
+        if self.runs.contains_key(&run_id) || self.recall_settled(run_id) {
             return;
         }
         if self.is_quarantined(run_id) {
             return self.report_damaged(run_id);
         }
-        self.sessions.send(Frame::NoRecord(NoRecord { run_id: convert::run_id_field(run_id) }));
+        self.say(Frame::NoRecord(NoRecord { run_id: convert::run_id_field(run_id) }));
     }
 }

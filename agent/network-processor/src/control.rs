@@ -19,6 +19,9 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+/// Between two looks at a control group that is being emptied, milliseconds, and how many there are.
+const SWEEP_STEP_MS: u64 = 20;
+const SWEEP_TRIES: u32 = 50;
 /// How long a local process may take to answer.
 const ANSWER_MS_MAX: u64 = 2_000;
 
@@ -107,12 +110,21 @@ fn soft_signal(disk: &Disk, run_id: RunId, started: &Started, cause: &StopCause)
             Stopping { killed_by: None, timed_out_after_ms: Some(*timeout_ms) }
         }
     };
-    if let Err(e) = disk.note_stop(run_id, stopping) {
+    // A child that waits at its gate writes the next record itself if its job-processor is gone.
+    if !is_behind_gate(started)
+        && let Err(e) = disk.note_stop(run_id, stopping)
+    {
         tracing::warn!(run = %run_id, "why it is told to end could not be written down: {e}");
     }
     let processes = processes(started);
     tree::signal_all(&processes, Signal::TERM);
     tree::signal_all(&processes, Signal::CONT);
+}
+
+/// Whether the process is still a copy of its job-processor and not yet a program of its own.
+fn is_behind_gate(started: &Started) -> bool {
+    let exe = std::fs::read_link(format!("/proc/{}/exe", started.pid.unwrap_or(0)));
+    exe.is_ok_and(|exe| exe.to_string_lossy().contains("/job-processor"))
 }
 
 fn kill_tree(started: &Started) {
@@ -151,10 +163,27 @@ fn tell_job_processor(root: &DataRoot, run_id: RunId, stop: Stop) -> io::Result<
     }
 }
 
-/// Whether the monitor is going to record the outcome of this run; `None`: there is no monitor.
+/// Whether the monitor is going to record the outcome of this run; `None`: there is no monitor. One that is there and does not answer now may
+/// well be recording it.
 pub(crate) fn ask_monitor(root: &DataRoot, run_id: RunId) -> Option<bool> {
-    let answer = ask(root.path(), MONITOR_SOCKET, &Request::Ask { run_id }.encode());
-    answer.ok().map(|answer| answer == YES)
+    match ask(root.path(), MONITOR_SOCKET, &Request::Ask { run_id }.encode()) {
+        Ok(answer) => Some(answer == YES),
+        Err(_) if matches!(root.lock_holder("platform-agent"), Ok(Some(_))) => Some(true),
+        Err(_) => None,
+    }
+}
+
+/// Ends what is left in a run's control group, and removes the group. Its main process has ended.
+pub(crate) fn sweep(group: &Path) {
+    let Some(cgroup) = Cgroup::at(group) else { return };
+    let _ = cgroup.kill(); // nothing is left in it, or the removal shows what cannot be killed
+    for _ in 0..SWEEP_TRIES {
+        if cgroup.remove().is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(SWEEP_STEP_MS));
+    }
+    tracing::warn!(group = %group.display(), "processes of a job that is over cannot be ended");
 }
 
 fn ask(dir: &Path, name: &str, request: &[u8]) -> io::Result<Vec<u8>> {

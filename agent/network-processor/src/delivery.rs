@@ -37,7 +37,7 @@ impl Agent {
     pub(crate) fn on_read(&mut self, run_id: RunId, seen: Result<Seen, LedgerError>) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         run.reading = false;
-        let first = matches!(run.keeper, Keeper::Unread) && run.last_seq == 0;
+        let first = std::mem::take(&mut run.awaited);
         if first {
             self.unread = self.unread.saturating_sub(1);
         }
@@ -46,6 +46,9 @@ impl Agent {
             Err(LedgerError::Damaged(what)) => return self.quarantine(run_id, &what),
             Err(LedgerError::Io(e)) => {
                 run.dirty = true; // the tick tries again
+                if e.kind() == std::io::ErrorKind::WouldBlock {
+                    return;
+                }
                 return tracing::warn!(run = %run_id, "its log cannot be read now: {e}");
             }
         };
@@ -68,6 +71,7 @@ impl Agent {
 
     /// Sends what is stored and not sent, as far as the window and the link's room allow.
     pub(crate) fn pump(&mut self) {
+        self.say_waiting();
         while self.sessions.has_room() {
             let ranges = self.outbox.next(FACTS_PER_FRAME_MAX);
             if ranges.is_empty() {
@@ -98,12 +102,12 @@ impl Agent {
             bytes += fact.fact.len();
             batch.push(fact);
             if bytes >= FACTS_BYTES_MAX {
-                self.sessions.send(Frame::Facts(Facts { facts: std::mem::take(&mut batch) }));
+                self.say(Frame::Facts(Facts { facts: std::mem::take(&mut batch) }));
                 bytes = 0;
             }
         }
         if !batch.is_empty() {
-            self.sessions.send(Frame::Facts(Facts { facts: batch }));
+            self.say(Frame::Facts(Facts { facts: batch }));
         }
     }
 
@@ -114,13 +118,11 @@ impl Agent {
                 return self.sessions.complain(session, "an acknowledgement without a run or a number");
             };
             self.outbox.on_acked(run_id, seq);
-            if let Some(run) = self.runs.get_mut(&run_id) {
-                run.messages.retain(|message| message.seq > seq);
-            }
             self.settle_if_over(run_id);
         }
         if let Some(position) = &acks.position
             && let Ok(acked) = protocol::reconcile::read_position(position)
+            && !self.resending
         {
             self.identity.acked = acked;
             self.identity_dirty = true;
@@ -191,6 +193,7 @@ impl Run {
         self.messages.extend(new.cloned());
         self.last_seq = self.last_seq.max(ledger.last_seq());
         self.started.clone_from(&ledger.started);
+        self.stop_cause = ledger.stop_cause();
         self.ended.clone_from(&ledger.ended);
         (self.timeout_ms, self.grace_ms) = (ledger.spec.timeout_ms, ledger.spec.grace_ms);
     }

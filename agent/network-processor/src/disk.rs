@@ -9,13 +9,15 @@ use os::pidfd::Pidfd;
 use spool::{DataRoot, Ledger, LedgerError, RecordError, RunDir, Shelf, TakeError};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Threads for the disk: enough for their syncs to share a journal commit.
 pub(crate) const THREADS_MAX: usize = 24;
 
+/// Logs are guarded in so many groups, so that one directory that hangs holds up few others.
+const STRIPES: usize = 64;
 /// Questions to local processes under way at a time.
 const QUESTIONS_MAX: usize = 8;
 
@@ -24,8 +26,8 @@ const QUESTIONS_MAX: usize = 8;
 pub(crate) struct Seen {
     /// The log.
     pub(crate) ledger: Ledger,
-    /// Who holds its lock: the job-processor.
-    pub(crate) holder: Option<u32>,
+    /// Who holds its lock: the job-processor, by pid and descriptor.
+    pub(crate) holder: Option<(u32, Pidfd)>,
     /// A descriptor of the job's process, if it was started in this boot, has no outcome yet and still exists.
     pub(crate) job: Option<Pidfd>,
 }
@@ -35,7 +37,7 @@ pub(crate) struct Seen {
 pub(crate) struct Disk {
     pub(crate) root: DataRoot,
     pub(crate) boot_id: [u8; 16],
-    logs: Arc<RwLock<()>>,
+    logs: Arc<[RwLock<()>; STRIPES]>,
     runs_sync: Arc<GroupSync>,
     questions: Arc<Semaphore>,
     events: UnboundedSender<Event>,
@@ -47,7 +49,7 @@ impl Disk {
         Ok(Disk {
             root,
             boot_id,
-            logs: Arc::default(),
+            logs: Arc::new(std::array::from_fn(|_| RwLock::new(()))),
             runs_sync: Arc::new(GroupSync::new(runs)),
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             events,
@@ -77,14 +79,25 @@ impl Disk {
         });
     }
 
-    /// Reads a live run's log, and looks who holds its lock and whether its process exists.
+    /// Reads a live run's log, and looks who holds its lock and whether its process exists. What is being written at this moment may look damaged or
+    /// held by the monitor: that is an error of kind `WouldBlock`, to be tried again.
     pub(crate) fn read(&self, run_id: RunId, open_job: bool) -> Result<Seen, LedgerError> {
         let dir = self.root.run(Shelf::Live, run_id);
         let (ledger, holder) = {
-            let _reading = self.logs.read().unwrap_or_else(PoisonError::into_inner);
+            let reading = self.reading(run_id);
             // The lock first: a holder that is gone afterwards has written all that it ever will.
-            let holder = dir.lock_holder().map_err(LedgerError::Io)?;
-            (Ledger::read(&dir)?, holder)
+            let holder = self.holder(&dir)?;
+            match Ledger::read(&dir) {
+                Ok(ledger) => (ledger, holder),
+                Err(LedgerError::Damaged(_)) if holder.is_some() => {
+                    return Err(not_now("its log is being written"));
+                }
+                Err(LedgerError::Damaged(what)) => {
+                    drop(reading);
+                    return Err(self.confirm_damage(&dir, what));
+                }
+                Err(e @ LedgerError::Io(_)) => return Err(e),
+            }
         };
         let same_boot = ledger.started_boot().is_some_and(|boot| boot.0 == self.boot_id);
         let wanted = open_job && same_boot && ledger.ended.is_none();
@@ -95,17 +108,35 @@ impl Disk {
         Ok(Seen { ledger, holder, job })
     }
 
-    /// Reads a log on any shelf, for questions.
-    pub(crate) fn read_at(&self, dir: &RunDir) -> Result<(Ledger, bool), LedgerError> {
-        let _reading = self.logs.read().unwrap_or_else(PoisonError::into_inner);
-        let locked = dir.lock_holder().map_err(LedgerError::Io)?.is_some();
-        Ok((Ledger::read(dir)?, locked))
+    /// The holder of a log's lock as a job-processor: its pid, and a descriptor that is surely its own.
+    fn holder(&self, dir: &RunDir) -> Result<Option<(u32, Pidfd)>, LedgerError> {
+        let Some(pid) = dir.lock_holder().map_err(LedgerError::Io)? else { return Ok(None) };
+        if self.root.lock_holder("platform-agent").map_err(LedgerError::Io)? == Some(pid) {
+            return Err(not_now("the monitor is recording its outcome"));
+        }
+        // Opened first, then asked again: if that pid still holds the lock, the descriptor is of its holder.
+        let pidfd = Pidfd::open(pid).map_err(LedgerError::Io)?;
+        match dir.lock_holder().map_err(LedgerError::Io)? {
+            Some(still) if still == pid => Ok(pidfd.map(|pidfd| (pid, pidfd))),
+            _ => Err(not_now("its job-processor is going")),
+        }
     }
 
-    /// Who holds the lock of a run's log.
-    pub(crate) fn holder(&self, dir: &RunDir) -> io::Result<Option<u32>> {
-        let _reading = self.logs.read().unwrap_or_else(PoisonError::into_inner);
-        dir.lock_holder()
+    /// A reader without a lock can see a log half-way between two records; its writer cannot.
+    fn confirm_damage(&self, dir: &RunDir, what: String) -> LedgerError {
+        let _recording = self.recording(dir.run_id());
+        match spool::Recorder::take(dir) {
+            Err(TakeError::Ledger(LedgerError::Damaged(_))) => LedgerError::Damaged(what),
+            Err(TakeError::Ledger(e @ LedgerError::Io(_))) => e,
+            Ok(_) | Err(TakeError::Held) => not_now("its log was being written"),
+        }
+    }
+
+    /// Reads a log on any shelf, for questions.
+    pub(crate) fn read_at(&self, dir: &RunDir) -> Result<(Ledger, bool), LedgerError> {
+        let _reading = self.reading(dir.run_id());
+        let locked = dir.lock_holder().map_err(LedgerError::Io)?.is_some();
+        Ok((Ledger::read(dir)?, locked))
     }
 
     /// Records an outcome in the place of a job-processor that is gone.
@@ -114,7 +145,7 @@ impl Disk {
         run_id: RunId,
         decide: impl FnOnce(&Ledger) -> Option<Outcome>,
     ) -> Result<bool, RecordError> {
-        let _recording = self.logs.write().unwrap_or_else(PoisonError::into_inner);
+        let _recording = self.recording(run_id);
         spool::record_in_place_of(&self.root.run(Shelf::Live, run_id), decide)
     }
 
@@ -124,7 +155,7 @@ impl Disk {
         run_id: RunId,
         stopping: protocol::message::Stopping,
     ) -> Result<(), TakeError> {
-        let _recording = self.logs.write().unwrap_or_else(PoisonError::into_inner);
+        let _recording = self.recording(run_id);
         let (mut recorder, ledger) = spool::Recorder::take(&self.root.run(Shelf::Live, run_id))?;
         if ledger.ended.is_none() && ledger.stopping.is_none() {
             let _ = recorder.record(protocol::message::FactBody::Stopping(stopping));
@@ -132,10 +163,26 @@ impl Disk {
         Ok(())
     }
 
+    fn reading(&self, run_id: RunId) -> RwLockReadGuard<'_, ()> {
+        self.stripe(run_id).read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recording(&self, run_id: RunId) -> RwLockWriteGuard<'_, ()> {
+        self.stripe(run_id).write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stripe(&self, run_id: RunId) -> &RwLock<()> {
+        &self.logs[usize::from(run_id.as_bytes()[15]) % STRIPES] // its last byte is random
+    }
+
     /// Makes the names in `runs/` durable; many callers share one sync.
     pub(crate) fn sync_runs(&self) -> io::Result<()> {
         self.runs_sync.sync()
     }
+}
+
+fn not_now(why: &str) -> LedgerError {
+    LedgerError::Io(io::Error::new(io::ErrorKind::WouldBlock, why.to_owned()))
 }
 
 /// One directory, synced for many at once: whoever comes while a sync is under way waits for the next one, which counts for all

@@ -34,6 +34,12 @@ pub(crate) enum Event {
     Recorded(RunId, Result<(), String>),
     /// The monitor said whether it is the witness of the run; `None`: there is no monitor.
     Asked(RunId, Option<bool>),
+    /// A settled run's log was read, to be sent again.
+    Recalled(RunId, Box<Result<spool::Ledger, spool::LedgerError>>),
+    /// Every settled run was sent again, or the link was over first.
+    Resent(bool),
+    /// Settled runs that are past their retention.
+    Expiring(Vec<RunId>),
     /// A run was moved to the settled ones, or aside.
     Moved(RunId, std::io::Result<()>),
     /// Time passed.
@@ -51,8 +57,12 @@ pub(crate) enum NotPrepared {
     Settled,
     /// It is in quarantine.
     Quarantined,
-    /// It is older than what is kept, so nobody can tell whether it ran.
+    /// Its directory is there, though it was not in the table.
+    Present,
+    /// It is as old as what was removed, so nobody can tell whether it ran.
     Expired,
+    /// It is there and whole, but its name may not be durable: it is not refused any more, and not started yet.
+    Unsynced(std::io::Error),
     /// It could not be written.
     Failed(PrepareError),
 }

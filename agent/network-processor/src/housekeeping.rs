@@ -3,11 +3,13 @@
 use crate::agent::Agent;
 use crate::delivery::Delivered;
 use crate::event::Event;
+use job::RunId;
 use os::clock;
 use protocol::Frame;
 use protocol::convert;
 use protocol::message::{Facts, RunFact};
 use spool::Shelf;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 /// The tick, milliseconds.
@@ -21,7 +23,11 @@ const FREE_BYTES_MIN: u64 = 2 << 20;
 /// Below this many free inodes no new run is taken.
 const FREE_INODES_MIN: u64 = 64;
 /// Settled runs that are looked at in one round of retention.
-const RETENTION_PER_ROUND: usize = 2_000;
+const RETENTION_PER_ROUND: usize = 5_000;
+/// Between two rounds of retention, milliseconds.
+const RETENTION_ROUND_MS: u64 = 60_000;
+/// The job-processors' trace file is moved aside beyond this, bytes.
+const JOB_PROCESSOR_TRACE_BYTES_MAX: u64 = 16 << 20;
 
 impl Agent {
     pub(crate) fn on_tick(&mut self) {
@@ -40,7 +46,11 @@ impl Agent {
             self.retry_moves_and_reads();
             self.watch_disk();
             self.save_identity();
-            self.expire_settled();
+        }
+        if now_ms >= self.swept_ms + RETENTION_ROUND_MS {
+            self.swept_ms = now_ms;
+            self.look_for_expired();
+            self.rotate_job_processors_trace();
         }
     }
 
@@ -66,16 +76,35 @@ impl Agent {
         }
     }
 
-    /// Removes settled runs that are past their retention, oldest first.
-    fn expire_settled(&mut self) {
-        let now_ms = u64::try_from(clock::wall_ms()).unwrap_or(0);
-        let oldest_ms = now_ms.saturating_sub(self.config.settled_retention.as_ms());
+    /// Looks for settled runs that are past their retention, by when they were settled.
+    fn look_for_expired(&mut self) {
+        let retention = self.config.settled_retention.std();
+        self.disk.spawn(move |disk| {
+            let settled = disk.root.list(Shelf::Settled).unwrap_or_default();
+            let is_past = |run_id: &RunId| {
+                let path = disk.root.run(Shelf::Settled, *run_id).path().to_owned();
+                let moved = std::fs::metadata(path).map(|m| m.ctime()).unwrap_or(i64::MAX);
+                let age_s = (clock::wall_ms() / 1000).saturating_sub(moved);
+                u64::try_from(age_s).is_ok_and(|age| age >= retention.as_secs())
+            };
+            Event::Expiring(settled.into_iter().take(RETENTION_PER_ROUND).filter(is_past).collect())
+        });
+    }
+
+    /// Remembers durably up to when nobody can tell any more whether a run ran here, and only then removes them.
+    pub(crate) fn on_expiring(&mut self, runs: Vec<RunId>) {
+        let Some(latest) = runs.iter().map(RunId::wall_ms).max() else { return };
+        let before = self.identity.expired_ms;
+        self.identity.expired_ms = before.max(latest);
+        if let Err(e) = self.identity.save() {
+            self.identity.expired_ms = before;
+            return tracing::warn!(
+                "settled runs stay past their retention: the identity file could not be written: {e}"
+            );
+        }
         let root = self.disk.root.clone();
         tokio::task::spawn_blocking(move || {
-            let settled = root.list(Shelf::Settled).unwrap_or_default();
-            for run_id in
-                settled.into_iter().take_while(|id| id.wall_ms() < oldest_ms).take(RETENTION_PER_ROUND)
-            {
+            for run_id in runs {
                 if let Err(e) = os::disk::remove_tree(root.run(Shelf::Settled, run_id).path()) {
                     tracing::warn!(run = %run_id, "past its retention, but it cannot be removed: {e}");
                 }
@@ -83,10 +112,21 @@ impl Agent {
         });
     }
 
+    /// The job-processors' own complaints are appended by many processes, so their file is moved aside here.
+    fn rotate_job_processors_trace(&mut self) {
+        let path = self.disk.root.trace_dir().join("job-processor.log");
+        tokio::task::spawn_blocking(move || {
+            if std::fs::metadata(&path).is_ok_and(|m| m.len() > JOB_PROCESSOR_TRACE_BYTES_MAX) {
+                let _ = std::fs::rename(&path, path.with_extension("log.1")); // best effort, as all tracing
+            }
+        });
+    }
+
     /// Sends every settled record again, away from the event loop.
     pub(crate) fn resend_settled(&mut self) {
-        let disk = self.disk.clone();
-        let Some(link) = self.sessions.active_link() else { return };
+        let (disk, events) = (self.disk.clone(), self.events.clone());
+        let Some(link) = self.sessions.active_link().filter(|_| !self.resending) else { return };
+        self.resending = true;
         tokio::spawn(async move {
             let root = disk.root.clone();
             let all = tokio::task::spawn_blocking(move || root.list(Shelf::Settled).unwrap_or_default())
@@ -110,10 +150,21 @@ impl Agent {
                     })
                 });
                 if link.send(Frame::Facts(Facts { facts: facts.collect() })).await.is_err() {
-                    return; // the next connection begins anew
+                    let _ = events.send(Event::Resent(false)); // the next connection begins anew
+                    return;
                 }
             }
+            let _ = events.send(Event::Resent(true));
         });
+    }
+
+    pub(crate) fn on_resent(&mut self, complete: bool) {
+        self.resending = false;
+        if complete {
+            // What the server acknowledges from now on counts; until then it is one that never acknowledged anything.
+            self.identity.acked = ([0; 16], 0);
+            self.identity_dirty = true;
+        }
     }
 
     /// SIGHUP: the secrets are read anew; other keys need a restart of the agent, which no running job notices.

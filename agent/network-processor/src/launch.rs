@@ -41,17 +41,11 @@ impl Launcher {
     }
 
     /// Prepares a run and starts its job-processor. Reports [`Event::Prepared`].
-    pub(crate) fn prepare(&self, disk: &Disk, run_id: RunId, spec: RunSpec, oldest_wall_ms: u64) {
+    pub(crate) fn prepare(&self, disk: &Disk, run_id: RunId, spec: RunSpec, expired_ms: u64) {
         let launcher = self.clone();
         disk.spawn(move |disk| {
-            let prepared = prepare(disk, run_id, &spec, oldest_wall_ms).map(|()| {
-                os::crash::point("accept.after-directory-sync");
-                // It is accepted: a job-processor that cannot be started now is started later.
-                launcher.start(disk, run_id).unwrap_or_else(|e| {
-                    tracing::warn!(run = %run_id, "no job-processor could be started: {e}");
-                    Launched { job_processor: None }
-                })
-            });
+            let prepared =
+                prepare(disk, run_id, &spec, expired_ms, None).and_then(|()| launcher.launch(disk, run_id));
             Event::Prepared(run_id, prepared)
         });
     }
@@ -60,14 +54,37 @@ impl Launcher {
     pub(crate) fn entomb(&self, disk: &Disk, run_id: RunId, by: String) {
         disk.spawn(move |disk| {
             let reason = format!("killed by {by} before this agent had received it");
-            let tombstone = prepare(disk, run_id, &RunSpec::default(), 0).and_then(|()| {
-                let outcome = Outcome::NeverStarted { reason, canceled: true };
-                disk.record(run_id, |_| Some(outcome))
-                    .map_err(|e| NotPrepared::Failed(PrepareError::Io(io::Error::other(e))))?;
-                Ok(Launched { job_processor: None })
-            });
-            Event::Prepared(run_id, tombstone)
+            let never = Outcome::NeverStarted { reason, canceled: true };
+            let tombstone = prepare(disk, run_id, &RunSpec::default(), 0, Some(&never));
+            let durable = tombstone.and_then(|()| disk.sync_runs().map_err(NotPrepared::Unsynced));
+            Event::Prepared(run_id, durable.map(|()| Launched { job_processor: None }))
         });
+    }
+
+    /// Tries again to make a prepared run durable and to start it, if its log does not say that it never starts. Reports [`Event::Prepared`].
+    pub(crate) fn prepare_again(&self, disk: &Disk, run_id: RunId) {
+        let launcher = self.clone();
+        disk.spawn(move |disk| {
+            let ended = disk.read(run_id, false).is_ok_and(|seen| seen.ledger.ended.is_some());
+            let prepared = match ended {
+                true => {
+                    disk.sync_runs().map(|()| Launched { job_processor: None }).map_err(NotPrepared::Unsynced)
+                }
+                false => launcher.launch(disk, run_id),
+            };
+            Event::Prepared(run_id, prepared)
+        });
+    }
+
+    /// The directory is whole: makes its name durable, and only then starts the job-processor.
+    fn launch(&self, disk: &Disk, run_id: RunId) -> Result<Launched, NotPrepared> {
+        disk.sync_runs().map_err(NotPrepared::Unsynced)?;
+        os::crash::point("accept.after-directory-sync");
+        // It is accepted: a job-processor that cannot be started now is started later.
+        Ok(self.start(disk, run_id).unwrap_or_else(|e| {
+            tracing::warn!(run = %run_id, "no job-processor could be started: {e}");
+            Launched { job_processor: None }
+        }))
     }
 
     /// Starts another job-processor for a run that has not executed. Reports [`Event::Relaunched`].
@@ -95,22 +112,25 @@ impl Launcher {
     }
 }
 
-fn prepare(disk: &Disk, run_id: RunId, spec: &RunSpec, oldest_wall_ms: u64) -> Result<(), NotPrepared> {
+fn prepare(
+    disk: &Disk,
+    run_id: RunId,
+    spec: &RunSpec,
+    expired_ms: u64,
+    never: Option<&Outcome>,
+) -> Result<(), NotPrepared> {
     let io_error = |e| NotPrepared::Failed(PrepareError::Io(e));
     match disk.root.find(run_id).map_err(io_error)? {
         Some((Shelf::Settled, _)) => return Err(NotPrepared::Settled),
         Some((Shelf::Quarantined, _)) => return Err(NotPrepared::Quarantined),
-        // Every live run is in the table, so nobody asks for this one; whatever it is, it is not to be touched.
-        Some((Shelf::Live, _)) => return Err(io_error(io::ErrorKind::AlreadyExists.into())),
+        Some((Shelf::Live, _)) => return Err(NotPrepared::Present),
         None => {}
     }
-    if run_id.wall_ms() < oldest_wall_ms {
+    if run_id.wall_ms() <= expired_ms {
         return Err(NotPrepared::Expired);
     }
-    spool::prepare(&disk.root, run_id, spec, disk.boot_id, os::clock::wall_ms())
-        .map_err(NotPrepared::Failed)?;
-    disk.sync_runs().map_err(|e| {
-        let _ = os::disk::remove_tree(disk.root.run(Shelf::Live, run_id).path());
-        io_error(e)
-    })
+    let now_ms = os::clock::wall_ms();
+    spool::prepare(&disk.root, run_id, spec, disk.boot_id, now_ms, never)
+        .map(|_| ())
+        .map_err(NotPrepared::Failed)
 }

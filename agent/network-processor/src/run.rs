@@ -1,6 +1,6 @@
 //! The table of live runs: what the network-processor knows of each. Disk and processes are the truth; this is the view.
 
-use job::supervise;
+use job::{StopCause, supervise};
 use os::pidfd::Pidfd;
 use protocol::message::{Ended, Started, Stop};
 use spool::Stored;
@@ -41,7 +41,7 @@ pub(crate) struct Adopted {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) keeper: Keeper,
-    /// Messages that are not acknowledged, oldest first.
+    /// Every message, oldest first: a server whose database goes back in time may ask for all of them again.
     pub(crate) messages: Vec<Stored>,
     /// The last message that was ever seen.
     pub(crate) last_seq: u64,
@@ -51,6 +51,8 @@ pub(crate) struct Run {
     pub(crate) grace_ms: Option<u64>,
     /// The job's process while it runs: the last rung of the evidence ladder.
     pub(crate) job: Option<Pidfd>,
+    /// Why it was told to end, as its log says.
+    pub(crate) stop_cause: Option<StopCause>,
     /// Somebody wants it to end; kept until it did.
     pub(crate) stop: Option<WantedStop>,
     /// How many job-processors were started for it.
@@ -60,6 +62,10 @@ pub(crate) struct Run {
     pub(crate) dirty: bool,
     /// It is being moved to another shelf.
     pub(crate) moving: bool,
+    /// Its directory was there at the start and was not read yet: servers are greeted when all of these are.
+    pub(crate) awaited: bool,
+    /// Its job-processor went without cleaning up behind the job.
+    pub(crate) unswept: bool,
 }
 
 /// A stop that was asked for.
@@ -92,11 +98,14 @@ impl Run {
             timeout_ms: None,
             grace_ms: None,
             job: None,
+            stop_cause: None,
             stop: None,
             launches: 0,
             reading: false,
             dirty: false,
             moving: false,
+            awaited: false,
+            unswept: false,
         }
     }
 

@@ -209,19 +209,13 @@ impl Agent {
         if let Some(before) = self.sessions.active.replace(session).filter(|before| *before != session) {
             self.sessions.complain(before, "replaced by a newer connection of a server");
             self.outbox.on_disconnected();
+            self.waiting.clear();
         }
         let complete = match self.outbox.on_connected(&hello.known) {
             Ok(complete) => complete,
             Err(e) => return self.sessions.complain(session, &e.to_string()),
         };
         tracing::info!(epoch, runs = self.runs.len(), missing = hello.missing.len(), "session established");
-        for position in &hello.known {
-            if let (Ok(run_id), Some(seq)) = (convert::run_id("RunPosition", &position.run_id), position.seq)
-                && let Some(run) = self.runs.get_mut(&run_id)
-            {
-                run.messages.retain(|message| message.seq > seq);
-            }
-        }
         for (run_id, _) in complete {
             self.settle_if_over(run_id);
         }
@@ -232,6 +226,23 @@ impl Agent {
             }
         }
         self.check_history(&hello.position);
+    }
+
+    /// Puts a frame on the active link, or lets it wait for room there.
+    pub(crate) fn say(&mut self, frame: Frame) {
+        if self.waiting.is_empty() && self.sessions.has_room() {
+            self.sessions.send(frame);
+        } else if self.sessions.active_link().is_some() {
+            self.waiting.push_back(frame); // said anew after the next connection if this one ends
+        }
+    }
+
+    /// Says what waits, as far as there is room.
+    pub(crate) fn say_waiting(&mut self) {
+        while self.sessions.has_room() {
+            let Some(frame) = self.waiting.pop_front() else { return };
+            self.sessions.send(frame);
+        }
     }
 
     /// Obeys the highest epoch that was ever seen, and of two servers with the same one the first.
@@ -263,7 +274,7 @@ impl Agent {
                     commits,
                     "the server's database went back in time: the settled records are sent again"
                 );
-                self.resend_settled();
+                return self.resend_settled(); // what it knows now counts when it has them all
             }
             Ok(History::First | History::Onward | History::OtherDatabase) => {}
             Err(e) => tracing::warn!("the server's position cannot be read: {e}"),
@@ -280,6 +291,7 @@ impl Agent {
         if self.sessions.is_active(session) {
             self.sessions.active = None;
             self.outbox.on_disconnected();
+            self.waiting.clear();
         }
     }
 
@@ -288,7 +300,7 @@ impl Agent {
         if self.refusing != refusing {
             tracing::warn!("new runs are {}", if refusing.is_empty() { "taken again" } else { &refusing });
             self.refusing.clone_from(&refusing);
-            self.sessions.send(Frame::AgentState(AgentState { refusing }));
+            self.say(Frame::AgentState(AgentState { refusing }));
         }
     }
 
@@ -299,7 +311,7 @@ impl Agent {
             self.config.name
         );
         let kind = Some(RefusalKind::Damaged as i32);
-        self.sessions.send(Frame::Refused(Refused { run_id: convert::run_id_field(run_id), kind, reason }));
+        self.say(Frame::Refused(Refused { run_id: convert::run_id_field(run_id), kind, reason }));
     }
 
     /// Whether the run was set aside.

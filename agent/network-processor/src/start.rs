@@ -14,7 +14,7 @@ use link::{Endpoint, Link, Options, Role, Secret, SecretError, Secrets};
 use os::cgroup::{self, Cgroup};
 use protocol::outbox::Outbox;
 use spool::{DataRoot, Identity, Shelf, WAKE_SOCKET};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::net::{TcpListener, UnixDatagram};
@@ -35,6 +35,8 @@ pub(crate) async fn run(config: AgentConfig, _config_path: PathBuf) -> anyhow::R
     let (events, queue) = mpsc::unbounded_channel();
     let boot_id = os::procfs::boot_id().context("this boot's id")?;
     let disk = Disk::new(root.clone(), boot_id, events.clone()).context("cannot open runs/")?;
+    // A name that a crash left unsynced must not be lost after its run was started.
+    disk.sync_runs().context("cannot sync runs/")?;
     let launcher = Launcher::new(config.libexec.as_deref(), cgroup_parent(&config, identity.agent_id))?;
     let secrets = Arc::new(FileSecrets::load(&config)?);
     let runs = root.list(Shelf::Live).context("cannot list runs/")?;
@@ -55,8 +57,11 @@ pub(crate) async fn run(config: AgentConfig, _config_path: PathBuf) -> anyhow::R
         secrets,
         events,
         refusing: String::new(),
+        swept_ms: os::clock::boottime_ms(),
         begun_ms: os::clock::boottime_ms(),
         housekept_ms: os::clock::boottime_ms(),
+        waiting: VecDeque::new(),
+        resending: false,
         unread: runs.len(),
     };
     agent.scan(runs);
@@ -67,7 +72,7 @@ impl Agent {
     /// Looks at the runs of the last time, in parallel; a directory that hangs holds up nobody.
     fn scan(&mut self, runs: Vec<RunId>) {
         for run_id in runs {
-            self.runs.insert(run_id, Run::new(Keeper::Unread));
+            self.runs.insert(run_id, Run { awaited: true, ..Run::new(Keeper::Unread) });
             self.read(run_id);
         }
     }

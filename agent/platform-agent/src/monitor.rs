@@ -154,26 +154,45 @@ impl Monitor {
 
     /// Reaps every ended child but the network-processor (whose end is looked at by its pidfd) and jobs whose end is not recorded.
     fn reap(&mut self) -> anyhow::Result<()> {
-        let held = self.connections.values().filter_map(|c| Some(c.held.as_ref()?.pid));
-        let kept: HashSet<u32> = held
-            .chain(self.orphans.values().map(|o| o.held.pid))
-            .chain(self.network_processor.pid())
-            .collect();
+        let mut kept = self.kept();
+        let mut up_to_date = false;
         loop {
             match wait::peek_any() {
-                Ok(Some(ended)) if !kept.contains(&ended.pid) => {
-                    wait::reap(ended.pid)?;
+                Ok(Some(ended)) if kept.contains(&ended.pid) => break, // it hides the others: go through the list
+                Ok(Some(_)) if !up_to_date => {
+                    // A job-processor introduces its child before the gate opens, but that may still wait to be read.
+                    self.read_all_connections()?;
+                    (kept, up_to_date) = (self.kept(), true);
                 }
+                Ok(Some(ended)) => drop(wait::reap(ended.pid)?),
                 Ok(None) => return Ok(()),
                 Err(e) if wait::is_no_child(&e) => return Ok(()),
                 Err(e) => return Err(e.into()),
-                Ok(Some(_)) => break, // a kept one hides others: go through the list
             }
+        }
+        if !up_to_date {
+            self.read_all_connections()?;
+            kept = self.kept();
         }
         for pid in procfs::children(std::process::id()) {
             if !kept.contains(&pid) && procfs::stat(pid)?.is_some_and(|stat| stat.state == b'Z') {
                 let _ = wait::reap(pid);
             }
+        }
+        Ok(())
+    }
+
+    /// Children that are not to be reaped yet.
+    fn kept(&self) -> HashSet<u32> {
+        let held = self.connections.values().filter_map(|c| Some(c.held.as_ref()?.pid));
+        held.chain(self.orphans.values().map(|o| o.held.pid)).chain(self.network_processor.pid()).collect()
+    }
+
+    fn read_all_connections(&mut self) -> anyhow::Result<()> {
+        self.on_listener()?;
+        let all: Vec<u64> = self.connections.keys().copied().collect();
+        for id in all {
+            self.on_connection(id)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 //! | our child's wait status                                  | that, witness `monitor`                                    |
 //! | not our child (this monitor is younger than the run), but the kernel or a zombie tells | that, witness `pidfd`         |
 //! | nobody tells                                             | nothing here: the network-processor has the last pidfd and decides |
-//! | STARTED is not in the log                                | nothing: it never executed                                 |
+//! | STARTED is not in the log, or is of another process      | nothing: it never executed                                 |
 
 use job::{End, Outcome, RunId, Usage, Witness};
 use os::pidfd::Pidfd;
@@ -67,7 +67,9 @@ impl Orphan {
         let dir = root.run(Shelf::Live, *run_id);
         os::crash::point("orphan.before-record");
         let recorded = spool::record_in_place_of(&dir, |ledger| {
-            ledger.started.as_ref()?;
+            // The process that is held must be the one that was announced: an earlier job-processor's child, which never
+            // executed, says nothing about the run.
+            ledger.started.as_ref().filter(|started| started.pid == Some(*pid))?;
             Some(Outcome::Ended { end, cause: ledger.stop_cause(), witness, usage })
         });
         match recorded {

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! What fails in the child (no such directory, no such program) comes back over the gate's socket as a stage and an errno; on success the
-//! socket closes with exec.
+//! socket closes with exec. A child that failed stays until the parent has written that down and closes the gate. In both cases the exit code of
+//! the child means nothing, and the parent may be dead: so the child leaves a [`Farewell`] where the parent would have written.
 
 use crate::pidfd::Pidfd;
 use crate::process::check;
@@ -34,18 +35,20 @@ pub struct Program {
     pub farewell: Option<Farewell>,
 }
 
-/// A note that only the child can write truthfully: "I was never executed". It is written in place and synced, and only if there is
-/// something at `only_if_at` (that the start was announced); otherwise nobody needs it.
+/// What only the child can truthfully write when its parent is gone: that nothing was executed. It is written in place and synced, if there is
+/// something at `announced_at` (otherwise nobody will ask) and nothing yet at `at`.
 #[derive(Debug)]
 pub struct Farewell {
     /// The file, open for writing.
     pub file: RawFd,
-    /// Written only if the eight bytes here are not all zero.
-    pub only_if_at: u64,
-    /// Where.
+    /// Written only if the eight bytes here are not all zero: the start was announced.
+    pub announced_at: u64,
+    /// Where; written only if the eight bytes here are all zero.
     pub at: u64,
-    /// What.
-    pub bytes: Vec<u8>,
+    /// What, if the gate closes without a word.
+    pub unexecuted: Vec<u8>,
+    /// What, if the word came and the program could not be executed.
+    pub failed: Vec<u8>,
 }
 
 /// The child before its gate.
@@ -58,7 +61,7 @@ pub struct Gated {
     gate: OwnedFd,
 }
 
-/// What the child could not do.
+/// What the child could not do. The child stays, and with it the evidence, until this is dropped.
 #[derive(Debug, thiserror::Error)]
 #[error("{stage}: {source}")]
 pub struct ChildError {
@@ -66,6 +69,8 @@ pub struct ChildError {
     pub stage: &'static str,
     /// What the system said.
     pub source: io::Error,
+    /// Holds the child.
+    gate: OwnedFd,
 }
 
 const STAGES: [&str; 4] =
@@ -103,25 +108,30 @@ impl Gated {
     }
 
     /// Gives the word and waits until the program runs, or until the child said why it cannot.
-    pub fn open(self) -> Result<(u32, Pidfd), ChildError> {
-        let gate_error = |source| ChildError { stage: "open the start gate", source };
+    pub fn open(self) -> Result<Pidfd, (ChildError, Pidfd)> {
+        let Gated { pidfd, gate, .. } = self;
         // A child that was killed meanwhile makes this fail with EPIPE: its end tells the rest.
-        let _ = rustix::net::send(&self.gate, b"g", rustix::net::SendFlags::NOSIGNAL);
+        let _ = rustix::net::send(&gate, b"g", rustix::net::SendFlags::NOSIGNAL);
         let mut report = [0u8; 5];
         let mut filled = 0;
         while filled < report.len() {
-            match rustix::io::retry_on_intr(|| rustix::io::read(&self.gate, &mut report[filled..])) {
+            match rustix::io::retry_on_intr(|| rustix::io::read(&gate, &mut report[filled..])) {
                 Ok(0) | Err(rustix::io::Errno::CONNRESET) => break,
                 Ok(n) => filled += n,
-                Err(e) => return Err(gate_error(e.into())),
+                Err(e) => {
+                    return Err((ChildError { stage: "open the start gate", source: e.into(), gate }, pidfd));
+                }
             }
         }
         if filled < report.len() {
-            return Ok((self.pid, self.pidfd)); // closed by exec, or by a death that the wait will tell
+            return Ok(pidfd); // closed by exec, or by a death that the wait will tell
         }
         let [stage, errno @ ..] = report;
         let stage = STAGES.get(usize::from(stage)).copied().unwrap_or("set up the child");
-        Err(ChildError { stage, source: io::Error::from_raw_os_error(i32::from_ne_bytes(errno)) })
+        Err((
+            ChildError { stage, source: io::Error::from_raw_os_error(i32::from_ne_bytes(errno)), gate },
+            pidfd,
+        ))
     }
 }
 
@@ -184,13 +194,12 @@ unsafe fn run_child(
         libc::close(parents_end); // else our own copy would keep the gate from closing when the parent dies
         reset_signals();
         if libc::setsid() == -1 {
-            fail(gate, STAGE_SESSION);
+            fail_at_gate(gate, STAGE_SESSION, program.farewell.as_ref());
         }
         // Inherited protection from the out-of-memory killer is not for jobs; best effort.
         write_file(c"/proc/self/oom_score_adj", b"0");
         if libc::chdir(program.directory.as_ptr()) == -1 {
-            wait_at(gate, program.farewell.as_ref());
-            fail(gate, STAGE_DIRECTORY);
+            fail_at_gate(gate, STAGE_DIRECTORY, program.farewell.as_ref());
         }
         for (target, source) in program.stdio.iter().enumerate() {
             let target = target as i32;
@@ -201,8 +210,7 @@ unsafe fn run_child(
                 libc::dup2(source.as_raw_fd(), target)
             };
             if done == -1 {
-                wait_at(gate, program.farewell.as_ref());
-                fail(gate, STAGE_STDIO);
+                fail_at_gate(gate, STAGE_STDIO, program.farewell.as_ref());
             }
         }
         wait_at(gate, program.farewell.as_ref());
@@ -223,7 +231,7 @@ unsafe fn run_child(
             }
         }
         *libc::__errno_location() = errno;
-        fail(gate, STAGE_EXECUTE)
+        fail(gate, STAGE_EXECUTE, program.farewell.as_ref())
     }
 }
 
@@ -267,53 +275,70 @@ unsafe fn write_file(path: &CStr, content: &[u8]) {
 
 /// Returns when the word came; ends the child when it will never come.
 unsafe fn wait_at(gate: i32, farewell: Option<&Farewell>) {
-    let mut word = 0u8;
-    loop {
-        // SAFETY: one byte into one byte.
-        match unsafe { libc::read(gate, (&raw mut word).cast(), 1) } {
-            1 => return,
-            -1 if std::io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-            // SAFETY: system calls only; ends without running anything of the parent's.
-            _ => unsafe {
-                if let Some(farewell) = farewell {
-                    say_farewell(farewell);
-                }
-                libc::_exit(125)
-            },
+    // SAFETY: system calls only; ends without running anything of the parent's.
+    unsafe {
+        if !read_word(gate) {
+            if let Some(farewell) = farewell {
+                say_farewell(farewell, &farewell.unexecuted);
+            }
+            libc::_exit(125)
         }
     }
 }
 
-unsafe fn say_farewell(farewell: &Farewell) {
-    let mut announced = [0u8; 8];
-    let at = |offset: u64| offset as libc::off_t;
+/// Reads one byte; `false` at the end of the gate.
+unsafe fn read_word(gate: i32) -> bool {
+    let mut word = 0u8;
+    loop {
+        // SAFETY: one byte into one byte.
+        match unsafe { libc::read(gate, (&raw mut word).cast(), 1) } {
+            1 => return true,
+            -1 if std::io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            _ => return false,
+        }
+    }
+}
+
+unsafe fn say_farewell(farewell: &Farewell, words: &[u8]) {
     // SAFETY: the buffers are as long as is said; the descriptor is the parent's, inherited.
     unsafe {
-        let got = libc::pread(
-            farewell.file,
-            announced.as_mut_ptr().cast(),
-            announced.len(),
-            at(farewell.only_if_at),
-        );
-        if got == announced.len() as isize && announced != [0; 8] {
-            libc::pwrite(
-                farewell.file,
-                farewell.bytes.as_ptr().cast(),
-                farewell.bytes.len(),
-                at(farewell.at),
-            );
+        if is_filled(farewell.file, farewell.announced_at) && !is_filled(farewell.file, farewell.at) {
+            libc::pwrite(farewell.file, words.as_ptr().cast(), words.len(), farewell.at as libc::off_t);
             libc::fdatasync(farewell.file);
         }
     }
 }
 
-/// Reports the stage and errno, then ends.
-unsafe fn fail(gate: i32, stage: u8) -> ! {
-    // SAFETY: errno's location is always valid; the buffer is on the stack.
+/// Whether the eight bytes there are not all zero.
+unsafe fn is_filled(file: i32, at: u64) -> bool {
+    let mut bytes = [0u8; 8];
+    // SAFETY: the buffer is as long as is said.
+    let got = unsafe { libc::pread(file, bytes.as_mut_ptr().cast(), bytes.len(), at as libc::off_t) };
+    got == bytes.len() as isize && bytes != [0; 8]
+}
+
+/// Fails with the errno of now, but not before the word came.
+unsafe fn fail_at_gate(gate: i32, stage: u8, farewell: Option<&Farewell>) -> ! {
+    // SAFETY: as the functions that it calls.
+    unsafe {
+        let errno = *libc::__errno_location();
+        wait_at(gate, farewell);
+        *libc::__errno_location() = errno;
+        fail(gate, stage, farewell)
+    }
+}
+
+/// Reports the stage and errno, waits until the parent has written that down (or is gone), then ends.
+unsafe fn fail(gate: i32, stage: u8, farewell: Option<&Farewell>) -> ! {
+    // SAFETY: errno's location is always valid; the buffer is on the stack; system calls only.
     unsafe {
         let errno = (*libc::__errno_location()).to_ne_bytes();
         let report = [stage, errno[0], errno[1], errno[2], errno[3]];
         libc::write(gate, report.as_ptr().cast(), report.len());
+        while read_word(gate) {}
+        if let Some(farewell) = farewell {
+            say_farewell(farewell, &farewell.failed);
+        }
         libc::_exit(125)
     }
 }
@@ -363,7 +388,8 @@ mod tests {
         let (gated, _) = Gated::spawn(&program("/bin/sh", &["-c", &touch], dir.path(), &out)).unwrap();
         // Its own end of the socket shows that it waits: it sleeps in read, and the mark is not there.
         assert!(!mark.exists());
-        let (pid, pidfd) = gated.open().unwrap();
+        let pid = gated.pid;
+        let pidfd = gated.open().unwrap();
         assert_eq!(end(pid, &pidfd), 7 << 8);
         assert!(mark.exists());
         let mut text = String::new();
@@ -383,31 +409,49 @@ mod tests {
         assert!(!mark.exists());
     }
 
-    #[test]
-    fn an_unexecuted_child_writes_its_farewell_only_if_it_was_announced() {
-        for announced in [false, true] {
-            let dir = tempfile::tempdir().unwrap();
-            let out = dir.path().join("out");
-            let note = File::options()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(dir.path().join("note"))
-                .unwrap();
-            note.set_len(64).unwrap();
-            let farewell =
-                Farewell { file: note.as_raw_fd(), only_if_at: 0, at: 32, bytes: b"unexecuted".to_vec() };
-            let program = Program { farewell: Some(farewell), ..program("/bin/true", &[], dir.path(), &out) };
-            let (gated, _) = Gated::spawn(&program).unwrap();
-            if announced {
-                std::os::unix::fs::FileExt::write_all_at(&note, b"x", 3).unwrap();
-            }
-            let (pid, pidfd) = (gated.pid, Pidfd::open(gated.pid).unwrap().unwrap());
-            drop(gated);
-            end(pid, &pidfd);
-            let text = std::fs::read(dir.path().join("note")).unwrap();
-            assert_eq!(&text[32..42] == b"unexecuted", announced);
+    /// What stands in the note after a child with farewells went, `announced` or not, with what stood there `before`.
+    fn farewell_of(path: &str, announced: bool, before: &[u8], open: bool) -> Vec<u8> {
+        use std::os::unix::fs::FileExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (out, note_path) = (dir.path().join("out"), dir.path().join("note"));
+        let note = File::options().read(true).write(true).create_new(true).open(&note_path).unwrap();
+        note.set_len(64).unwrap();
+        let farewell = Farewell {
+            file: note.as_raw_fd(),
+            announced_at: 0,
+            at: 32,
+            unexecuted: b"unexecuted".to_vec(),
+            failed: b"failed".to_vec(),
+        };
+        let program = Program { farewell: Some(farewell), ..program(path, &[], dir.path(), &out) };
+        let (gated, _) = Gated::spawn(&program).unwrap();
+        if announced {
+            note.write_all_at(b"x", 3).unwrap();
         }
+        note.write_all_at(before, 32).unwrap();
+        let (pid, watcher) = (gated.pid, Pidfd::open(gated.pid).unwrap().unwrap());
+        if open {
+            // The error holds the child until it is dropped: as if the parent died before it wrote anything down.
+            assert!(!gated.open().unwrap_err().1.has_ended().unwrap());
+        } else {
+            drop(gated);
+        }
+        end(pid, &watcher);
+        let text = std::fs::read(&note_path).unwrap()[32..].to_vec();
+        text.into_iter().take_while(|b| *b != 0).collect()
+    }
+
+    #[test]
+    fn a_child_whose_gate_closes_writes_that_it_never_executed_if_it_was_announced() {
+        assert_eq!(farewell_of("/bin/true", true, b"", false), b"unexecuted");
+        assert_eq!(farewell_of("/bin/true", false, b"", false), b"");
+        assert_eq!(farewell_of("/bin/true", true, b"ended", false), b"ended");
+    }
+
+    #[test]
+    fn a_child_that_cannot_execute_writes_so_if_its_parent_did_not() {
+        assert_eq!(farewell_of("/no/such/program", true, b"", true), b"failed");
+        assert_eq!(farewell_of("/no/such/program", true, b"ended", true), b"ended");
     }
 
     #[test]
@@ -415,10 +459,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
         let (gated, _) = Gated::spawn(&program("/no/such/program", &[], dir.path(), &out)).unwrap();
-        let error = gated.open().unwrap_err();
+        let (error, _) = gated.open().unwrap_err();
         assert_eq!((error.stage, error.source.raw_os_error()), ("execute", Some(libc::ENOENT)));
         let (gated, _) = Gated::spawn(&program("/bin/true", &[], Path::new("/no/such/dir"), &out)).unwrap();
-        assert_eq!(gated.open().unwrap_err().stage, "change to the working directory");
+        let (error, _) = gated.open().unwrap_err();
+        assert_eq!(
+            (error.stage, error.source.raw_os_error()),
+            ("change to the working directory", Some(libc::ENOENT))
+        );
     }
 
     #[test]
@@ -429,7 +477,8 @@ mod tests {
         std::fs::write(&script, "exit $1\n").unwrap();
         std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
         let (gated, _) = Gated::spawn(&program(script.to_str().unwrap(), &["9"], dir.path(), &out)).unwrap();
-        let (pid, pidfd) = gated.open().unwrap();
+        let pid = gated.pid;
+        let pidfd = gated.open().unwrap();
         assert_eq!(end(pid, &pidfd), 9 << 8);
     }
 }

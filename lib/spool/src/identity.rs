@@ -31,6 +31,9 @@ pub struct Identity {
     pub fence: Fence,
     /// Database and commit that last acknowledged something; zeros before that. Kept on a best-effort basis.
     pub acked: ([u8; 16], u64),
+    /// The latest making of a run id (wall clock, milliseconds) whose settled record was removed: of a run as old or older nobody can tell
+    /// whether it ran here.
+    pub expired_ms: u64,
 }
 
 /// The highest epoch seen, and the incarnation of the server that had it.
@@ -86,6 +89,7 @@ impl Identity {
                     incarnation: 0,
                     fence: Fence::default(),
                     acked: ([0; 16], 0),
+                    expired_ms: 0,
                 }
             }
             None => return Err(IdentityError::Damaged(path.display().to_string())),
@@ -113,8 +117,9 @@ impl Identity {
         copy[48..64].copy_from_slice(&self.fence.incarnation);
         copy[64..80].copy_from_slice(&self.acked.0);
         copy[80..88].copy_from_slice(&self.acked.1.to_le_bytes());
-        let crc = store::checksum(&copy[..88]);
-        copy[88..92].copy_from_slice(&crc.to_le_bytes());
+        copy[88..96].copy_from_slice(&self.expired_ms.to_le_bytes());
+        let crc = store::checksum(&copy[..96]);
+        copy[96..100].copy_from_slice(&crc.to_le_bytes());
         self.file.write_all_at(&copy, (number % 2) * COPY_BYTES as u64)?;
         self.file.sync_data()?;
         self.number = number;
@@ -122,7 +127,7 @@ impl Identity {
     }
 
     fn parse(file: &File, copy: &[u8]) -> Option<io::Result<Identity>> {
-        if copy.len() < 92 || &copy[..8] != MAGIC || store::checksum(&copy[..88]) != u32_at(copy, 88) {
+        if copy.len() < 100 || &copy[..8] != MAGIC || store::checksum(&copy[..96]) != u32_at(copy, 96) {
             return None;
         }
         Some(file.try_clone().map(|file| Identity {
@@ -132,6 +137,7 @@ impl Identity {
             incarnation: u64_at(copy, 32),
             fence: Fence { epoch: u64_at(copy, 40), incarnation: id_at(copy, 48) },
             acked: (id_at(copy, 64), u64_at(copy, 80)),
+            expired_ms: u64_at(copy, 88),
         }))
     }
 }

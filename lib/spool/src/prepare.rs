@@ -6,9 +6,10 @@
 //! | `runs/.new-<id>` in any state           | removed: it was never accepted             |
 //! | `runs/<id>` whole, `runs/` not synced   | there or not; if there, accepted as it is  |
 
+use crate::SLOT_ENDED;
 use crate::ledger::encode;
 use crate::root::{DataRoot, NEW_PREFIX, RunDir, Shelf};
-use job::RunId;
+use job::{Outcome, RunId};
 use prost::Message;
 use protocol::RunSpec;
 use protocol::message::{Accepted, Fact, FactBody};
@@ -16,7 +17,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use store::{Blank, WriteError};
+use store::{Blank, Log, WriteError};
 
 /// Zeros written in advance for appended records (a stop's reason, notes), bytes.
 const ROOM_BYTES: usize = 2048;
@@ -35,17 +36,19 @@ pub enum PrepareError {
     Io(io::Error),
 }
 
-/// Builds `runs/<id>` with its log: spec in the head, ACCEPTED as record 1. The caller syncs `runs/` before anybody is told.
+/// Builds `runs/<id>` with its log: spec in the head, ACCEPTED as record 1, and the outcome too if it is known already (a run that never starts).
+/// The caller syncs `runs/` before anybody is told.
 pub fn prepare(
     root: &DataRoot,
     run_id: RunId,
     spec: &RunSpec,
     boot_id: [u8; 16],
     wall_ms: i64,
+    never: Option<&Outcome>,
 ) -> Result<RunDir, PrepareError> {
     let dir = root.run(Shelf::Live, run_id);
     let temporary = root.shelf(Shelf::Live).join(format!("{NEW_PREFIX}{run_id}"));
-    let done = build(&temporary, run_id, spec, boot_id, wall_ms)
+    let done = build(&temporary, run_id, spec, boot_id, wall_ms, never)
         .and_then(|()| std::fs::rename(&temporary, dir.path()).map_err(PrepareError::Io));
     os::crash::point("accept.after-rename");
     if done.is_err() {
@@ -63,6 +66,7 @@ fn build(
     spec: &RunSpec,
     boot_id: [u8; 16],
     wall_ms: i64,
+    never: Option<&Outcome>,
 ) -> Result<(), PrepareError> {
     DirBuilder::new().mode(0o700).create(temporary).map_err(PrepareError::Io)?;
     os::crash::point("accept.after-mkdir");
@@ -76,10 +80,19 @@ fn build(
         first: &[&accepted],
         room_bytes: ROOM_BYTES,
     };
-    store::create(&mut file, &blank).map_err(|error| match error {
-        WriteError::Failed(e) => PrepareError::Io(e),
-        other @ (WriteError::TooLong { .. } | WriteError::Filled(_)) => PrepareError::TooLong(other),
-    })?;
+    store::create(&mut file, &blank).map_err(not_written)?;
+    if let Some(never) = never {
+        let ended = encode(&Fact::new(wall_ms, FactBody::Ended(never.into())));
+        let (mut log, _) = Log::open(file).map_err(|e| PrepareError::Io(io::Error::other(e)))?;
+        log.fill(SLOT_ENDED, &ended).map_err(not_written)?;
+    }
     os::crash::point("accept.after-log-sync");
     os::disk::open_dir(temporary).and_then(os::disk::sync_dir).map_err(PrepareError::Io)
+}
+
+fn not_written(error: WriteError) -> PrepareError {
+    match error {
+        WriteError::Failed(e) => PrepareError::Io(e),
+        other @ (WriteError::TooLong { .. } | WriteError::Filled(_)) => PrepareError::TooLong(other),
+    }
 }

@@ -40,14 +40,20 @@ impl Recorder {
         Ok((Recorder { log }, Ledger::from_contents(contents, dir.run_id())?))
     }
 
-    /// What a gated child writes if its gate closes without a word after STARTED: that nothing was executed.
+    /// What a gated child writes after STARTED if its job-processor dies before the start gate opens, or before it recorded that the program
+    /// cannot be executed.
     pub fn farewell(&self) -> Result<Farewell, WriteError> {
-        let reason = "the job-processor died before the start gate opened: nothing was executed".to_owned();
-        let ended = Ended::from(&Outcome::NeverStarted { reason, canceled: false });
-        let bytes = encode(&Fact::new(os::clock::wall_ms(), FactBody::Ended(ended)));
-        let (only_if_at, _) = self.log.prepared(SLOT_STARTED, &[], 0)?;
-        let (at, bytes) = self.log.prepared(SLOT_ENDED, &bytes, 1)?;
-        Ok(Farewell { file: self.log.medium().as_raw_fd(), only_if_at, at, bytes })
+        let gone = "the job-processor died before the start gate opened: nothing was executed".to_owned();
+        let failed = "the command could not be executed, and the job-processor died before it could say why"
+            .to_owned();
+        let prepared = |outcome: &Outcome| {
+            let fact = Fact::new(os::clock::wall_ms(), FactBody::Ended(Ended::from(outcome)));
+            self.log.prepared(SLOT_ENDED, &encode(&fact), 1)
+        };
+        let (announced_at, _) = self.log.prepared(SLOT_STARTED, &[], 0)?;
+        let (at, unexecuted) = prepared(&Outcome::NeverStarted { reason: gone, canceled: false })?;
+        let (_, failed) = prepared(&Outcome::CannotExecute { reason: failed })?;
+        Ok(Farewell { file: self.log.medium().as_raw_fd(), announced_at, at, unexecuted, failed })
     }
 
     /// Writes a fact durably: STARTED and ENDED into their slots, others at the end.

@@ -166,9 +166,7 @@ impl DataRoot {
 
     /// Takes the lock of one of the agent's programs; the file must be kept open while the program runs.
     pub fn lock(&self, program: &'static str) -> Result<File, RootError> {
-        let name =
-            if program == "platform-agent" { "agent.lock".to_owned() } else { format!("{program}.lock") };
-        let path = self.path.join(name);
+        let path = self.lock_path(program);
         let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let file = open.map_err(io_error("open it", &path))?;
         if os::lock::try_lock(&file).map_err(io_error("lock it", &path))? {
@@ -178,9 +176,17 @@ impl DataRoot {
         Err(RootError::InUse { path: self.path.clone(), program, pid })
     }
 
+    fn lock_path(&self, program: &str) -> PathBuf {
+        self.path.join(if program == "platform-agent" {
+            "agent.lock".into()
+        } else {
+            format!("{program}.lock")
+        })
+    }
+
     /// The process that holds the lock of a program, if one does. Never call it in the process that holds it.
     pub fn lock_holder(&self, program: &str) -> io::Result<Option<u32>> {
-        match File::open(self.path.join(format!("{program}.lock"))) {
+        match File::open(self.lock_path(program)) {
             Ok(file) => os::lock::holder(&file),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),

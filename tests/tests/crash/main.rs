@@ -1,6 +1,7 @@
 //! `kill -9` at every point where it could matter, with the jobs' own ledger as the oracle.
 
 mod accident;
+mod commander;
 mod oracle;
 mod point;
 mod wire;
