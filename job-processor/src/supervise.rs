@@ -141,11 +141,14 @@ impl Starter<'_> {
 
     /// The error holds the child until the outcome is on disk; if we die before, the child writes it.
     fn cannot_execute(self, error: ChildError, pidfd: &Pidfd, pid: u32, monitor: &Monitor) -> Done {
-        let command =
-            self.spec.command.first().map_or_else(String::new, |c| String::from_utf8_lossy(c).into_owned());
-        let command = if self.spec.script.is_some() { "the script".to_owned() } else { command };
+        let first = self.spec.command.first().map(|word| String::from_utf8_lossy(word).into_owned());
+        let what = match (&self.spec.cwd, &self.spec.script) {
+            (Some(cwd), _) if error.stage == os::child::STAGE_NAME_DIRECTORY => cwd.clone(),
+            (_, Some(_)) => "the script".to_owned(),
+            (_, None) => first.unwrap_or_default(),
+        };
         crash::point("start.before-cannot-execute");
-        let outcome = Outcome::CannotExecute { reason: format!("{command}: cannot {error}") };
+        let outcome = Outcome::CannotExecute { reason: format!("{what}: cannot {error}") };
         let (done, _recorder) = record(self.recorder, self.dir, &outcome);
         monitor.done();
         drop(error);

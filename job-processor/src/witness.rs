@@ -1,5 +1,5 @@
 //! The connection to the monitor, who holds the job's pidfd and records the end if this process cannot. Best effort: without a monitor the job
-//! runs all the same, and a new monitor is found within a second.
+//! runs all the same, and a new monitor is found within seconds, as a rule at once.
 
 use job::RunId;
 use os::pidfd::Pidfd;
@@ -8,8 +8,9 @@ use spool::monitor::Request;
 use spool::{DataRoot, MONITOR_SOCKET};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Between two tries to reach a monitor, milliseconds.
-const AGAIN_MS: u64 = 1_000;
+/// Between the first two tries to reach a monitor, milliseconds; it doubles up to the longest.
+const AGAIN_MS_MIN: u64 = 100;
+const AGAIN_MS_MAX: u64 = 3_000;
 
 /// The link to the monitor.
 #[derive(Debug)]
@@ -19,13 +20,15 @@ pub(crate) struct Monitor {
     run_id: RunId,
     connection: Option<OwnedFd>,
     again_at_ms: u64,
+    pause_ms: u64,
 }
 
 impl Monitor {
     /// Hands the pidfd over, if a monitor is there.
     pub(crate) fn introduce(root: DataRoot, run_id: RunId, pid: u32, pidfd: &Pidfd, now_ms: u64) -> Monitor {
         let hold = Request::Hold { run_id, pid };
-        let mut monitor = Monitor { root, hold, run_id, connection: None, again_at_ms: now_ms };
+        let mut monitor =
+            Monitor { root, hold, run_id, connection: None, again_at_ms: now_ms, pause_ms: AGAIN_MS_MIN };
         monitor.reconnect(pidfd, now_ms);
         monitor
     }
@@ -41,13 +44,18 @@ impl Monitor {
             Ok(socket)
         });
         self.connection = told.ok(); // an absent monitor is no error of this run
-        self.again_at_ms = now_ms.saturating_add(AGAIN_MS);
+        if self.connection.is_some() {
+            self.pause_ms = AGAIN_MS_MIN;
+        } else {
+            self.again_at_ms = now_ms.saturating_add(self.pause_ms);
+            self.pause_ms = AGAIN_MS_MAX.min(self.pause_ms * 2);
+        }
     }
 
     /// The monitor went away.
     pub(crate) fn on_closed(&mut self, now_ms: u64) {
         self.connection = None;
-        self.again_at_ms = now_ms.saturating_add(AGAIN_MS);
+        self.again_at_ms = now_ms.saturating_add(AGAIN_MS_MIN);
     }
 
     /// The outcome is on disk: no witness is needed any more.

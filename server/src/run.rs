@@ -118,7 +118,7 @@ fn start(settings: &Settings) -> anyhow::Result<()> {
         .create(&root)
         .with_context(|| format!("creating the data root {}", root.display()))?;
     let _lock = lock_data_root(&root)?;
-    let _tracing = trace::init("central-server", Some(&root.join("trace")), false);
+    let _tracing = trace::init("central-server", Some(&root.join("trace")), true);
     if !settings.cluster.watch_agents.is_empty() {
         tracing::warn!("[cluster] watch_agents has no effect: this server is not part of a cluster");
     }
@@ -126,8 +126,11 @@ fn start(settings: &Settings) -> anyhow::Result<()> {
     ensure_admin_token(database.as_ref(), &root, os::clock::wall_ms())?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    let served = runtime.block_on(serve(settings, database));
+    let served = runtime.block_on(serve(settings, Arc::clone(&database)));
     runtime.shutdown_timeout(Duration::from_secs(1));
+    if let Err(e) = database.fold_log() {
+        tracing::warn!("the write-ahead log stays beside the database file (copy both): {e}");
+    }
     served
 }
 

@@ -3,8 +3,8 @@
 use crate::{WAIT_MAX, wait_for};
 use anyhow::{Context, Result, bail};
 use api::{
-    Agent, AgentAdd, BatchSubmit, Counts, Job, JobList, JobSubmit, JobSubmitted, JobSummary, Kill, Proof, Queue,
-    QueueCreate, Span, Why,
+    Agent, AgentAdd, BatchSubmit, Counts, Job, JobList, JobSubmit, JobSubmitted, JobSummary, Kill, Proof,
+    Queue, QueueCreate, Span, Why,
 };
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +57,17 @@ pub struct Piece {
 impl Client {
     pub(crate) fn new(address: &str, token: &str) -> Client {
         let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(CALL_MAX));
-        Client { url: format!("http://{address}"), token: format!("Bearer {token}"), http: config.build().into() }
+        Client {
+            url: format!("http://{address}"),
+            token: format!("Bearer {token}"),
+            http: config.build().into(),
+        }
+    }
+
+    /// The same client, which waits only so long for an answer.
+    pub fn with_patience(&self, patience: Duration) -> Client {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(patience));
+        Client { http: config.build().into(), ..self.clone() }
     }
 
     /// Where the server is.

@@ -34,5 +34,5 @@ pub use programs::{helper, lastword, program};
 pub use random::{Random, seed};
 pub use scratch::Scratch;
 pub use server::Server;
-pub use site::{Site, on_empty_site, on_site};
+pub use site::{Site, on_empty_site, on_prepared_site, on_site};
 pub use wait::{WAIT_MAX, wait_for, wait_until};

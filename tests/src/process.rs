@@ -36,7 +36,10 @@ impl Process {
         };
         let all = procfs::all().unwrap_or_default();
         let found = all.into_iter().map(|(pid, _)| pid).filter(|pid| *pid != std::process::id());
-        found.filter(|pid| names_it(*pid, "cmdline") || names_it(*pid, "environ")).filter_map(Process::find).collect()
+        found
+            .filter(|pid| names_it(*pid, "cmdline") || names_it(*pid, "environ"))
+            .filter_map(Process::find)
+            .collect()
     }
 
     /// Its state, as `/proc` has it (`R`, `S`, `T`, `Z`, …); `None` when it is gone.

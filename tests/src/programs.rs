@@ -39,6 +39,7 @@ pub fn lastword() -> Result<Command> {
 /// The folder above that of the tests' own programs (`target/debug/deps`).
 fn target() -> Result<PathBuf> {
     let own = std::env::current_exe().context("where is this test?")?;
-    let folder = own.parent().and_then(|deps| deps.parent()).context("this test is in no target directory")?;
+    let folder =
+        own.parent().and_then(|deps| deps.parent()).context("this test is in no target directory")?;
     Ok(folder.to_owned())
 }

@@ -20,7 +20,8 @@ pub struct Scratch {
 impl Scratch {
     /// A new one.
     pub fn new() -> Result<Scratch> {
-        let dir = tempfile::Builder::new().prefix("lastword-test-").tempdir().context("no scratch directory")?;
+        let dir =
+            tempfile::Builder::new().prefix("lastword-test-").tempdir().context("no scratch directory")?;
         Ok(Scratch { dir: Some(dir), failed: false })
     }
 

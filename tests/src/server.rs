@@ -22,8 +22,13 @@ impl Server {
     pub fn start(scratch: &Path) -> Result<Server> {
         let nowhere = "127.0.0.1:0".to_owned();
         let client = Client::new(&nowhere, "");
-        let mut server =
-            Server { scratch: scratch.to_owned(), child: None, http: nowhere.clone(), agents: nowhere, client };
+        let mut server = Server {
+            scratch: scratch.to_owned(),
+            child: None,
+            http: nowhere.clone(),
+            agents: nowhere,
+            client,
+        };
         server.restart()?;
         Ok(server)
     }
@@ -67,7 +72,8 @@ impl Server {
             if let Some(status) = child.try_wait()? {
                 bail!("the server ended at once ({status})");
             }
-            let (Some(http), Some(agents), Some(token)) = (read("http.addr"), read("agents.addr"), read("admin.token"))
+            let (Some(http), Some(agents), Some(token)) =
+                (read("http.addr"), read("agents.addr"), read("admin.token"))
             else {
                 return Ok(None);
             };

@@ -24,7 +24,15 @@ pub fn on_site(test: impl FnOnce(&mut Site) -> Result<()>) {
 
 /// Runs a test on a site with a server and no agent.
 pub fn on_empty_site(test: impl FnOnce(&mut Site) -> Result<()>) {
-    let done = Site::empty().and_then(|mut site| {
+    on_prepared_site(|_| Ok(()), test);
+}
+
+/// The same; `prepare` is given the directory before the server is started in `server` there.
+pub fn on_prepared_site(
+    prepare: impl FnOnce(&Path) -> Result<()>,
+    test: impl FnOnce(&mut Site) -> Result<()>,
+) {
+    let done = Site::empty(prepare).and_then(|mut site| {
         let done = test(&mut site);
         if done.is_err() {
             site.scratch.fail();
@@ -37,8 +45,9 @@ pub fn on_empty_site(test: impl FnOnce(&mut Site) -> Result<()>) {
 }
 
 impl Site {
-    fn empty() -> Result<Site> {
+    fn empty(prepare: impl FnOnce(&Path) -> Result<()>) -> Result<Site> {
         let scratch = Scratch::new()?;
+        prepare(scratch.path())?;
         let server = Server::start(scratch.path())?;
         Ok(Site { server, agents: Vec::new(), scratch })
     }

@@ -4,9 +4,11 @@
 
 use anyhow::{Context, Result};
 use api::{Job, Status};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
-use tests::{End, Execution, Process, Random, Site, Way, keeps_exit_information, ledger_job, on_site};
+use tests::{
+    Dialling, End, Execution, Process, Random, Site, Way, keeps_exit_information, ledger_job, on_site,
+};
 
 /// Jobs in one round; another round follows while there are kills left.
 const JOBS: usize = 300;
@@ -24,24 +26,16 @@ const SETTLE_MAX: Duration = Duration::from_secs(120);
 #[test]
 fn whatever_is_killed_every_job_is_executed_once_and_its_outcome_is_what_it_did() {
     on_site(|site| {
+        site.add_agent("host2", Dialling::Out)?;
         let kills = std::env::var("LASTWORD_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(KILLS);
-        let mut storm = Storm { random: Random::from_seed(), counts: BTreeMap::new(), agent_kills: Vec::new() };
-        let mut expected = BTreeMap::new();
+        let mut storm = Storm::new(kills);
         while storm.total() < kills {
-            submit(site, &mut storm.random, &mut expected)?;
-            storm.rage(site, kills)?;
+            storm.submit(site)?;
+            storm.rage(site)?;
         }
         calm(site)?;
-        compare(site, &expected, &storm)
+        compare(site, &storm)
     });
-}
-
-fn submit(site: &Site, random: &mut Random, expected: &mut BTreeMap<u64, Way>) -> Result<()> {
-    let ways: Vec<Way> = (0..JOBS).map(|_| random_way(random)).collect();
-    let ledger = site.ledger();
-    let jobs = ways.iter().map(|way| ledger_job(ledger.path(), *way)).collect::<Result<Vec<_>>>()?;
-    expected.extend(site.client().submit_batch(&jobs)?.into_iter().zip(ways));
-    Ok(())
 }
 
 fn random_way(random: &mut Random) -> Way {
@@ -52,22 +46,47 @@ fn random_way(random: &mut Random) -> Way {
     Way { sleep_ms: random.below(400), end }
 }
 
-/// What was killed.
+/// What was submitted and what was killed.
 struct Storm {
     random: Random,
+    /// So many kills.
+    kills: u64,
+    /// What each job is to do.
+    expected: BTreeMap<u64, Way>,
+    /// Jobs that were killed on request.
+    unwanted: BTreeSet<u64>,
     counts: BTreeMap<&'static str, u64>,
-    /// When a job-processor, the monitor or the network-processor was killed.
-    agent_kills: Vec<(&'static str, Instant)>,
+    /// When a process was killed.
+    struck: Vec<(&'static str, Instant)>,
 }
 
 impl Storm {
+    fn new(kills: u64) -> Storm {
+        Storm {
+            random: Random::from_seed(),
+            kills,
+            expected: BTreeMap::new(),
+            unwanted: BTreeSet::new(),
+            counts: BTreeMap::new(),
+            struck: Vec::new(),
+        }
+    }
+
     fn total(&self) -> u64 {
         self.counts.values().sum()
     }
 
+    fn submit(&mut self, site: &Site) -> Result<()> {
+        let ways: Vec<Way> = (0..JOBS).map(|_| random_way(&mut self.random)).collect();
+        let ledger = site.ledger();
+        let jobs = ways.iter().map(|way| ledger_job(ledger.path(), *way)).collect::<Result<Vec<_>>>()?;
+        self.expected.extend(site.client().submit_batch(&jobs)?.into_iter().zip(ways));
+        Ok(())
+    }
+
     /// Kills until all jobs are over or there were enough kills.
-    fn rage(&mut self, site: &mut Site, kills: u64) -> Result<()> {
-        while self.total() < kills {
+    fn rage(&mut self, site: &mut Site) -> Result<()> {
+        while self.total() < self.kills {
             let pause_ms = PAUSE_MS_MIN + self.random.below(PAUSE_MS_MAX - PAUSE_MS_MIN);
             // The storm's own rhythm; nothing is waited for here.
             std::thread::sleep(Duration::from_millis(pause_ms));
@@ -78,19 +97,30 @@ impl Storm {
             {
                 return Ok(());
             }
+            self.want_an_end(site);
             self.strike(site)?;
         }
         Ok(())
     }
 
+    /// Asks the server to end some job, which may wait, run or be over. A server that is away just now does not hear it.
+    fn want_an_end(&mut self, site: &Site) {
+        let jobs: Vec<u64> = self.expected.keys().rev().take(JOBS).copied().collect();
+        if let Some(id) = self.random.choose(&jobs) {
+            self.unwanted.insert(*id);
+            let _ = site.client().try_call("POST", &format!("/api/v1/jobs/{id}/kill"), None);
+        }
+    }
+
     fn strike(&mut self, site: &mut Site) -> Result<()> {
+        let agent = site.agents.get(usize::try_from(self.random.below(2))?).context("two agents")?;
         let what = match self.random.below(20) {
             0..=8 => {
-                let living = site.agent()?.job_processors()?;
+                let living = agent.job_processors()?;
                 kill(self.random.choose(&living)).then_some("job-processor")
             }
-            9..=13 => kill(site.agent()?.network_processor()?.as_ref()).then_some("network-processor"),
-            14..=16 => kill(site.agent()?.monitor().as_ref()).then_some("monitor"),
+            9..=13 => kill(agent.network_processor()?.as_ref()).then_some("network-processor"),
+            14..=16 => kill(agent.monitor().as_ref()).then_some("monitor"),
             _ if site.server.runs() => {
                 site.server.kill()?;
                 Some("server")
@@ -99,14 +129,14 @@ impl Storm {
         };
         if let Some(what) = what {
             *self.counts.entry(what).or_default() += 1;
-            self.agent_kills.push((what, Instant::now()));
+            self.struck.push((what, Instant::now()));
         }
         Ok(())
     }
 
     /// Whether a job-processor and another witness were killed so nearly together that an outcome may have been seen by nobody.
     fn had_coincidence(&self) -> bool {
-        let of = |kind| self.agent_kills.iter().filter(move |(what, _)| *what == kind).map(|(_, at)| *at);
+        let of = |kind| self.struck.iter().filter(move |(what, _)| *what == kind).map(|(_, at)| *at);
         of("job-processor").any(|one| of("monitor").any(|two| one.max(two) - one.min(two) <= TOGETHER))
     }
 }
@@ -118,9 +148,10 @@ fn kill(process: Option<&Process>) -> bool {
 
 /// Starts again what the harness has to: the monitor and the server.
 fn revive(site: &mut Site) -> Result<()> {
-    let agent = site.agent()?;
-    if agent.monitor().is_none_or(|monitor| !monitor.lives()) && agent.ended()?.is_some() {
-        agent.start()?;
+    for agent in &mut site.agents {
+        if agent.ended()?.is_some() {
+            agent.start()?;
+        }
     }
     if let Some(status) = site.server.ended()? {
         anyhow::bail!("the server ended by itself: {status}");
@@ -141,24 +172,29 @@ fn calm(site: &mut Site) -> Result<()> {
             Ok((over, all)) if over == all => return Ok(()),
             Ok(_) | Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
             Ok((over, all)) => {
-                let open: Vec<_> = site.client().list()?.into_iter().filter(|job| !job.status.0.is_final()).collect();
+                let open: Vec<_> =
+                    site.client().list()?.into_iter().filter(|job| !job.status.0.is_final()).collect();
                 let why = open.first().map(|job| site.client().why(job.id)).transpose()?;
-                anyhow::bail!("{over} of {all} are over; the first of the others: {:#?} ({why:?})", open.first());
+                anyhow::bail!(
+                    "{over} of {all} are over; the first of the others: {:#?} ({why:?})",
+                    open.first()
+                );
             }
             Err(e) => return Err(e),
         }
     }
 }
 
-fn compare(site: &Site, expected: &BTreeMap<u64, Way>, storm: &Storm) -> Result<()> {
+fn compare(site: &Site, storm: &Storm) -> Result<()> {
     let ledger = site.ledger().read()?;
+    let expected = &storm.expected;
     let mut wrong = Vec::new();
     let mut unknown = Vec::new();
     let mut witnesses: BTreeMap<String, u64> = BTreeMap::new();
     for (id, way) in expected {
         let job = site.client().job(*id)?;
         let executions = ledger.get(id).map_or(&[][..], Vec::as_slice);
-        match judge(&job, *way, executions) {
+        match judge(&job, *way, executions, storm.unwanted.contains(id)) {
             Ok(()) if job.status.0 == Status::Unknown => unknown.push(job.reason.unwrap_or_default()),
             Ok(()) => {
                 let witness = job.runs.last().and_then(|run| run.witness.clone()).unwrap_or_default();
@@ -168,7 +204,11 @@ fn compare(site: &Site, expected: &BTreeMap<u64, Way>, storm: &Storm) -> Result<
         }
     }
     let count = expected.len();
-    println!("{count} jobs; killed: {:?}; witnesses: {witnesses:?}; unknown: {unknown:?}", storm.counts);
+    println!(
+        "{count} jobs; killed: {:?}; unwanted: {}; witnesses: {witnesses:?}; unknown: {unknown:?}",
+        storm.counts,
+        storm.unwanted.len()
+    );
     let missing = ledger.keys().find(|id| !expected.contains_key(id));
     anyhow::ensure!(missing.is_none(), "a job in the ledger that nobody submitted: {missing:?}");
     anyhow::ensure!(wrong.is_empty(), "{} of {count} are wrong. The first: {}", wrong.len(), wrong[0]);
@@ -184,7 +224,7 @@ fn compare(site: &Site, expected: &BTreeMap<u64, Way>, storm: &Storm) -> Result<
 }
 
 /// What the server says of a job against what the job wrote.
-fn judge(job: &Job, way: Way, executions: &[Execution]) -> Result<(), &'static str> {
+fn judge(job: &Job, way: Way, executions: &[Execution], unwanted: bool) -> Result<(), &'static str> {
     if executions.len() > 1 {
         return Err("executed more than once");
     }
@@ -197,12 +237,33 @@ fn judge(job: &Job, way: Way, executions: &[Execution]) -> Result<(), &'static s
             return Err("a run that is said to be completed is not in the ledger");
         }
     }
-    match (job.status.0, executions) {
-        (Status::Unknown, _) if job.exit_code.is_none() && job.signal.is_none() && job.reason.is_some() => Ok(()),
-        (Status::Unknown, _) => Err("an unknown outcome with a code or without a reason"),
-        (_, []) => Err("not executed"),
-        (_, [execution, ..]) if execution.end != Some(way.end) => Err("the job itself did not end as it was told"),
+    let told = (job.status.0, job.exit_code, job.signal);
+    match executions {
+        _ if told == (Status::Unknown, None, None) && job.reason.is_some() => Ok(()),
+        _ if job.status.0 == Status::Unknown => Err("an unknown outcome with a code or without a reason"),
+        [] if unwanted && told == (Status::Canceled, None, None) => Ok(()),
+        // Killed between its start and its first line.
+        [] if unwanted && told == (Status::Killed, None, Some(15)) => Ok(()),
+        [] => Err("not executed"),
+        [execution, ..] if execution.end.is_none() => {
+            match unwanted && told == (Status::Killed, None, Some(15)) {
+                true => Ok(()),
+                false => Err("cut short, and not said to be killed"),
+            }
+        }
+        [execution, ..] if execution.end != Some(way.end) => Err("the job itself did not end as it was told"),
         _ if way.end.fits(job) => Ok(()),
+        // The wish came while it ended by itself, or the soft signal hit between its last line and its end.
+        _ if unwanted && job.status.0 == Status::Killed && ended_by(way.end, told) => Ok(()),
         _ => Err("another outcome than the job's"),
     }
+}
+
+/// Whether it is the job's own end, or the soft signal.
+fn ended_by(end: End, (_, code, signal): (Status, Option<u8>, Option<u8>)) -> bool {
+    (code, signal) == (None, Some(15))
+        || match end {
+            End::Code(own) => (code, signal) == (Some(own), None),
+            End::Signal(own) => (code, signal) == (None, Some(own)),
+        }
 }

@@ -73,8 +73,10 @@ pub struct ChildError {
     gate: OwnedFd,
 }
 
+/// The stage in which the working directory could not be entered.
+pub const STAGE_NAME_DIRECTORY: &str = "change to the working directory";
 const STAGES: [&str; 4] =
-    ["new session", "change to the working directory", "standard input, output and error", "execute"];
+    ["begin a new session", STAGE_NAME_DIRECTORY, "set up standard input, output and error", "execute"];
 const STAGE_SESSION: u8 = 0;
 const STAGE_DIRECTORY: u8 = 1;
 const STAGE_STDIO: u8 = 2;

@@ -8,7 +8,7 @@ const LATER_MS: u64 = 1_000;
 /// No pause is longer.
 pub const PAUSE_MS_MAX: u64 = 60_000;
 /// A connection that lived this long after its proofs was a good one: the next retries are early ones again.
-pub const GOOD_AFTER_MS: u64 = 10_000;
+pub const GOOD_AFTER_MS: u64 = 2_000;
 
 /// Counts the failures since the last good connection.
 #[derive(Clone, Debug, Default)]

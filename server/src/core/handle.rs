@@ -210,6 +210,10 @@ impl Handle {
     }
 
     async fn command(&self, input: Input) -> Result<Reply, CoreError> {
+        if let Some(trouble) = self.shared.database_trouble() {
+            // What waits is written first, and that may take long: better told now than waited for.
+            return Err(DbError::Retry(trouble).into());
+        }
         let (reply, answer) = oneshot::channel();
         self.send(Command::Do { input, reply }).await?;
         answer.await.map_err(|_| CoreError::Stopping)?

@@ -70,6 +70,11 @@ impl Shared {
         state.database = Some(text);
     }
 
+    /// Why the database cannot be written at the moment, if it cannot.
+    pub(super) fn database_trouble(&self) -> Option<String> {
+        self.lock().database.clone()
+    }
+
     /// An agent knows a higher epoch.
     pub(super) fn on_fenced(&self, agent: &str, text: String) {
         self.lock().fenced.insert(agent.to_owned(), text);

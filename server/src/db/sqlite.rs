@@ -102,6 +102,14 @@ impl Sqlite {
         &self.path
     }
 
+    /// Moves what is in the write-ahead log into the database file, so that after a controlled stop that file alone is all there is.
+    /// Not needed for safety: the next start takes what was committed from either.
+    pub fn fold_log(&self) -> Result<(), DbError> {
+        self.write(|connection| {
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(Bad::Sql)
+        })
+    }
+
     fn read<T>(&self, f: impl FnOnce(&Connection) -> Result<T, Bad>) -> Result<T, DbError> {
         let connection = self.readers.take().map_err(Bad::Sql)?;
         let result = f(&connection);

@@ -2,6 +2,7 @@
 
 mod accident;
 mod commander;
+mod leftovers;
 mod oracle;
 mod point;
 mod wire;

@@ -4,7 +4,9 @@ use crate::oracle::{SEVEN, exactly_seven, job_processor, running_job, unknown_wi
 use anyhow::Result;
 use api::Status;
 use spool::Shelf;
-use tests::{CrashPoint, Dialling, Site, Way, keeps_exit_information, ledger_job, on_empty_site, on_site, wait_until};
+use tests::{
+    CrashPoint, Dialling, Site, Way, keeps_exit_information, ledger_job, on_empty_site, on_site, wait_until,
+};
 
 /// Runs a test on a site whose agent's processes can die at that point.
 fn with_point(name: &str, test: impl FnOnce(&mut Site, &CrashPoint) -> Result<()>) {
@@ -19,7 +21,8 @@ fn with_point(name: &str, test: impl FnOnce(&mut Site, &CrashPoint) -> Result<()
 fn exact_after(name: &str) {
     with_point(name, |site, point| {
         point.arm()?;
-        let id = site.client().submit(&ledger_job(site.ledger().path(), Way { sleep_ms: 50, end: SEVEN })?)?;
+        let id =
+            site.client().submit(&ledger_job(site.ledger().path(), Way { sleep_ms: 50, end: SEVEN })?)?;
         point.wait_fired()?;
         exactly_seven(site, id)?;
         wait_until("the run to be settled", || {

@@ -9,6 +9,7 @@ use protocol::message::RefusalKind;
 use spool::Shelf;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::Duration;
 use tests::{Agent, Dialling, Execution, Random, Site, Way, ledger_job, on_empty_site, on_site, wait_until};
 
@@ -172,18 +173,16 @@ fn a_settled_run_is_told_again_to_a_database_that_went_back_in_time() {
         exactly_seven(site, before)?;
         wait_until("it to be settled", || Ok(site.agent()?.count(Shelf::Settled) == 1))?;
         site.server.stop()?;
-        let (now, backup) = (site.server.data_root().join("server.db"), site.path().join("backup.db"));
-        std::fs::copy(&now, &backup)?;
+        let (now, backup) = (site.server.data_root(), site.path().join("backup"));
+        std::fs::create_dir(&backup)?;
+        copy_database(&now, &backup)?;
         site.server.restart()?;
         site.wait_connected("host1")?;
         let lost = site.client().submit(&site.gated()?)?;
         exactly_seven(site, lost)?;
         wait_until("both to be settled", || Ok(site.agent()?.count(Shelf::Settled) == 2))?;
         site.server.stop()?;
-        for beside in ["server.db-wal", "server.db-shm"] {
-            let _ = std::fs::remove_file(site.server.data_root().join(beside)); // gone after a clean stop
-        }
-        std::fs::copy(&backup, &now)?;
+        copy_database(&backup, &now)?;
         site.server.restart()?;
         site.wait_connected("host1")?;
         let strays = || -> Result<u64> {
@@ -198,4 +197,16 @@ fn a_settled_run_is_told_again_to_a_database_that_went_back_in_time() {
         assert!(SEVEN.fits(&job), "{job:#?}");
         Ok(())
     });
+}
+
+/// Puts a stopped server's database in the place of another.
+fn copy_database(from: &Path, to: &Path) -> Result<()> {
+    for name in ["server.db", "server.db-wal"] {
+        let _ = std::fs::remove_file(to.join(name)); // there may be none
+        if from.join(name).exists() {
+            std::fs::copy(from.join(name), to.join(name))?;
+        }
+    }
+    let _ = std::fs::remove_file(to.join("server.db-shm")); // of the other one
+    Ok(())
 }

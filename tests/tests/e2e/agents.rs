@@ -36,7 +36,8 @@ fn a_wrong_secret_never_connects_and_says_so_on_both_sides() {
             agent.start()?;
             wait_until("both sides to complain", || {
                 let theirs = agent.trace().lines().any(|line| line.contains("secret"));
-                let ours = site.server.trace().lines().any(|line| line.contains(name) && line.contains("secret"));
+                let ours =
+                    site.server.trace().lines().any(|line| line.contains(name) && line.contains("secret"));
                 Ok(theirs && ours)
             })?;
             assert_eq!(site.client().agent(name)?.software, None, "never had a session");
@@ -70,7 +71,8 @@ fn an_agent_with_running_jobs_is_removed_only_by_force() {
     on_site(|site| {
         let id = site.client().command(&["/bin/sleep", "1000"])?;
         site.client().wait_running(id)?;
-        let remove = |query: &str| site.client().call("DELETE", &format!("/api/v1/agents/host1{query}"), None);
+        let remove =
+            |query: &str| site.client().call("DELETE", &format!("/api/v1/agents/host1{query}"), None);
         assert_eq!(remove("")?.status, 409);
         assert!((200..300).contains(&remove("?force=true")?.status));
         let job = site.client().wait(id)?;

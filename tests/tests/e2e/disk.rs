@@ -4,7 +4,8 @@ use anyhow::Result;
 use api::Status;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tests::{Dialling, End, is_root, on_site, wait_for, wait_until};
+use std::time::Duration;
+use tests::{Dialling, End, is_root, on_prepared_site, on_site, wait_for, wait_until};
 
 /// A small file system in memory, gone at the end.
 struct Small(PathBuf);
@@ -56,7 +57,11 @@ fn a_full_disk_keeps_the_outcome_of_what_runs_and_refuses_what_is_new_until_ther
         let text = format!("while [ ! -e {} ]; do sleep 0.02; done; exit 7", go.display());
         let on = |text: &str| {
             let command = ["/bin/sh", "-c", text].map(str::to_owned).to_vec();
-            site.client().submit(&api::JobSubmit { command, agent: Some("tight".into()), ..Default::default() })
+            site.client().submit(&api::JobSubmit {
+                command,
+                agent: Some("tight".into()),
+                ..Default::default()
+            })
         };
         let running = on(&text)?;
         site.client().wait_running(running)?;
@@ -80,4 +85,67 @@ fn a_full_disk_keeps_the_outcome_of_what_runs_and_refuses_what_is_new_until_ther
         drop(small);
         Ok(())
     });
+}
+
+#[test]
+fn a_server_with_a_full_disk_loses_no_outcome_and_goes_on_when_there_is_room() {
+    let mounted = std::cell::RefCell::new(None);
+    on_prepared_site(
+        |path| {
+            *mounted.borrow_mut() = Small::mount(&path.join("server"))?;
+            Ok(())
+        },
+        |site| {
+            let Some(small) = mounted.borrow_mut().take() else {
+                eprintln!("not tried: this needs the right to mount a tmpfs");
+                return Ok(());
+            };
+            site.add_agent("host1", Dialling::In)?;
+            let ids = site.client().submit_batch(&vec![site.gated()?; 20])?;
+            site.client().wait_running(ids[0])?;
+            let ballast = small.fill()?;
+            // As long as there is room in the database submissions are taken, and none that was taken may be lost; then there is no answer.
+            let mut taken = Vec::new();
+            let hasty = site.client().with_patience(Duration::from_secs(3));
+            let refused = wait_for("a submission that is not taken", || {
+                let body =
+                    serde_json::json!({"command": ["/bin/sh", "-c", "exit 8"], "name": "x".repeat(200)});
+                let answer = hasty.try_call("POST", "/api/v1/jobs", Some(&body));
+                match answer {
+                    Ok(answer) if answer.status == 201 => {
+                        taken.push(answer.json::<api::Job>()?.id);
+                        Ok(None)
+                    }
+                    Ok(answer) => {
+                        Ok(Some(format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body))))
+                    }
+                    Err(e) => Ok(Some(format!("{e:#}"))),
+                }
+            })?;
+            eprintln!("not taken: {refused}");
+            site.open_gate()?;
+            let ledger = site.ledger();
+            wait_until("the jobs to end", || {
+                Ok(ids.iter().all(|id| ledger.of(*id).is_ok_and(|e| e.iter().any(|e| e.end.is_some()))))
+            })?;
+            std::fs::remove_file(ballast)?;
+            if site.server.ended()?.is_some() {
+                site.server.restart()?;
+            }
+            for id in ids {
+                let job = site.client().wait(id)?;
+                assert!(End::Code(7).fits(&job), "{job:#?}");
+                assert_eq!(ledger.of(id)?.len(), 1);
+            }
+            for id in taken {
+                let job = site.client().wait(id)?;
+                assert!(End::Code(8).fits(&job), "{job:#?}");
+            }
+            let next = site.client().command(&["/bin/true"])?;
+            assert_eq!(site.client().wait(next)?.status.0, Status::Completed);
+            site.server.stop()?;
+            drop(small);
+            Ok(())
+        },
+    );
 }

@@ -58,7 +58,8 @@ fn three_hundred_jobs_of_one_batch_all_end_as_they_did() {
 #[test]
 fn a_killed_job_may_clean_up_within_its_grace() {
     on_site(|site| {
-        let id = site.client().script("trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.02; done")?;
+        let id =
+            site.client().script("trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.02; done")?;
         wait_for_line(site, id, "ready")?;
         site.client().kill(id, Some(60_000))?;
         let job = site.client().wait(id)?;
@@ -153,7 +154,8 @@ fn a_job_finds_its_environment_parameters_and_directory() {
 #[test]
 fn what_a_job_leaves_behind_is_ended() {
     on_site(|site| {
-        let id = site.client().script("setsid sleep 1000 & echo left $!; sleep 1000 & echo left $!; exit 5")?;
+        let id =
+            site.client().script("setsid sleep 1000 & echo left $!; sleep 1000 & echo left $!; exit 5")?;
         let job = site.client().wait(id)?;
         assert!(End::Code(5).fits(&job), "{job:#?}");
         let left = site.client().stdout(id)?;

@@ -28,3 +28,18 @@ fn a_server_that_is_stopped_says_success_and_keeps_what_it_has() {
         site.wait_connected("host1")
     });
 }
+
+#[test]
+fn after_a_controlled_stop_the_database_file_alone_is_all_there_is() {
+    on_site(|site| {
+        let id = site.client().command(&["/bin/false"])?;
+        let before = site.client().wait(id)?;
+        assert!(site.server.stop()?.success());
+        for beside in ["server.db-wal", "server.db-shm"] {
+            let _ = std::fs::remove_file(site.server.data_root().join(beside)); // as one who copies the one file
+        }
+        site.server.restart()?;
+        assert_eq!(site.client().job(id)?, before);
+        Ok(())
+    });
+}
