@@ -80,6 +80,23 @@ fn start_after_started() {
 }
 
 #[test]
+fn start_before_cannot_execute() {
+    with_point("start.before-cannot-execute", |site, point| {
+        point.arm()?;
+        let id = site.client().command(&["/no/such/program"])?;
+        point.wait_fired()?;
+        let job = site.client().wait(id)?;
+        // The child's own exit code is not the job's, which never had one.
+        assert_eq!((job.status.0, job.exit_code, job.signal), (Status::Error, None, None), "{job:#?}");
+        assert!(
+            job.reason.as_ref().is_some_and(|reason| reason.contains("could not be executed")),
+            "{job:#?}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
 fn recover_on_adoption() {
     with_point("recover.on-adoption", |site, point| {
         let (id, run_id) = running_job(site)?;
