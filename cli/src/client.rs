@@ -6,6 +6,7 @@
 //! | a connection breaks after a request  | asked once more if asking twice does no harm, else reported as such  |
 //! | all are away                         | [`CallError::Away`]; with [`Client::patiently`]: again, for ever     |
 //! | the server says no                   | [`CallError::Refused`] with its words                                |
+//! | it, or a proxy, cannot answer now    | the same; whether it did what was asked is not known                 |
 
 use crate::exit::{self, failure};
 use anyhow::Context;
@@ -105,7 +106,7 @@ impl CallError {
             CallError::Refused(problem) => match problem.status {
                 401 | 403 => exit::TOKEN,
                 404 => exit::NOT_FOUND,
-                429 | 502..=504 => exit::LATER,
+                408 | 429 | 502..=504 => exit::LATER,
                 500.. => exit::SOFTWARE,
                 _ => exit::REFUSED,
             },
@@ -124,10 +125,24 @@ impl CallError {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             CallError::Away { .. } => true,
-            CallError::Refused(problem) => matches!(problem.status, 429 | 502..=504),
+            CallError::Refused(problem) => problem.status == 429 || no_answer_yet(problem.status),
             CallError::Garbled(_) => false,
         }
     }
+
+    /// The server may have done what was asked, or may still do it.
+    pub(crate) fn perhaps_done(&self) -> bool {
+        match self {
+            CallError::Away { perhaps_done, .. } => *perhaps_done,
+            CallError::Refused(problem) => no_answer_yet(problem.status),
+            CallError::Garbled(_) => false,
+        }
+    }
+}
+
+/// Statuses that say nothing of the request's fate: whoever answered only ceased to wait for it, or stops.
+fn no_answer_yet(status: u16) -> bool {
+    matches!(status, 408 | 502..=504)
 }
 
 /// What is asked.
@@ -144,6 +159,8 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: ureq::http::HeaderMap,
     pub(crate) body: Vec<u8>,
+    /// It was asked before, and that answer was lost: what was asked may have been done then.
+    pub(crate) repeated: bool,
 }
 
 impl Reply {
@@ -157,7 +174,8 @@ impl Reply {
         self.headers.get(header).is_some_and(|value| value == "true")
     }
 
-    fn read<T: DeserializeOwned>(&self) -> Result<T, CallError> {
+    /// The body as `T`.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, CallError> {
         serde_json::from_slice(&self.body).map_err(|e| CallError::Garbled(e.to_string()))
     }
 
@@ -168,6 +186,12 @@ impl Reply {
         }
         match self.read::<Problem>() {
             Ok(problem) => Err(CallError::Refused(problem)),
+            Err(_) if no_answer_yet(self.status) => Err(CallError::Refused(Problem {
+                kind: "about:blank".to_owned(), // RFC 9457, 4.2.1: no more than the status says
+                title: "No answer yet".to_owned(),
+                status: self.status,
+                detail: format!("the server cannot answer now (HTTP status {})", self.status),
+            })),
             Err(_) => Err(CallError::Garbled(format!("HTTP status {} without an explanation", self.status))),
         }
     }
@@ -227,17 +251,19 @@ impl Client {
     /// Asks the servers one after the other until one answers, whatever it says.
     pub(crate) fn send(&self, call: &Call<'_>) -> Result<Reply, CallError> {
         let mut failures = Vec::new();
+        let mut lost = false;
         for turn in 0..self.urls.len() {
             let index = (self.current.get() + turn) % self.urls.len();
             let url = &self.urls[index];
             let mut result = self.send_to(url, call);
             if matches!(&result, Err(e) if call.repeatable && !never_sent(e)) {
+                lost = true;
                 result = self.send_to(url, call); // an idle connection may just have been closed by the server
             }
             match result {
                 Ok(reply) => {
                     self.current.set(index);
-                    return Ok(reply);
+                    return Ok(Reply { repeated: lost, ..reply });
                 }
                 Err(error) if call.repeatable || never_sent(&error) => {
                     failures.push(format!("{url}: {error}"))
@@ -263,7 +289,7 @@ impl Client {
         };
         let (head, body) = answer.into_parts();
         let body = body.into_with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
-        Ok(Reply { status: head.status.as_u16(), headers: head.headers, body })
+        Ok(Reply { status: head.status.as_u16(), headers: head.headers, body, repeated: false })
     }
 
     /// Asks again and again while the server is away or cannot answer now; says so once.
@@ -430,6 +456,29 @@ mod tests {
     fn an_answer_from_something_else_is_said_to_be_so() {
         let (up, _) = fake::server(vec![fake::answer(200, "<html>")]);
         assert_eq!(client(&up).get::<u32>("/x").unwrap_err().exit_code(), exit::PROTOCOL);
+    }
+
+    #[test]
+    fn who_cannot_answer_now_may_later_and_may_have_done_it() {
+        for status in [408, 502, 503, 504] {
+            let answers = [fake::problem(status, "too-slow", "x"), fake::answer(status, "<html>")];
+            let (up, _) = fake::server(answers.into());
+            let client = client(&up);
+            for _ in 0..2 {
+                let error = client.get::<u32>("/x").unwrap_err();
+                assert!(error.may_pass() && error.perhaps_done(), "{status}: {error}");
+                assert_eq!(error.exit_code(), exit::LATER);
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_tells_whether_it_was_asked_for_twice() {
+        let (up, _) = fake::server(vec![fake::answer(200, "1"), String::new(), fake::answer(200, "1")]);
+        let client = client(&up);
+        let call = Call { method: Method::GET, path: "/x", body: None, repeatable: true };
+        assert!(!client.send(&call).unwrap().repeated);
+        assert!(client.send(&call).unwrap().repeated);
     }
 
     #[test]

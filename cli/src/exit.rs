@@ -4,7 +4,6 @@ use crate::client::CallError;
 use api::{Job, Status};
 use std::fmt;
 use std::io;
-use std::process::ExitCode;
 
 /// Wrong usage (`EX_USAGE`).
 pub(crate) const USAGE: u8 = 64;
@@ -62,12 +61,12 @@ pub(crate) fn failure(code: u8, text: impl Into<String>) -> anyhow::Error {
 }
 
 /// Prints an error in one line and says with which code to end.
-pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+pub(crate) fn report(error: &anyhow::Error) -> u8 {
     let code = code_of(error);
     if code != BROKEN_PIPE {
         eprintln!("lastword: {error:#}");
     }
-    code.into()
+    code
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {

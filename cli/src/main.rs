@@ -30,6 +30,6 @@ fn main() -> ExitCode {
     };
     match options.run() {
         Ok(code) => code.into(),
-        Err(error) => exit::report(&error),
+        Err(error) => exit::report(&error).into(),
     }
 }

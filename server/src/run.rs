@@ -39,6 +39,8 @@ const EXIT_USAGE: u8 = 64;
 const EXIT_CONFIG: u8 = 78;
 /// So long agents, requests and the last commit have to come to an end.
 const STOP_MAX: Duration = Duration::from_secs(10);
+/// The limit of open files to go by if the system does not tell it.
+const OPEN_FILES_ASSUMED: u64 = 1_024;
 
 struct Arguments {
     config: PathBuf,
@@ -122,16 +124,35 @@ fn start(settings: &Settings) -> anyhow::Result<()> {
     if !settings.cluster.watch_agents.is_empty() {
         tracing::warn!("[cluster] watch_agents has no effect: this server is not part of a cluster");
     }
+    let http_limits = http::Limits::of_open_files(open_files());
     let database = Arc::new(Sqlite::open(&settings.database_path()?)?);
+    if let Some(epoch_min) = settings.node.epoch_min {
+        let epoch = database.raise_epoch(epoch_min.saturating_sub(1)).context("[node] epoch_min")?;
+        tracing::info!(epoch, "the epoch is at least [node] epoch_min");
+    }
     ensure_admin_token(database.as_ref(), &root, os::clock::wall_ms())?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    let served = runtime.block_on(serve(settings, Arc::clone(&database)));
+    let served = runtime.block_on(serve(settings, http_limits, Arc::clone(&database)));
     runtime.shutdown_timeout(Duration::from_secs(1));
     if let Err(e) = database.fold_log() {
         tracing::warn!("the write-ahead log stays beside the database file (copy both): {e}");
     }
     served
+}
+
+/// How many files this process may have open, after it asked for as many as it can get: every agent and every request is one.
+fn open_files() -> u64 {
+    match os::process::raise_open_files() {
+        Ok(limit) => {
+            tracing::info!(limit, "open files");
+            limit
+        }
+        Err(e) => {
+            tracing::warn!("the limit of open files stays as it is, {OPEN_FILES_ASSUMED} is assumed: {e}");
+            OPEN_FILES_ASSUMED
+        }
+    }
 }
 
 /// Two servers never run on one data root.
@@ -154,8 +175,8 @@ fn lock_data_root(root: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-async fn serve(settings: &Settings, database: Arc<Sqlite>) -> anyhow::Result<()> {
-    let mut stop = StopSignal::new()?;
+async fn serve(settings: &Settings, http_limits: http::Limits, database: Arc<Sqlite>) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
     let root = &settings.node.data_root;
     let database: Arc<dyn Database> = database;
     let http_listener = bind("[http] listen", &settings.http.listen).await?;
@@ -191,10 +212,10 @@ async fn serve(settings: &Settings, database: Arc<Sqlite>) -> anyhow::Result<()>
     let shutdown = async move {
         let _ = stopped.await; // an error is the stop too
     };
-    let mut http = tokio::spawn(http::serve(state, http_listener, shutdown));
+    let mut http = tokio::spawn(http::serve(state, http_listener, http_limits, shutdown));
     let agents = tokio::spawn(agents.run(handle.clone(), Arc::clone(&database), agents_listener));
     tokio::select! {
-        name = stop.received() => tracing::info!("{name}: stopping"),
+        name = signals.stop() => tracing::info!("{name}: stopping"),
         ended = &mut http => bail!("the HTTP server ended by itself: {ended:?}"),
     }
     drop(stopping);
@@ -225,24 +246,33 @@ fn write_address(path: &Path, address: SocketAddr) -> anyhow::Result<()> {
         .with_context(|| format!("writing {}", path.display()))
 }
 
-struct StopSignal {
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
-impl StopSignal {
-    fn new() -> anyhow::Result<StopSignal> {
+impl Signals {
+    fn new() -> anyhow::Result<Signals> {
         let catch = |kind| signal(kind).context("catching signals");
-        Ok(StopSignal {
+        Ok(Signals {
             terminate: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,
+            hang_up: catch(SignalKind::hangup())?,
         })
     }
 
-    async fn received(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+    /// Waits for a signal that ends the server; returns its name.
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hang_up.recv() => tracing::info!(
+                    "SIGHUP: nothing was read anew; changes of any key take effect when the server is restarted, \
+                     which no running job notices"
+                ),
+            }
         }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) name: String,
     #[serde(default = "default_data_root")]
     pub(crate) data_root: PathBuf,
+    /// After a restore: the epoch that agents obeyed before it, plus one.
+    pub(crate) epoch_min: Option<u64>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -156,7 +158,7 @@ mod tests {
 
     fn with(url: &str) -> Settings {
         Settings {
-            node: Node { name: "a".into(), data_root: "/d".into() },
+            node: Node { name: "a".into(), data_root: "/d".into(), epoch_min: None },
             database: Database { url: url.into() },
             http: Http::default(),
             agents: Agents::default(),

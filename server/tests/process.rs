@@ -114,6 +114,19 @@ fn a_server_that_was_killed_is_found_in_order() {
 }
 
 #[test]
+fn a_hang_up_says_what_needs_a_restart_and_ends_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let pid = rustix::process::Pid::from_child(&server.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("it lives");
+    let trace = || std::fs::read_to_string(server.root.join("trace/central-server.log")).unwrap_or_default();
+    until(|| trace().contains("SIGHUP"));
+    assert!(trace().contains("any key") && trace().contains("open files"), "{}", trace());
+    assert!(server.get("/readyz").contains("200"));
+    assert!(server.terminate().success());
+}
+
+#[test]
 fn two_servers_never_run_on_one_data_root() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());

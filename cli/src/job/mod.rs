@@ -7,11 +7,16 @@ mod show;
 mod submit;
 mod wait;
 
-use crate::client::Client;
+use crate::client::{Call, CallError, Client};
+use crate::exit;
 use crate::output::{Output, line};
-use api::{Job, Kill, Span, Why};
+use anyhow::Context;
+use api::{Job, Kill, Span, Status, Why};
 use clap::Subcommand;
+use serde::Serialize;
+use serde_json::json;
 use std::str::FromStr;
+use ureq::http::Method;
 
 /// The number of a job, perhaps with that of an attempt: `1042`, `1042.2`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,12 +125,15 @@ impl Verb {
                 Ok(0)
             }
             Verb::Kill { jobs, grace, wait } => {
-                change(client, output, &jobs, "kill", &Kill { grace })?;
-                if wait { wait::run(client, output, &jobs).map(|_| 0) } else { Ok(0) }
+                let killed = change(client, output, &jobs, "kill", &Kill { grace });
+                if wait {
+                    wait::run(client, output, &killed.done)?;
+                }
+                Ok(killed.code)
             }
-            Verb::Hold { jobs } => change(client, output, &jobs, "hold", &serde_json::json!({})),
-            Verb::Release { jobs } => change(client, output, &jobs, "release", &serde_json::json!({})),
-            Verb::Cancel { jobs } => change(client, output, &jobs, "cancel", &serde_json::json!({})),
+            Verb::Hold { jobs } => Ok(change(client, output, &jobs, "hold", &json!({})).code),
+            Verb::Release { jobs } => Ok(change(client, output, &jobs, "release", &json!({})).code),
+            Verb::Cancel { jobs } => Ok(change(client, output, &jobs, "cancel", &json!({})).code),
             Verb::Why { job } => {
                 let why: Why = client.get(&path(job.id, "/why"))?;
                 output.one(&why, &why.id.to_string(), |_| why.why.clone())?;
@@ -135,26 +143,58 @@ impl Verb {
     }
 }
 
-/// Does the same with each job; the first refusal ends it, what was done before it stays done.
-fn change<B: serde::Serialize>(
-    client: &Client,
-    output: &Output,
-    jobs: &[JobRef],
-    verb: &str,
-    body: &B,
-) -> anyhow::Result<u8> {
-    for job in jobs {
-        let job: Job = client.post(&path(job.id, &format!("/{verb}")), body, true)?;
-        if output.is_json() {
-            show::print(&job, output)?;
-        } else {
-            line(&job.id.to_string())?;
-        }
-    }
-    Ok(0)
+/// What became of an order that was given for several jobs.
+struct Changed {
+    done: Vec<JobRef>,
+    /// The exit code of the first failure; 0 without one.
+    code: u8,
 }
 
-fn get(client: &Client, job: JobRef) -> Result<Job, crate::client::CallError> {
+/// Does the same with each job. One that fails is told of and does not keep the others from it.
+fn change<B: Serialize>(client: &Client, output: &Output, jobs: &[JobRef], verb: &str, body: &B) -> Changed {
+    let mut changed = Changed { done: Vec::new(), code: 0 };
+    for &job in jobs {
+        let result = order(client, job, verb, body).with_context(|| format!("cannot {verb} job {}", job.id));
+        if result.is_ok() {
+            changed.done.push(job);
+        }
+        if let Err(error) = result.and_then(|job| print_changed(&job, output)) {
+            let code = exit::report(&error);
+            if changed.code == 0 {
+                changed.code = code;
+            }
+        }
+    }
+    changed
+}
+
+/// Gives one order. If its first answer was lost, the second may say no only because the first was obeyed.
+fn order<B: Serialize>(client: &Client, job: JobRef, verb: &str, body: &B) -> Result<Job, CallError> {
+    let path = path(job.id, &format!("/{verb}"));
+    let body = serde_json::to_vec(body).map_err(|e| CallError::Garbled(e.to_string()))?;
+    let reply =
+        client.send(&Call { method: Method::POST, path: &path, body: Some(body), repeatable: true })?;
+    let repeated = reply.repeated;
+    match reply.accepted() {
+        Ok(reply) => reply.read(),
+        Err(error) if repeated && error.kind() == "already-over" => {
+            let job = get(client, job)?;
+            let obeyed = match verb {
+                "kill" => true,
+                "cancel" => job.status.0 == Status::Canceled,
+                _ => false,
+            };
+            if obeyed { Ok(job) } else { Err(error) }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn print_changed(job: &Job, output: &Output) -> anyhow::Result<()> {
+    if output.is_json() { show::print(job, output) } else { line(&job.id.to_string()) }
+}
+
+fn get(client: &Client, job: JobRef) -> Result<Job, CallError> {
     client.get(&path(job.id, ""))
 }
 
@@ -165,7 +205,10 @@ fn path(job: u64, rest: &str) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use api::{Status, Time};
+    use crate::client::Place;
+    use crate::fake;
+    use crate::output::Format;
+    use api::Time;
 
     /// A job without an outcome.
     pub(crate) fn job() -> Job {
@@ -205,5 +248,52 @@ pub(crate) mod tests {
         for wrong in ["", "0", "x", "1.", "1.0", "-1", "1.2.3"] {
             assert!(wrong.parse::<JobRef>().is_err(), "{wrong}");
         }
+    }
+    fn changed(verb: &str, jobs: &[u64], answers: Vec<String>) -> (Vec<u64>, u8, Vec<String>) {
+        let (urls, asked) = fake::server(answers);
+        let client = Client::new(&Place { urls, token_file: None, ca_file: None }).unwrap();
+        let jobs: Vec<JobRef> = jobs.iter().map(|&id| JobRef { id, attempt: None }).collect();
+        let changed = change(&client, &Output::new(Format::Name), &jobs, verb, &json!({}));
+        let asked = asked.join().unwrap();
+        let lines = asked.iter().filter_map(|text| text.lines().next()).map(str::to_owned);
+        (changed.done.iter().map(|job| job.id).collect(), changed.code, lines.collect())
+    }
+
+    fn shown(status: Status) -> String {
+        fake::answer(200, &serde_json::to_string(&Job { status: status.into(), ..job() }).unwrap())
+    }
+
+    fn already_over() -> String {
+        fake::problem(409, "already-over", "the job is over")
+    }
+
+    #[test]
+    fn a_job_that_cannot_be_killed_does_not_save_the_others_and_gives_the_exit_code() {
+        let missing = fake::problem(404, "no-such-job", "there is no job 1");
+        let answers = vec![missing, shown(Status::Running), already_over(), shown(Status::Running)];
+        let (done, code, asked) = changed("kill", &[1, 2, 3, 4], answers);
+        assert_eq!((done, code, asked.len()), (vec![2, 4], exit::NOT_FOUND, 4));
+        assert!(asked[3].starts_with("POST /api/v1/jobs/4/kill "), "{}", asked[3]);
+    }
+
+    #[test]
+    fn a_kill_that_was_obeyed_before_its_answer_was_lost_is_a_success() {
+        let answers = vec![String::new(), already_over(), shown(Status::Killed)];
+        let (done, code, asked) = changed("kill", &[7], answers);
+        assert_eq!((done, code), (vec![7], 0));
+        assert!(asked[2].starts_with("GET /api/v1/jobs/7 "), "{}", asked[2]);
+    }
+
+    #[test]
+    fn a_cancel_whose_answer_was_lost_is_a_success_only_if_the_job_is_canceled() {
+        let lost = |status| vec![String::new(), already_over(), shown(status)];
+        assert_eq!(changed("cancel", &[7], lost(Status::Canceled)).1, 0);
+        assert_eq!(changed("cancel", &[7], lost(Status::Completed)).1, exit::REFUSED);
+    }
+
+    #[test]
+    fn the_first_kill_of_a_job_that_is_over_is_refused() {
+        let (done, code, asked) = changed("kill", &[7], vec![already_over()]);
+        assert_eq!((done.len(), code, asked.len()), (0, exit::REFUSED, 1));
     }
 }

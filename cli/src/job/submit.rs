@@ -2,7 +2,7 @@
 
 use super::{logs, show, wait};
 use crate::client::{CallError, Client};
-use crate::exit::{IO, NOT_FOUND, REFUSED, failure};
+use crate::exit::{IO, LATER, NOT_FOUND, REFUSED, failure};
 use crate::output::{Format, Output, hint, line};
 use api::{Job, JobSubmit, Span};
 use clap::Args;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// So long is a submission repeated whose answer was lost.
+/// So long is a submission repeated that may have been done without our knowing.
 const LOST_MAX: Duration = Duration::from_secs(10);
 const LOST_PAUSE: Duration = Duration::from_millis(300);
 
@@ -82,7 +82,7 @@ pub(crate) struct Submit {
 impl Submit {
     pub(crate) fn run(self, client: &Client, output: &Output) -> anyhow::Result<u8> {
         let (wait, follow) = (self.wait, self.follow);
-        let job = send(client, &self.request()?)?;
+        let job = send(client, &self.request()?, LOST_MAX)?;
         let whole = output.is_json();
         if whole && follow {
             eprintln!("{}", job.id); // standard output belongs to the job
@@ -140,24 +140,37 @@ impl Submit {
     }
 }
 
-/// Sends the request. If the answer is lost it is sent again: the key makes the same job of both.
-fn send(client: &Client, request: &JobSubmit) -> anyhow::Result<Job> {
+/// Sends the request. While it may have been done without our knowing it is sent again, for as long as
+/// `lost_max` after the first such failure: the key makes the same job of all.
+fn send(client: &Client, request: &JobSubmit, lost_max: Duration) -> anyhow::Result<Job> {
     let mut lost_since: Option<Instant> = None;
     loop {
-        match client.post("/api/v1/jobs", request, false) {
+        let error = match client.post("/api/v1/jobs", request, false) {
             Ok(job) => return Ok(job),
-            Err(CallError::Away { what, perhaps_done }) if perhaps_done || lost_since.is_some() => {
-                if lost_since.get_or_insert_with(Instant::now).elapsed() > LOST_MAX {
-                    let key = request.idempotency_key.as_deref().unwrap_or_default();
-                    let error = CallError::Away { what, perhaps_done: true };
-                    let hint = "repeat the command with this option and at most one job comes of both";
-                    return Err(anyhow::Error::new(error).context(format!("--idempotency-key {key}: {hint}")));
-                }
-                thread::sleep(LOST_PAUSE);
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => error,
+        };
+        if error.perhaps_done() {
+            lost_since.get_or_insert_with(Instant::now);
+        }
+        match lost_since {
+            None => return Err(error.into()),
+            Some(since) if error.may_pass() && since.elapsed() < lost_max => thread::sleep(LOST_PAUSE),
+            Some(_) => return Err(perhaps_submitted(&error, request)),
         }
     }
+}
+
+/// The failure of a submission of which a job may have come, or may still come.
+fn perhaps_submitted(error: &CallError, request: &JobSubmit) -> anyhow::Error {
+    let key = request.idempotency_key.as_deref().unwrap_or_default();
+    let code = if error.may_pass() { LATER } else { error.exit_code() };
+    failure(
+        code,
+        format!(
+            "{error}; the job may have been submitted all the same: repeat the command with \
+             --idempotency-key {key} and at most one job comes of both"
+        ),
+    )
 }
 
 /// A key that nobody else uses, so that a submission can be repeated when its answer was lost.
@@ -198,28 +211,69 @@ fn read_pair(text: &str) -> Result<(String, String), String> {
 mod tests {
     use super::*;
     use crate::client::Place;
+    use crate::exit::Failure;
     use crate::fake;
 
-    #[test]
-    fn a_submission_whose_answer_was_lost_is_repeated_with_the_same_key() {
-        let job = serde_json::to_string(&crate::job::tests::job()).unwrap();
-        let (urls, asked) = fake::server(vec![String::new(), fake::answer(200, &job)]);
-        let client = Client::new(&Place { urls, token_file: None, ca_file: None }).unwrap();
+    fn client(answers: Vec<String>) -> (Client, std::thread::JoinHandle<Vec<String>>) {
+        let (urls, asked) = fake::server(answers);
+        (Client::new(&Place { urls, token_file: None, ca_file: None }).unwrap(), asked)
+    }
+
+    fn request() -> JobSubmit {
         let key = Some(random_key().unwrap());
-        let request = JobSubmit { command: vec!["x".into()], idempotency_key: key, ..JobSubmit::default() };
-        assert_eq!(send(&client, &request).unwrap().id, 1042);
+        JobSubmit { command: vec!["x".into()], idempotency_key: key, ..JobSubmit::default() }
+    }
+
+    fn stopping() -> String {
+        fake::problem(503, "stopping", "the server stops")
+    }
+
+    #[test]
+    fn a_submission_whose_fate_is_not_known_is_repeated_with_the_same_key() {
+        let job = serde_json::to_string(&crate::job::tests::job()).unwrap();
+        let slow = fake::problem(408, "too-slow", "the request took too long");
+        let (client, asked) = client(vec![
+            String::new(),
+            stopping(),
+            slow,
+            fake::answer(502, "<html>"),
+            fake::answer(200, &job),
+        ]);
+        assert_eq!(send(&client, &request(), Duration::from_secs(600)).unwrap().id, 1042);
         let asked = asked.join().unwrap();
         let bodies: Vec<&str> = asked.iter().map(|text| text.split("\r\n\r\n").nth(1).unwrap()).collect();
-        assert_eq!(bodies[0], bodies[1]);
+        assert_eq!(bodies.len(), 5);
+        assert!(bodies.iter().all(|body| *body == bodies[0]));
         assert!(bodies[0].contains("\"idempotency_key\":\"cli-"));
     }
 
     #[test]
+    fn a_submission_whose_fate_stays_unknown_names_its_key_and_exits_75() {
+        let slow = fake::problem(408, "too-slow", "the request took too long");
+        for answer in [String::new(), stopping(), slow, fake::answer(504, "<html>")] {
+            let (client, _) = client(vec![answer]);
+            let request = request();
+            let error = send(&client, &request, Duration::ZERO).unwrap_err();
+            let key = request.idempotency_key.unwrap();
+            assert!(error.to_string().contains(&format!("--idempotency-key {key}")), "{error}");
+            assert_eq!(error.downcast_ref::<Failure>().unwrap().code, LATER);
+        }
+    }
+
+    #[test]
+    fn a_refusal_after_a_lost_answer_names_the_key_too() {
+        let (client, _) =
+            client(vec![String::new(), fake::problem(401, "no-token", "the token is not valid")]);
+        let request = request();
+        let error = send(&client, &request, Duration::from_secs(600)).unwrap_err();
+        assert!(error.to_string().contains(&request.idempotency_key.unwrap()), "{error}");
+        assert_eq!(error.downcast_ref::<Failure>().unwrap().code, crate::exit::TOKEN);
+    }
+
+    #[test]
     fn a_refused_submission_is_not_repeated() {
-        let (urls, asked) =
-            fake::server(vec![fake::problem(422, "no-such-queue", "there is no queue \"q\"")]);
-        let client = Client::new(&Place { urls, token_file: None, ca_file: None }).unwrap();
-        let error = send(&client, &JobSubmit::default()).unwrap_err();
+        let (client, asked) = client(vec![fake::problem(422, "no-such-queue", "there is no queue \"q\"")]);
+        let error = send(&client, &JobSubmit::default(), LOST_MAX).unwrap_err();
         assert_eq!(error.downcast_ref::<CallError>().unwrap().exit_code(), crate::exit::NOT_FOUND);
         assert_eq!(asked.join().unwrap().len(), 1);
     }

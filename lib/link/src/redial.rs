@@ -61,7 +61,7 @@ pub async fn keep_dialled(
                     return;
                 }
                 sender.closed().await;
-                millis(from.elapsed())
+                millis(from.elapsed()).max(1)
             }
             Err(error) => {
                 tell(&mut teller, format!("cannot link up: {error}"));

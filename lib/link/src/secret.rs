@@ -78,6 +78,11 @@ pub enum SecretError {
 }
 
 impl Secret {
+    /// Whether both are the same bytes.
+    pub fn is_same(&self, other: &Secret) -> bool {
+        **self.0 == **other.0
+    }
+
     /// Takes the bytes of a secret; refuses what is too short or too long.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Secret, SecretError> {
         let bytes = Zeroizing::new(bytes);

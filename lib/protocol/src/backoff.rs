@@ -27,6 +27,9 @@ impl Backoff {
     pub fn on_over(&mut self, lived_ms: u64, random: u64) -> u64 {
         if lived_ms >= GOOD_AFTER_MS {
             self.failures = 0;
+        } else if lived_ms > 0 {
+            // The peer was there and knew us: it is being restarted, or does not want us now. Not at once, but soon.
+            self.failures = self.failures.min(EARLY_RETRIES);
         }
         self.failures = self.failures.saturating_add(1);
         let (low, high) = match self.failures {
@@ -65,12 +68,22 @@ mod tests {
     }
 
     #[test]
-    fn only_a_connection_that_lived_makes_the_next_retry_early() {
+    fn a_connection_that_lived_makes_the_next_retry_early_and_a_short_one_never_late() {
         let mut backoff = Backoff::new();
+        let longest = |backoff: &Backoff, lived_ms| {
+            (0..=PAUSE_MS_MAX).map(|random| backoff.clone().on_over(lived_ms, random)).max()
+        };
         (0..20).for_each(|_| {
-            backoff.on_over(GOOD_AFTER_MS - 1, 0);
+            backoff.on_over(0, 0);
         });
-        assert!(backoff.clone().on_over(GOOD_AFTER_MS - 1, u64::MAX - 7) > EARLY_MS.1);
-        assert!(backoff.on_over(GOOD_AFTER_MS, u64::MAX) <= EARLY_MS.1);
+        assert_eq!(longest(&backoff, 0), Some(PAUSE_MS_MAX));
+        assert_eq!(longest(&backoff, 1), Some(2 * LATER_MS));
+        assert_eq!(longest(&backoff, GOOD_AFTER_MS), Some(EARLY_MS.1));
+        for _ in 0..20 {
+            assert!(
+                backoff.on_over(GOOD_AFTER_MS - 1, u64::MAX - 7) <= 2 * LATER_MS,
+                "a peer that is restarted again and again"
+            );
+        }
     }
 }

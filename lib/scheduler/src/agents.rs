@@ -167,10 +167,18 @@ impl Engine {
         for run in runs {
             let record = &self.runs[&run].record;
             let kill = self.jobs[&record.job].record.kill.clone();
-            if !there.contains(&run) && record.accepted_at_ms.is_none() {
-                self.order_again(run);
-            } else if let Some(wish) = kill {
-                self.act(Action::Kill { agent: name.clone(), run, grace_ms: wish.grace_ms, by: wish.by });
+            match (there.contains(&run), record.accepted_at_ms, kill) {
+                (false, None, _) => self.order_again(run),
+                // It is asked for as missing: what the agent says of it decides, and a kill now would only put a tombstone in its place.
+                (false, Some(_), _) | (true, _, None) => {}
+                (true, _, Some(wish)) => {
+                    self.act(Action::Kill {
+                        agent: name.clone(),
+                        run,
+                        grace_ms: wish.grace_ms,
+                        by: wish.by.clone(),
+                    });
+                }
             }
         }
     }

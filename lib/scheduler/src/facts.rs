@@ -23,12 +23,20 @@ impl Engine {
                 Some((true, acked)) if fact.seq <= acked => {
                     self.act(Action::Ack { agent: agent.to_owned(), run: fact.run, seq: acked });
                 }
-                Some((true, acked)) => self.warn(format!(
-                    "agent \"{agent}\" sent message {} of run {} after message {acked}: those between are missing; not taken",
-                    fact.seq, fact.run
-                )),
+                Some((true, acked)) => {
+                    let (seq, run) = (fact.seq, fact.run);
+                    let reason = format!(
+                        "message {seq} of run {run} came after message {acked}: those between are missing"
+                    );
+                    self.warn(format!("agent \"{agent}\": {reason}; not taken"));
+                    self.act(Action::Resync { agent: agent.to_owned(), reason });
+                    return;
+                }
                 Some((false, _)) => {
-                    self.warn(format!("agent \"{agent}\" speaks about run {}, which was placed elsewhere", fact.run));
+                    self.warn(format!(
+                        "agent \"{agent}\" speaks about run {}, which was placed elsewhere",
+                        fact.run
+                    ));
                     self.on_stray(agent, fact, now_ms);
                 }
                 None => self.on_stray(agent, fact, now_ms),
@@ -142,7 +150,7 @@ impl Engine {
 
     /// The run is over without ever having executed: its job goes back to its queue, or is over if somebody wants that.
     fn give_back(&mut self, run: RunId, reason: String, now_ms: i64) {
-        let Some(_) = self.end_run(run, Status::Canceled, now_ms) else { return };
+        let Some(agent_ix) = self.end_run(run, Status::Canceled, now_ms) else { return };
         let record = self.run_mut(run);
         record.reason = Some(reason.clone());
         record.witness = Some(Witness::None);
@@ -166,6 +174,7 @@ impl Engine {
                 }
             }
         }
+        self.place_agent(agent_ix, now_ms); // its slot is free, for whichever job is first now
     }
 
     /// Frees the slot; returns whose it was.
@@ -273,6 +282,13 @@ impl Engine {
     }
 
     pub(crate) fn on_tick(&mut self, now_ms: i64) {
+        // A wall clock that was set back must not prolong a pause.
+        while let Some(&(until, ix)) = self.paused.last().filter(|(until, _)| *until > now_ms + PAUSE_MS_MAX)
+        {
+            self.paused.remove(&(until, ix));
+            self.paused.insert((now_ms, ix));
+            self.agent_mut(ix).paused_until_ms = Some(now_ms);
+        }
         while let Some(&(until, ix)) = self.paused.first().filter(|(until, _)| *until <= now_ms) {
             self.paused.remove(&(until, ix));
             self.agent_mut(ix).paused_until_ms = None;

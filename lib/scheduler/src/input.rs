@@ -335,7 +335,14 @@ pub enum Action {
         /// The number.
         seq: u64,
     },
-    /// An agent knows a higher epoch: this server must not go on as primary.
+    /// What this agent said does not fit what is known: close its session, so that both begin anew.
+    Resync {
+        /// The agent.
+        agent: String,
+        /// Why, for people.
+        reason: String,
+    },
+    /// An agent knows a higher epoch: this server must not go on as primary. Its session ends.
     Fenced {
         /// The agent.
         agent: String,

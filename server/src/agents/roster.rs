@@ -169,6 +169,7 @@ impl Roster for Listener {
         let Some(secret) = usable(agent, secret.to_vec()) else { return };
         let mut keys = lock(&self.0.secrets.0);
         let secrets = keys.entry(agent.to_owned()).or_default();
+        secrets.retain(|known| !known.is_same(&secret)); // set again: the one before it stays valid
         secrets.insert(0, secret);
         secrets.truncate(SECRETS_MAX);
     }

@@ -43,6 +43,8 @@ enum Over {
     Unexpected(&'static str),
     #[error("the database cannot be read: {0}")]
     Database(#[from] DbError),
+    #[error("{0}")]
+    Fenced(String),
     #[error("the server stops")]
     Stopping,
 }
@@ -53,8 +55,6 @@ impl From<crate::core::CoreError> for Over {
     }
 }
 
-/// No server counts that far: an agent that claims to have seen it is mistaken.
-const EPOCH_MAX: u64 = 1 << 62;
 /// So many orders wait for the agent to take them; then the connection is given up.
 const ORDERS_MAX: usize = 65_536;
 /// What we say of ourselves, for people.
@@ -79,7 +79,7 @@ pub(super) async fn session(context: Context, link: Link) {
     };
     match &over {
         Over::Link(reason) => tracing::info!(%agent, session = number, stopping, "disconnected: {reason}"),
-        Over::Malformed(_) | Over::Unexpected(_) | Over::Database(_) | Over::Stopping => {
+        Over::Malformed(_) | Over::Unexpected(_) | Over::Database(_) | Over::Fenced(_) | Over::Stopping => {
             tracing::warn!(%agent, session = number, "closing the connection: {over}");
             sender.close(Some(Goodbye { reason: over.to_string(), stopping: false }));
         }
@@ -98,7 +98,7 @@ async fn begin(
 ) -> Result<Arc<Live>, Over> {
     let (hello, items) = read_account(receiver).await?;
     let inventory = look_up(context, items).await?;
-    let epoch = lead(context, &peer.name, hello.epoch.unwrap_or(0)).await?;
+    let epoch = term(context, &peer.name, hello.epoch.unwrap_or(0))?;
     let field = |bytes: &Option<Vec<u8>>, name| {
         bytes.as_deref().and_then(|b| <[u8; 16]>::try_from(b).ok()).ok_or(bad_field("AgentHello", name))
     };
@@ -128,23 +128,22 @@ async fn begin(
     Ok(live)
 }
 
-/// The epoch under which this agent is commanded: above every one that it obeyed before this start. It is not when this database went
-/// back in time (a restored backup); then a new one is begun, since nobody else can hold this database's term.
-async fn lead(context: &Context, agent: &str, seen: u64) -> Result<u64, Over> {
+/// The epoch under which this agent is commanded. An agent that obeyed a later one, or the same one of another start, is commanded by another
+/// server, or this database went back in time: only a person can tell, and says so with `epoch_min`.
+fn term(context: &Context, agent: &str, seen: u64) -> Result<u64, Over> {
     let ours = context.database.identity().epoch;
-    let led = !lock(&context.led).insert(agent.to_owned());
-    if seen < ours || (seen == ours && led) {
+    let mut led = lock(&context.led);
+    if seen < ours || (seen == ours && led.contains(agent)) {
+        led.insert(agent.to_owned());
         return Ok(ours);
     }
-    if seen >= EPOCH_MAX {
-        return Err(bad_field("AgentHello", "epoch").into());
-    }
-    let database = Arc::clone(&context.database);
-    let raised = tokio::task::spawn_blocking(move || database.raise_epoch(seen))
-        .await
-        .map_err(|_| Over::Stopping)??;
-    tracing::warn!(%agent, seen, ours, raised, "the agent has obeyed a later epoch, so this database went back in time; a new epoch begins");
-    Ok(raised)
+    let reason = format!(
+        "agent \"{agent}\" obeys epoch {seen} of another server, and this one has {ours}; if this database was restored from a backup and no other \
+         server uses it, set epoch_min = {} in [node] and restart",
+        seen.saturating_add(1)
+    );
+    context.handle.on_fenced(agent, reason.clone());
+    Err(Over::Fenced(reason))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -289,6 +288,10 @@ async fn write(
         }
         if is_hello {
             context.directory.insert(&agent, Arc::clone(&live)); // from here on it may be asked
+            if live.sender.is_closed() {
+                context.directory.remove(&agent, live.session); // the reading half was quicker
+                return;
+            }
         }
     }
     let reason =

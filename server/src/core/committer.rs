@@ -6,7 +6,7 @@ use super::health::Shared;
 use crate::db::{Database, DbError};
 use job::{JobId, RunId, RunIds};
 use scheduler::{Action, AgentRecord, Change, Connected, Engine, FactIn, Input, Output, Rejection, Reply};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -49,6 +49,7 @@ pub fn spawn(
         roster,
         shared: Arc::clone(&shared),
         ports: HashMap::new(),
+        unheard: HashSet::new(),
         watchers: HashMap::new(),
         strays,
         ticks: 0,
@@ -78,6 +79,8 @@ struct Core {
     shared: Arc<Shared>,
     /// The way to each connected agent, with the number of its session.
     ports: HashMap<String, (u64, Port)>,
+    /// Agents of which a message could not be taken: what they send after it is not heard until they come again.
+    unheard: HashSet<String>,
     watchers: HashMap<JobId, Vec<oneshot::Sender<()>>>,
     strays: u64,
     ticks: u64,
@@ -162,9 +165,14 @@ impl Core {
     fn on_word(&mut self, input: Input) {
         if let Input::Facts { agent, facts } = &input {
             metrics::counter!("lastword_facts_total").increment(facts.len() as u64);
+            // What follows a message that was not taken must not be acknowledged in its place.
+            if self.unheard.contains(agent) {
+                return;
+            }
             if let Err(e) = self.recall_runs(facts) {
                 tracing::warn!(%agent, "messages were not taken, the agent will send them again: {e}");
                 self.ports.remove(agent);
+                self.unheard.insert(agent.clone());
                 return;
             }
         }
@@ -190,6 +198,7 @@ impl Core {
     }
 
     fn on_connected(&mut self, connected: Connected, port: Port, step: &mut Step) {
+        self.unheard.remove(&connected.agent);
         step.arrivals.insert(connected.session, port);
         self.on_word(Input::AgentConnected(connected));
     }
@@ -288,8 +297,8 @@ impl Core {
                 }
                 Action::AgentGone { agent } => {
                     let reason = "this agent was removed on the server".to_owned();
-                    self.deliver(&agent, ToAgent::Close { reason, stopping: false });
-                    self.ports.remove(&agent);
+                    self.end_session(&agent, reason);
+                    self.shared.on_obeyed(&agent); // whoever it obeyed does not matter any more
                 }
                 Action::Start { agent, run, spec } => self.deliver(&agent, ToAgent::Start { run, spec }),
                 Action::Kill { agent, run, grace_ms, by } => {
@@ -302,8 +311,10 @@ impl Core {
                 Action::Fenced { agent, reason } => {
                     let text = format!("agent \"{agent}\" obeys a newer server than this one: {reason}");
                     tracing::error!("{text}");
-                    self.shared.on_fenced(&agent, text);
+                    self.shared.on_fenced(&agent, text.clone());
+                    self.end_session(&agent, text);
                 }
+                Action::Resync { agent, reason } => self.end_session(&agent, reason),
                 Action::Warn(text) => tracing::warn!("{text}"),
             }
         }
@@ -329,6 +340,12 @@ impl Core {
                 self.ports.remove(agent);
             }
         }
+    }
+
+    /// The agent's present session is over for us; it is to come again.
+    fn end_session(&mut self, agent: &str, reason: String) {
+        self.deliver(agent, ToAgent::Close { reason, stopping: false });
+        self.ports.remove(agent);
     }
 
     fn watch(&mut self, job: JobId, watcher: oneshot::Sender<()>) {

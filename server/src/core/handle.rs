@@ -188,6 +188,12 @@ impl Handle {
         self.shared.health()
     }
 
+    /// An agent obeys another server: this one is not ready until that is cleared up.
+    pub(crate) fn on_fenced(&self, agent: &str, reason: String) {
+        tracing::error!("{reason}");
+        self.shared.on_fenced(agent, reason);
+    }
+
     pub(crate) async fn connected(&self, connected: Connected, port: Port) -> Result<(), CoreError> {
         self.send(Command::Connected { connected, port }).await
     }

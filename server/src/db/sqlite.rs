@@ -110,9 +110,10 @@ impl Sqlite {
         })
     }
 
+    /// All that `f` reads is from one moment, whatever is committed meanwhile.
     fn read<T>(&self, f: impl FnOnce(&Connection) -> Result<T, Bad>) -> Result<T, DbError> {
         let connection = self.readers.take().map_err(Bad::Sql)?;
-        let result = f(&connection);
+        let result = in_one_moment(&connection, f);
         self.readers.give_back(connection);
         Ok(result?)
     }
@@ -120,6 +121,17 @@ impl Sqlite {
     fn write<T>(&self, f: impl FnOnce(&mut Connection) -> Result<T, Bad>) -> Result<T, DbError> {
         Ok(f(&mut lock(&self.writer))?)
     }
+}
+
+/// `f` in one deferred transaction, which an error rolls back.
+fn in_one_moment<T>(
+    connection: &Connection,
+    f: impl FnOnce(&Connection) -> Result<T, Bad>,
+) -> Result<T, Bad> {
+    let transaction = connection.unchecked_transaction()?;
+    let result = f(&transaction)?;
+    transaction.commit()?;
+    Ok(result)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -223,7 +235,13 @@ impl Readers {
     }
 
     fn give_back(&self, connection: Connection) {
-        lock(&self.state).idle.push(connection);
+        let mut state = lock(&self.state);
+        if connection.is_autocommit() {
+            state.idle.push(connection);
+        } else {
+            state.open -= 1; // its transaction could not be ended: it would go on showing the past
+        }
+        drop(state);
         self.returned.notify_one();
     }
 }
@@ -252,7 +270,6 @@ impl Database for Sqlite {
     }
 
     fn load(&self) -> Result<Snapshot, DbError> {
-        let counts = self.counts()?;
         self.read(|c| {
             let live_jobs =
                 format!("SELECT {JOB_COLUMNS} FROM jobs WHERE status < {FIRST_FINAL_CODE} ORDER BY id");
@@ -282,7 +299,7 @@ impl Database for Sqlite {
                     .flatten()
                     .and_then(|id| u64::try_from(id).ok())
                     .unwrap_or(0),
-                counts,
+                counts: counts(c)?,
             })
         })
     }
@@ -339,14 +356,7 @@ impl Database for Sqlite {
     }
 
     fn counts(&self) -> Result<Counts, DbError> {
-        let sql = "SELECT status, count(*) FROM jobs GROUP BY status";
-        let by_status =
-            self.read(|c| rows(c, sql, [], |row| Ok((map::status(row.get(0)?)?, row.get::<_, i64>(1)?))))?;
-        let mut counts = Counts::default();
-        for (status, count) in by_status {
-            counts.0[status as usize] = u64::try_from(count).unwrap_or(0);
-        }
-        Ok(counts)
+        self.read(counts)
     }
 
     fn facts(&self, run: RunId) -> Result<Vec<FactRecord>, DbError> {
@@ -402,6 +412,17 @@ impl Database for Sqlite {
         let sql = "INSERT OR REPLACE INTO tokens VALUES (?1, ?2, ?3, ?4, ?5)";
         self.write(|c| Ok(c.execute(sql, params![id, name, role, hash, created_at_ms]).map(|_| ())?))
     }
+}
+
+/// All jobs by status.
+fn counts(connection: &Connection) -> Result<Counts, Bad> {
+    let sql = "SELECT status, count(*) FROM jobs GROUP BY status";
+    let by_status = rows(connection, sql, [], |row| Ok((map::status(row.get(0)?)?, row.get::<_, i64>(1)?)))?;
+    let mut counts = Counts::default();
+    for (status, count) in by_status {
+        counts.0[status as usize] = u64::try_from(count).unwrap_or(0);
+    }
+    Ok(counts)
 }
 
 /// One walk along one index, the newest first.

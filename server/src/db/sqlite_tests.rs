@@ -89,6 +89,28 @@ fn a_full_database_refuses_a_batch_whole_and_takes_it_later() {
     assert_eq!(db.load().unwrap().queues.len(), 1_001);
 }
 
+#[test]
+fn what_one_question_reads_is_of_one_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Sqlite::open(&dir.path().join("server.db")).unwrap();
+    let queues = |c: &Connection| one(c, "SELECT count(*) FROM queues", [], |row| Ok(row.get::<_, i64>(0)?));
+    let queue = |name: &str| {
+        let record = scheduler::QueueRecord { name: name.to_owned(), held: false, created_at_ms: 0 };
+        [Change::QueueInserted(record)]
+    };
+    let seen = db.read(|c| {
+        let before = queues(c)?;
+        db.commit(&queue("meanwhile")).unwrap();
+        Ok((before, queues(c)?))
+    });
+    assert_eq!(seen.unwrap(), (Some(1), Some(1)));
+    assert_eq!(db.read(queues).unwrap(), Some(2), "the next question sees it");
+    let failed = db.read(|c| queues(c).and_then(|_| Err::<(), _>(Bad::Content("damaged".to_owned()))));
+    assert!(matches!(failed, Err(DbError::Damaged(_))));
+    db.commit(&queue("later")).unwrap();
+    assert_eq!(db.read(queues).unwrap(), Some(3), "after a failed one too");
+}
+
 /// Run by hand: `cargo test --release -p central-server -- --ignored --nocapture a_million`.
 #[test]
 #[ignore = "takes minutes; prints how long lists among a million jobs take"]

@@ -70,10 +70,16 @@ fn role_needed(method: &Method, path: &str) -> Option<Role> {
     if method == Method::GET || method == Method::HEAD {
         return Some(Role::Viewer);
     }
-    let jobs = path == "/api/v1/jobs" || path.starts_with("/api/v1/jobs/");
-    let hold = path.starts_with("/api/v1/queues/") && (path.ends_with("/hold") || path.ends_with("/release"));
-    let ping = path.starts_with("/api/v1/agents/") && path.ends_with("/ping");
-    Some(if jobs || hold || ping { Role::Operator } else { Role::Admin })
+    // By whole segments: a queue may be named "hold", an agent "ping".
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    let operator = match segments[..] {
+        ["api", "v1", "jobs", ..] => true,
+        ["api", "v1", "queues", _, "hold" | "release"] | ["api", "v1", "agents", _, "ping"] => {
+            method == Method::POST
+        }
+        _ => false,
+    };
+    Some(if operator { Role::Operator } else { Role::Admin })
 }
 
 /// A method's name if it is one that we know: others would let anybody make new counters.
@@ -98,7 +104,18 @@ mod tests {
             (Method::POST, "/api/v1/jobs", Some(Role::Operator)),
             (Method::POST, "/api/v1/jobs/1/kill", Some(Role::Operator)),
             (Method::POST, "/api/v1/queues/q/hold", Some(Role::Operator)),
+            (Method::POST, "/api/v1/queues/q/release", Some(Role::Operator)),
+            (Method::POST, "/api/v1/queues/hold/hold", Some(Role::Operator)),
             (Method::POST, "/api/v1/queues/q/attach", Some(Role::Admin)),
+            (Method::POST, "/api/v1/queues/q/attach/hold", Some(Role::Admin)),
+            (Method::DELETE, "/api/v1/queues/q/hold", Some(Role::Admin)),
+            (Method::DELETE, "/api/v1/queues/hold", Some(Role::Admin)),
+            (Method::DELETE, "/api/v1/queues/release", Some(Role::Admin)),
+            (Method::DELETE, "/api/v1/queues/q%2Fhold", Some(Role::Admin)),
+            (Method::POST, "/api/v1/agents/a/ping", Some(Role::Operator)),
+            (Method::DELETE, "/api/v1/agents/ping", Some(Role::Admin)),
+            (Method::POST, "/api/v1/agents/ping/set", Some(Role::Admin)),
+            (Method::POST, "/api/v1/jobsx", Some(Role::Admin)),
             (Method::POST, "/api/v1/agents", Some(Role::Admin)),
             (Method::DELETE, "/api/v1/agents/a", Some(Role::Admin)),
             (Method::PUT, "/api/v1/whatever", Some(Role::Admin)),

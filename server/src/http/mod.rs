@@ -36,7 +36,7 @@ use crate::db::{Database, DbError};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-pub use serve::serve;
+pub use serve::{Limits, serve};
 
 /// What the interface needs of the rest of the server; cheap to clone.
 #[derive(Clone)]

@@ -5,7 +5,8 @@
 //! | sends garbage                             | 400 and the end of that connection                             |
 //! | takes longer than [`HEAD_MAX`] for a head, or idles | the end of that connection                           |
 //! | sends a body too slowly                   | 408 after `guard::REQUEST_MAX`                                 |
-//! | opens more than [`CONNECTIONS_MAX`]       | further ones wait unanswered until one ends                    |
+//! | does not read its answers                 | the end of that connection, [`Limits::write_max`] after the last byte it took |
+//! | opens more than [`Limits::connections`]   | further ones wait unanswered until one ends                    |
 //! | is there when the server stops            | its request is finished within [`DRAIN_MAX`]                   |
 
 use super::{AppState, Http, routes};
@@ -19,9 +20,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio_io_timeout::TimeoutStream;
 
-/// Connections at the same time.
+/// Connections at the same time, however many files may be open.
 const CONNECTIONS_MAX: usize = 2_048;
+/// Of the files that may be open, one in so many may be a connection: the database, the agents and the traces need some too.
+const OPEN_FILES_SHARE: u64 = 4;
+/// For a peer to take the next part of an answer.
+const WRITE_MAX: Duration = Duration::from_secs(30);
 /// For a request's head, and for the pause between two requests.
 const HEAD_MAX: Duration = Duration::from_secs(30);
 /// A head's size.
@@ -33,10 +39,28 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Between two clean-ups of the figures' buffers.
 const UPKEEP_PAUSE: Duration = Duration::from_secs(10);
 
+/// What all peers together, and each of them, may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at the same time.
+    pub connections: usize,
+    /// So long a write may wait for its peer without taking a byte.
+    pub write_max: Duration,
+}
+
+impl Limits {
+    /// For a process that may have so many files open.
+    pub fn of_open_files(open_files: u64) -> Limits {
+        let share = usize::try_from(open_files / OPEN_FILES_SHARE).unwrap_or(usize::MAX);
+        Limits { connections: share.clamp(1, CONNECTIONS_MAX), write_max: WRITE_MAX }
+    }
+}
+
 /// Serves until `shutdown` is ready, then finishes what is under way: long polls are answered at once, the rest has some seconds.
 pub async fn serve(
     app: AppState,
     listener: TcpListener,
+    limits: Limits,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let (stop, stopping) = watch::channel(false);
@@ -44,7 +68,7 @@ pub async fn serve(
     let upkeep = tokio::spawn(upkeep(metrics.clone()));
     let router = routes::router(Http { app, metrics, stopping });
     let graceful = GracefulShutdown::new();
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let room = Arc::new(Semaphore::new(limits.connections));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let place = tokio::select! {
@@ -55,12 +79,14 @@ pub async fn serve(
             stream = accept(&listener) => stream,
             () = &mut shutdown => break,
         };
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(limits.write_max));
         let service = TowerToHyperService::new(router.clone());
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Box::pin(stream)), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             let _place = place;
@@ -110,5 +136,19 @@ async fn upkeep(metrics: Option<PrometheusHandle>) {
     while let Some(metrics) = &metrics {
         metrics.run_upkeep();
         tokio::time::sleep(UPKEEP_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_most_of_the_open_files_to_others() {
+        let connections = |open_files| Limits::of_open_files(open_files).connections;
+        assert_eq!(
+            [0, 256, 1_024, 8_192, 1 << 20, u64::MAX].map(connections),
+            [1, 64, 256, 2_048, 2_048, 2_048]
+        );
     }
 }

@@ -43,3 +43,33 @@ fn after_a_controlled_stop_the_database_file_alone_is_all_there_is() {
         Ok(())
     });
 }
+
+#[test]
+fn a_server_on_a_restored_backup_commands_nobody_until_a_person_says_so() {
+    on_site(|site| {
+        site.client().wait(site.client().command(&["/bin/true"])?)?;
+        let database = site.server.data_root().join("server.db");
+        assert!(site.server.stop()?.success());
+        let backup = std::fs::read(&database)?;
+        site.server.restart()?; // the next epoch, which the agent obeys
+        site.wait_connected("host1")?;
+        let after_backup = site.client().command(&["/bin/false"])?;
+        site.client().wait(after_backup)?;
+        assert!(site.server.stop()?.success());
+        std::fs::write(&database, backup)?;
+
+        site.server.restart()?;
+        wait_until("the server to say that the agent obeys another one", || {
+            Ok(site.server.trace().contains("set epoch_min = "))
+        })?;
+        let trace = site.server.trace();
+        let (_, named) = trace.rsplit_once("set epoch_min = ").unwrap();
+        let named: String = named.chars().take_while(char::is_ascii_digit).collect();
+        assert!(site.server.stop()?.success());
+        site.server.restart_with(&[("LASTWORD_NODE__EPOCH_MIN".to_owned(), named)])?;
+        site.wait_connected("host1")?;
+        let job = site.client().wait(site.client().command(&["/bin/sh", "-c", "exit 7"])?)?;
+        assert_eq!(job.exit_code, Some(7));
+        Ok(())
+    });
+}

@@ -266,6 +266,7 @@ pub(crate) fn starts(actions: &[Action]) -> Vec<(String, RunId)> {
         | Action::Kill { .. }
         | Action::Ack { .. }
         | Action::Fenced { .. }
+        | Action::Resync { .. }
         | Action::Warn(_) => None,
     };
     actions.iter().filter_map(start).collect()

@@ -353,6 +353,62 @@ fn a_run_that_never_started_is_placed_again_but_not_for_ever() {
 }
 
 #[test]
+fn a_slot_that_a_returned_run_frees_is_used_by_whichever_job_is_first_now() {
+    for killed in [false, true] {
+        let mut lab = Lab::new();
+        let session = lab.agent("a", 1);
+        let (first, _) = lab.submit(spec());
+        let (second, _) = lab.submit(JobSpec { priority: 5, ..spec() });
+        if killed {
+            lab.act(Input::KillJob { job: first, by: "me".into(), grace_ms: None });
+        }
+        let run = lab.run_of(first).id;
+        lab.say("a", run, 1, accepted());
+        let never = Outcome::NeverStarted { reason: "no process".into(), canceled: false };
+        let actions = lab.say("a", run, 2, FactBody::Ended((&never).into()));
+        assert_eq!(starts(&actions), [("a".to_owned(), lab.run_of(second).id)], "killed: {killed}");
+        lab.disconnect("a", session);
+    }
+}
+
+#[test]
+fn a_run_that_is_asked_for_as_missing_is_not_killed_at_the_same_time() {
+    let mut lab = Lab::new();
+    let session = lab.agent("a", 1);
+    let (job, _) = lab.submit(spec());
+    let run = lab.run_of(job).id;
+    lab.say("a", run, 1, accepted());
+    lab.disconnect("a", session);
+    lab.act(Input::KillJob { job, by: "me".into(), grace_ms: None });
+    let (_, actions) = lab.connect("a", &[]);
+    assert!(matches!(&actions[0], Action::Hello { missing, .. } if *missing == [run]), "{actions:?}");
+    assert_eq!(kills(&actions), 0);
+}
+
+#[test]
+fn a_gap_in_an_agents_messages_makes_it_come_again() {
+    let mut lab = Lab::new();
+    lab.agent("a", 1);
+    let (job, _) = lab.submit(spec());
+    let run = lab.run_of(job).id;
+    lab.say("a", run, 1, accepted());
+    let actions = lab.say("a", run, 3, exited(0));
+    assert!(actions.iter().any(|action| matches!(action, Action::Resync { .. })), "{actions:?}");
+    assert!(!has_any_ack(&actions));
+}
+
+#[test]
+fn a_pause_is_not_prolonged_by_a_clock_that_is_set_back() {
+    let mut lab = Lab::new();
+    let session = lab.agent("a", 1);
+    let (job, _) = lab.submit(spec());
+    let run = lab.run_of(job).id;
+    lab.refuse("a", session, run, RefusalKind::NoRoom);
+    lab.now_ms -= 3_600_000;
+    assert_eq!(starts(&lab.act(Input::Tick)).len(), 1);
+}
+
+#[test]
 fn an_accepted_run_whose_record_is_damaged_is_unknown() {
     let mut lab = Lab::new();
     let session = lab.agent("a", 1);

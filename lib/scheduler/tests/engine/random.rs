@@ -238,6 +238,7 @@ impl World {
             Action::RefuseSession { .. }
             | Action::AgentGone { .. }
             | Action::Fenced { .. }
+            | Action::Resync { .. }
             | Action::Warn(_) => {}
         }
     }

@@ -4,7 +4,7 @@ mod agent;
 mod live;
 mod rest;
 
-use super::{AppState, serve};
+use super::{AppState, Limits, serve};
 use crate::agents::{Agents, Options};
 use crate::auth::{Tokens, ensure_admin_token};
 use crate::core;
@@ -69,10 +69,14 @@ impl Answer {
 
 impl Server {
     fn start() -> Server {
+        Server::start_within(Limits::of_open_files(1_024))
+    }
+
+    fn start_within(limits: Limits) -> Server {
         let root = tempfile::tempdir().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let (http, agents, stop, handle) = runtime.block_on(begin(root.path()));
+        let (http, agents, stop, handle) = runtime.block_on(begin(root.path(), limits));
         let token = std::fs::read_to_string(root.path().join("admin.token")).unwrap().trim().to_owned();
         let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(DEADLINE));
         let client = config.build().new_agent();
@@ -123,7 +127,7 @@ impl Server {
     }
 }
 
-async fn begin(root: &Path) -> (SocketAddr, SocketAddr, oneshot::Sender<()>, core::Handle) {
+async fn begin(root: &Path, limits: Limits) -> (SocketAddr, SocketAddr, oneshot::Sender<()>, core::Handle) {
     let database: Arc<dyn Database> = Arc::new(Sqlite::open(&root.join("server.db")).unwrap());
     ensure_admin_token(&*database, root, os::clock::wall_ms()).unwrap();
     let options = Options { node: "a".to_owned(), allow: Vec::new() };
@@ -141,7 +145,7 @@ async fn begin(root: &Path) -> (SocketAddr, SocketAddr, oneshot::Sender<()>, cor
     let addresses = (http.local_addr().unwrap(), listener.local_addr().unwrap());
     let (stop, stopped) = oneshot::channel::<()>();
     tokio::spawn(agents.run(handle.clone(), database, Some(listener)));
-    tokio::spawn(serve(state, http, async move {
+    tokio::spawn(serve(state, http, limits, async move {
         let _ = stopped.await;
     }));
     (addresses.0, addresses.1, stop, handle)

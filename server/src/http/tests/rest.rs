@@ -1,9 +1,10 @@
 //! Without an agent: submissions, lists, queues, refusals, the description.
 
-use super::{DEADLINE, Server};
+use super::{DEADLINE, Limits, Server};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 use ureq::http::Request;
 
 #[test]
@@ -294,4 +295,17 @@ fn garbage_ends_its_own_connection_and_nothing_else() {
         );
     }
     assert_eq!(server.get("/healthz").status, 200);
+}
+
+#[test]
+fn a_peer_that_does_not_read_loses_its_place_to_the_next() {
+    let limits = Limits { connections: 1, write_max: Duration::from_millis(100) };
+    let server = Server::start_within(limits);
+    let mut deaf = TcpStream::connect(server.http).unwrap();
+    deaf.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    let head = "GET /api/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n";
+    // The answers are far more than the buffers of both sockets take.
+    let _ = deaf.write_all(head.repeat(2_000).as_bytes());
+    assert_eq!(server.get("/healthz").status, 200, "the only place is still taken");
+    drop(deaf);
 }
