@@ -310,7 +310,6 @@ impl Core {
                 }
                 Action::Fenced { agent, reason } => {
                     let text = format!("agent \"{agent}\" obeys a newer server than this one: {reason}");
-                    tracing::error!("{text}");
                     self.shared.on_fenced(&agent, text.clone());
                     self.end_session(&agent, text);
                 }

@@ -190,7 +190,6 @@ impl Handle {
 
     /// An agent obeys another server: this one is not ready until that is cleared up.
     pub(crate) fn on_fenced(&self, agent: &str, reason: String) {
-        tracing::error!("{reason}");
         self.shared.on_fenced(agent, reason);
     }
 

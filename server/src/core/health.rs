@@ -77,7 +77,10 @@ impl Shared {
 
     /// An agent knows a higher epoch.
     pub(super) fn on_fenced(&self, agent: &str, text: String) {
-        self.lock().fenced.insert(agent.to_owned(), text);
+        let before = self.lock().fenced.insert(agent.to_owned(), text.clone());
+        if before.as_ref() != Some(&text) {
+            tracing::error!("{text}"); // once, however often the agent comes
+        }
     }
 
     /// The agent took an order of this server.
