@@ -167,7 +167,10 @@ fn lock_data_root(root: &Path) -> anyhow::Result<File> {
         .mode(0o600)
         .open(&path)
         .with_context(|| format!("opening {}", path.display()))?;
-    if !os::lock::try_lock(&file).with_context(|| format!("locking {}", path.display()))? {
+    // One that was killed may hold it for a moment longer than it takes to start the next one.
+    if !os::lock::lock_patiently(&file, Duration::from_secs(2))
+        .with_context(|| format!("locking {}", path.display()))?
+    {
         let holder =
             os::lock::holder(&file).ok().flatten().map(|pid| format!(" (process {pid})")).unwrap_or_default();
         bail!("another central-server{holder} runs on the data root {}; stop that one first", root.display());

@@ -8,6 +8,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Flock, FlockType, fcntl_getlk};
 use std::io;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 /// Takes the exclusive lock on the whole file. `false`: another process holds it.
 pub fn try_lock(file: impl AsFd) -> io::Result<bool> {
@@ -15,6 +16,20 @@ pub fn try_lock(file: impl AsFd) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Ok(false),
         Err(e) => Err(e.into()),
+    }
+}
+
+/// As [`try_lock`], but gives a holder that is just going (killed, not yet gone) up to `patience` for it.
+pub fn lock_patiently(file: impl AsFd, patience: Duration) -> io::Result<bool> {
+    let begun = Instant::now();
+    loop {
+        if try_lock(&file)? {
+            return Ok(true);
+        }
+        if begun.elapsed() >= patience {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -71,6 +71,9 @@ impl Shelf {
     }
 }
 
+/// A program that was killed may hold its lock for a moment longer than it takes to start the next one.
+const LOCK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// The prefix of a run directory that is being prepared.
 pub(crate) const NEW_PREFIX: &str = ".new-";
 
@@ -169,7 +172,7 @@ impl DataRoot {
         let path = self.lock_path(program);
         let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let file = open.map_err(io_error("open it", &path))?;
-        if os::lock::try_lock(&file).map_err(io_error("lock it", &path))? {
+        if os::lock::lock_patiently(&file, LOCK_PATIENCE).map_err(io_error("lock it", &path))? {
             return Ok(file);
         }
         let pid = os::lock::holder(&file).map_err(io_error("ask who locked it", &path))?.unwrap_or(0);
