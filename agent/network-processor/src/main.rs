@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         .thread_keep_alive(std::time::Duration::from_secs(5))
         .build();
     let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
-        let done = runtime.block_on(start::run(config, PathBuf::from(path)));
+        let done = runtime.block_on(start::run(config));
         runtime.shutdown_background(); // a hanging disk must not keep a stop
         done
     });

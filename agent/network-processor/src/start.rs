@@ -25,7 +25,7 @@ use tokio::sync::mpsc::{self, UnboundedSender};
 const LINKS_WAITING_MAX: usize = 16;
 
 /// Runs until a controlled stop.
-pub(crate) async fn run(config: AgentConfig, _config_path: PathBuf) -> anyhow::Result<()> {
+pub(crate) async fn run(config: AgentConfig) -> anyhow::Result<()> {
     let root = DataRoot::create(&config.data_root, config.allow_network_file_system)?;
     let _lock = root.lock("network-processor")?;
     os::process::raise_open_files().context("the limit of open files")?;

@@ -1,5 +1,6 @@
 //! platform-agent: the monitor. It starts the network-processor, starts it again a while after an abnormal end, and is the last witness of
-//! jobs whose job-processor died. It opens no network socket and parses nothing that came over one; it has no threads of its own.
+//! jobs whose job-processor died. It opens no network socket and parses nothing that came over one; it
+//! works in one thread, beside that of the trace.
 
 #![forbid(unsafe_code)]
 
