@@ -8,6 +8,7 @@ mod exit;
 #[cfg(test)]
 mod fake;
 mod job;
+mod manual;
 mod options;
 mod output;
 mod queue;

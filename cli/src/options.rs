@@ -1,9 +1,9 @@
 //! The command line: what it is made of, and which room does what it asks.
 
 use crate::client::{Client, Place};
-use crate::output::{Format, Output};
-use crate::{agent, job, queue, raw, secret, server};
-use clap::{Args, Parser, Subcommand};
+use crate::output::{Colour, Format, Output};
+use crate::{agent, job, manual, queue, raw, secret, server};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 
 /// The heading of the options that every verb takes.
@@ -59,6 +59,20 @@ struct Globals {
     #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
     #[arg(help_heading = GENERAL, hide_possible_values = true)]
     output: Format,
+    /// The columns of a table that lists something, by their heads, separated by commas.
+    #[arg(long, global = true, value_delimiter = ',', value_name = "NAME", help_heading = GENERAL)]
+    columns: Vec<String>,
+    /// Colour in tables: auto (on a terminal, unless NO_COLOR is set), always, never.
+    #[arg(
+        long,
+        visible_alias = "color",
+        global = true,
+        value_enum,
+        default_value = "auto",
+        value_name = "WHEN"
+    )]
+    #[arg(help_heading = GENERAL, hide_possible_values = true)]
+    colour: Colour,
 }
 
 #[derive(Debug, Subcommand)]
@@ -80,14 +94,18 @@ enum Verb {
     Server(server::Verb),
     /// Send any request to the server's REST interface and print the answer.
     Api(raw::Api),
+    /// Print the completions for a shell.
+    Completions(manual::Completions),
+    /// Write the manual pages.
+    Man(manual::Man),
 }
 
 impl Options {
     /// Does what was asked; the exit code if nothing failed.
     pub(crate) fn run(self) -> anyhow::Result<u8> {
-        let Globals { url, token_file, ca_file, output } = self.globals;
+        let Globals { url, token_file, ca_file, output, columns, colour } = self.globals;
         let place = Place { urls: url, token_file, ca_file };
-        let output = Output::new(output);
+        let output = Output::new(output).with_colour(colour).with_columns(columns);
         match self.verb {
             Verb::Job(verb) => verb.run(&Client::new(&place)?, &output),
             Verb::Agent(verb) => verb.run(&Client::new(&place)?, &output),
@@ -95,6 +113,8 @@ impl Options {
             Verb::Server(verb) => verb.run(&Client::new(&place)?, &output),
             Verb::Api(api) => api.run(&Client::new(&place)?),
             Verb::Secret(verb) => verb.run(),
+            Verb::Completions(completions) => completions.run(Options::command()),
+            Verb::Man(man) => man.run(Options::command()),
         }
     }
 }
@@ -102,7 +122,6 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -139,6 +158,10 @@ mod tests {
             "server status -o json",
             "api GET /api/v1/jobs/counts",
             "api POST jobs -d -",
+            "job list --columns job,status,exit --colour never",
+            "agent list --color always",
+            "completions zsh",
+            "man /usr/local/share/man/man1",
         ];
         for line in lines {
             let words = std::iter::once("lastword").chain(line.split(' '));

@@ -1,9 +1,10 @@
 //! Prints objects as tables for people or as JSON for machines.
 
+use crate::exit::{USAGE, failure};
 use anyhow::Result;
 use clap::ValueEnum;
 use comfy_table::presets::NOTHING;
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{Cell, Color, ContentArrangement, Table};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,15 +24,43 @@ pub(crate) enum Format {
     Name,
 }
 
+/// When tables are coloured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    /// On a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
+    #[default]
+    Auto,
+    /// Also into a file or a pipe.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Colour {
+    fn is_on(self) -> bool {
+        match self {
+            Colour::Always => true,
+            Colour::Never => false,
+            Colour::Auto => {
+                io::stdout().is_terminal()
+                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
+        }
+    }
+}
+
 /// Where and how results are printed.
 #[derive(Debug)]
 pub(crate) struct Output {
     format: Format,
+    colour: Colour,
+    /// Heads of the columns of a table, in the order that was asked for; empty: the usual ones.
+    columns: Vec<String>,
 }
 
 /// An object that can be shown in a table.
 pub(crate) trait Row: Serialize {
-    /// The columns' heads.
+    /// The columns' heads; those of a wide table begin with those of the other.
     fn heads(wide: bool) -> Vec<&'static str>;
     /// The cells, as many as heads.
     fn cells(&self, wide: bool) -> Vec<String>;
@@ -41,7 +70,17 @@ pub(crate) trait Row: Serialize {
 
 impl Output {
     pub(crate) fn new(format: Format) -> Output {
-        Output { format }
+        Output { format, colour: Colour::Auto, columns: Vec::new() }
+    }
+
+    /// With or without colour.
+    pub(crate) fn with_colour(self, colour: Colour) -> Output {
+        Output { colour, ..self }
+    }
+
+    /// Tables of lists have these columns, named by their heads in any case.
+    pub(crate) fn with_columns(self, columns: Vec<String>) -> Output {
+        Output { columns, ..self }
     }
 
     pub(crate) fn format(&self) -> Format {
@@ -55,15 +94,48 @@ impl Output {
 
     /// Prints a list.
     pub(crate) fn list<T: Row>(&self, items: &[T]) -> Result<()> {
+        if !self.columns.is_empty() && !matches!(self.format, Format::Table | Format::Wide) {
+            return Err(failure(
+                USAGE,
+                "--columns chooses columns of a table; leave it out, or leave -o out",
+            ));
+        }
         match self.format {
-            Format::Table | Format::Wide => {
-                let wide = self.format == Format::Wide;
-                line(&table(&T::heads(wide), items.iter().map(|item| item.cells(wide))))
-            }
+            Format::Table | Format::Wide => line(&self.table_of(items)?),
             Format::Json => line(&serde_json::to_string_pretty(items)?),
             Format::Jsonl => items.iter().try_for_each(|item| line(&serde_json::to_string(item)?)),
             Format::Name => items.iter().try_for_each(|item| line(&item.name())),
         }
+    }
+
+    fn table_of<T: Row>(&self, items: &[T]) -> Result<String> {
+        // Columns that were asked for may be those that only wide tables have; moments are short unless asked for by `wide`.
+        let wide = self.format == Format::Wide;
+        let all = T::heads(true);
+        let shown =
+            if self.columns.is_empty() { (0..T::heads(wide).len()).collect() } else { self.chosen(&all)? };
+        let heads: Vec<&str> = shown.iter().filter_map(|&i| all.get(i).copied()).collect();
+        let rows = items.iter().map(|item| {
+            let (cells, mut more) = (item.cells(wide), Vec::new());
+            if shown.iter().any(|&i| i >= cells.len()) {
+                more = item.cells(true);
+            }
+            let cell = |&i: &usize| cells.get(i).or_else(|| more.get(i)).cloned().unwrap_or_default();
+            shown.iter().map(cell).collect()
+        });
+        Ok(render(&heads, rows, self.colour.is_on()))
+    }
+
+    /// Where the columns stand that were asked for.
+    fn chosen(&self, heads: &[&str]) -> Result<Vec<usize>> {
+        let place = |name: &String| {
+            let same = |head: &&str| head.eq_ignore_ascii_case(&name.replace(['-', '_'], " "));
+            heads.iter().position(same).ok_or_else(|| {
+                let known = heads.join(", ").to_lowercase().replace(' ', "-").replace(",-", ", ");
+                failure(USAGE, format!("there is no column \"{name}\" here; the columns are {known}"))
+            })
+        };
+        self.columns.iter().map(place).collect()
     }
 
     /// Prints one object; `for_people` makes the text for a table.
@@ -98,10 +170,18 @@ pub(crate) fn bytes(bytes: &[u8]) -> Result<()> {
 
 /// A table without lines; columns are parted by two blanks, nothing is cut off or broken.
 pub(crate) fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    render(heads, rows, false)
+}
+
+fn render(heads: &[&str], rows: impl Iterator<Item = Vec<String>>, coloured: bool) -> String {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(heads);
+    table.force_no_tty();
+    if coloured {
+        table.enforce_styling();
+    }
     for row in rows {
-        table.add_row(row.iter().map(|cell| plain(cell)));
+        table.add_row(heads.iter().zip(&row).map(|(head, text)| cell(head, text)));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -114,6 +194,32 @@ pub(crate) fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> 
             lines
         })
         .join("\n")
+}
+
+/// A cell; one that says how something stands has the colour of it.
+fn cell(head: &str, text: &str) -> Cell {
+    let cell = Cell::new(plain(text));
+    let colour = match (head, text) {
+        ("STATUS" | "STATE" | "OUTCOME", state) => colour_of(state),
+        (_, _) => None,
+    };
+    match colour {
+        Some(colour) => cell.fg(colour),
+        None => cell,
+    }
+}
+
+/// Green is well, red needs somebody, yellow waits or is somebody's doing, cyan is going on.
+fn colour_of(state: &str) -> Option<Color> {
+    match state {
+        "Completed" | "connected" => Some(Color::Green),
+        "Error" | "Unknown" | "lost" | "refused" => Some(Color::Red),
+        "Killed" | "Canceled" | "Abandoned" | "Held" | "Suspended" | "draining" | "stopped" => {
+            Some(Color::Yellow)
+        }
+        "Running" | "Dispatched" => Some(Color::Cyan),
+        _ => None,
+    }
 }
 
 /// Names and values below each other, values aligned; empty values are left out.
@@ -178,6 +284,44 @@ mod tests {
         ];
         let text = table(&["ID", "STATUS", "EXIT"], rows.into_iter());
         assert_eq!(text, "ID    STATUS     EXIT\n1     Completed\n1042  Error      7");
+    }
+
+    #[derive(Serialize)]
+    struct Thing(&'static str);
+
+    impl Row for Thing {
+        fn heads(wide: bool) -> Vec<&'static str> {
+            if wide { vec!["ID", "STATUS", "LAST SEEN"] } else { vec!["ID", "STATUS"] }
+        }
+        fn cells(&self, wide: bool) -> Vec<String> {
+            let cells = ["1", self.0, "now"].map(String::from);
+            cells[..Thing::heads(wide).len()].to_vec()
+        }
+        fn name(&self) -> String {
+            "1".into()
+        }
+    }
+
+    #[test]
+    fn columns_are_chosen_by_their_heads_and_a_wrong_one_is_named() {
+        let choose = |names: &[&str]| {
+            let columns = names.iter().map(|name| (*name).to_owned()).collect();
+            Output::new(Format::Table)
+                .with_colour(Colour::Never)
+                .with_columns(columns)
+                .table_of(&[Thing("Error")])
+        };
+        assert_eq!(choose(&["last-seen", "id"]).unwrap(), "LAST SEEN  ID\nnow        1");
+        let error = choose(&["idd"]).unwrap_err().to_string();
+        assert_eq!(error, "there is no column \"idd\" here; the columns are id, status, last-seen");
+    }
+
+    #[test]
+    fn colour_is_for_the_status_only_and_only_where_it_is_wanted() {
+        let show =
+            |colour| Output::new(Format::Table).with_colour(colour).table_of(&[Thing("Error")]).unwrap();
+        assert!(show(Colour::Always).contains("\u{1b}[38;5;9mError"));
+        assert!(!show(Colour::Never).contains('\u{1b}'));
     }
 
     #[test]
