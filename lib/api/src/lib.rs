@@ -17,6 +17,7 @@ mod time;
 
 pub use ::job::Status;
 
+pub use ::job::span::ParseSpanError;
 pub use agent::{Agent, AgentAdd, AgentChange, AgentList, Ping};
 pub use job::{
     BATCH_JOBS_MAX, BatchSubmit, Counts, Job, JobList, JobSubmit, JobSubmitted, JobSummary, Kill,
@@ -25,6 +26,6 @@ pub use job::{
 pub use proof::{Proof, RunProof, Step, View};
 pub use queue::{Attachment, Queue, QueueCreate, QueueList};
 pub use server::{Health, Problem, ServerStatus};
-pub use span::{ParseSpanError, Span};
+pub use span::Span;
 pub use status::JobStatus;
 pub use time::Time;

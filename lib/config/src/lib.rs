@@ -13,7 +13,7 @@ mod error;
 mod shape;
 
 pub use agent::{AgentConfig, CgroupMode, UserSwitch, Users};
-pub use duration::{Duration, ParseDurationError};
+pub use duration::Duration;
 pub use error::ConfigError;
 
 use error::Origin;

@@ -150,7 +150,7 @@ fn a_value_of_the_wrong_kind_is_named_with_its_place() {
     );
     let error = error_of("name = \"a\"", &[("LASTWORD_RESTART_DELAY", "10")]);
     assert!(
-        error.starts_with("environment variable LASTWORD_RESTART_DELAY: the duration \"10\" has"),
+        error.starts_with("environment variable LASTWORD_RESTART_DELAY: the span of time \"10\" has"),
         "{error}"
     );
 }

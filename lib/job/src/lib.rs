@@ -7,6 +7,7 @@
 
 mod id;
 mod outcome;
+pub mod span;
 mod status;
 pub mod supervise;
 

@@ -169,7 +169,7 @@ impl Outcome {
         match self {
             Outcome::Ended { cause: Some(StopCause::Kill { by }), .. } => Some(format!("killed by {by}")),
             Outcome::Ended { cause: Some(StopCause::TimedOut { timeout_ms }), .. } => {
-                Some(format!("timed out after {}", for_people(*timeout_ms)))
+                Some(format!("timed out after {}", crate::span::text(*timeout_ms)))
             }
             Outcome::Ended { end: End::Signaled { signal, core }, cause: None, .. } => {
                 Some(format!("ended by signal {signal}{}", if *core { ", core dumped" } else { "" }))
@@ -180,24 +180,6 @@ impl Outcome {
             | Outcome::Unknown { reason } => Some(reason.clone()),
         }
     }
-}
-
-/// A span of time as people write it: `1h30m`, `2.5s`, `40ms`.
-pub(crate) fn for_people(ms: u64) -> String {
-    if ms < 1000 {
-        return format!("{ms}ms");
-    }
-    if ms < 60_000 {
-        let tenths = ms / 100;
-        return if tenths.is_multiple_of(10) {
-            format!("{}s", tenths / 10)
-        } else {
-            format!("{}.{}s", tenths / 10, tenths % 10)
-        };
-    }
-    let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
-    let part = |n: u64, unit: &str| if n == 0 { String::new() } else { format!("{n}{unit}") };
-    format!("{}{}{}", part(hours, "h"), part(minutes, "m"), part(seconds, "s"))
 }
 
 #[cfg(test)]
@@ -224,13 +206,5 @@ mod tests {
             ended(End::Exited { code: 0 }, Some(StopCause::TimedOut { timeout_ms: 1 })),
             Status::Killed
         );
-    }
-
-    #[test]
-    fn spans_read_as_people_write_them() {
-        for (ms, text) in [(40, "40ms"), (2000, "2s"), (2500, "2.5s"), (5_400_000, "1h30m"), (61_000, "1m1s")]
-        {
-            assert_eq!(for_people(ms), text);
-        }
     }
 }

@@ -10,13 +10,13 @@ const ALL: &[&str] = &["*"];
 
 /// Each crate and those of ours that it may depend on (also for its tests and its build).
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
-    ("config", &[]),
     ("job", &[]),
     ("os", &[]),
     ("trace", &[]),
     ("xtask", &[]),
     ("store", &["os"]),
     ("api", &["job"]),
+    ("config", &["job"]),
     ("protocol", &["job"]),
     ("scheduler", &["job", "protocol"]),
     ("link", &["job", "protocol"]),
