@@ -11,7 +11,7 @@
 
 use crate::LinkError;
 use crate::auth::is_hang_up;
-use crate::link::{Held, Phase, Shared};
+use crate::link::{Held, Lanes, Phase, Shared};
 use protocol::Frame;
 use protocol::frame::FrameDecoder;
 use protocol::message::Goodbye;
@@ -37,8 +37,7 @@ pub(crate) fn spawn<IO>(
     shared: Arc<Shared>,
     decoder: FrameDecoder,
     inbox: mpsc::UnboundedSender<Held>,
-    high: mpsc::UnboundedReceiver<Held>,
-    low: mpsc::UnboundedReceiver<Held>,
+    lanes: Lanes<mpsc::UnboundedReceiver<Held>>,
 ) where
     IO: AsyncRead + AsyncWrite + Send + 'static,
 {
@@ -47,7 +46,7 @@ pub(crate) fn spawn<IO>(
     let reader = Reader { shared: shared.clone(), stream: read, decoder, inbox, replies: replies_in };
     let batch = Vec::new();
     let writer =
-        Writer { shared: shared.clone(), stream: write, high, low, replies, batch, tick_at: Instant::now() };
+        Writer { shared: shared.clone(), stream: write, lanes, replies, batch, tick_at: Instant::now() };
     tokio::spawn(until_stopped(shared.clone(), reader.run()));
     tokio::spawn(until_stopped(shared, writer.run()));
 }
@@ -147,8 +146,7 @@ impl<IO: AsyncRead + AsyncWrite> Reader<IO> {
 struct Writer<IO> {
     shared: Arc<Shared>,
     stream: WriteHalf<IO>,
-    high: mpsc::UnboundedReceiver<Held>,
-    low: mpsc::UnboundedReceiver<Held>,
+    lanes: Lanes<mpsc::UnboundedReceiver<Held>>,
     replies: mpsc::Receiver<Frame>,
     batch: Vec<u8>,
     tick_at: Instant,
@@ -186,17 +184,21 @@ impl<IO: AsyncRead + AsyncWrite> Writer<IO> {
             tokio::select! {
                 changed = phase.changed() => if changed.is_err() { return Err(LinkError::ClosedByUs) },
                 Some(frame) = self.replies.recv() => self.put(&frame)?,
-                Some(held) = self.high.recv() => self.put(&held.frame)?,
-                Some(held) = self.low.recv() => self.put(&held.frame)?,
+                Some(held) = self.lanes.urgent.recv() => self.put(&held.frame)?,
+                Some(held) = self.lanes.request.recv() => self.put(&held.frame)?,
+                Some(held) = self.lanes.output.recv() => self.put(&held.frame)?,
                 () = sleep_until(self.tick_at) => {}
             }
         }
     }
 
-    /// Fills the batch with what waits: all that is urgent up to the limit, then at most one answer.
+    /// Fills the batch with what waits: all that is urgent up to the limit, then at most one frame of each other lane.
     fn collect(&mut self) -> Result<(), LinkError> {
         self.collect_urgent()?;
-        if let Ok(held) = self.low.try_recv() {
+        if let Ok(held) = self.lanes.request.try_recv() {
+            self.put(&held.frame)?;
+        }
+        if let Ok(held) = self.lanes.output.try_recv() {
             self.put(&held.frame)?;
         }
         Ok(())
@@ -206,7 +208,7 @@ impl<IO: AsyncRead + AsyncWrite> Writer<IO> {
         while self.batch.len() < BATCH_BYTES {
             if let Ok(frame) = self.replies.try_recv() {
                 self.put(&frame)?;
-            } else if let Ok(held) = self.high.try_recv() {
+            } else if let Ok(held) = self.lanes.urgent.try_recv() {
                 self.put(&held.frame)?;
             } else {
                 break;

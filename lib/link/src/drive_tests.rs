@@ -5,6 +5,7 @@ use crate::link::{Link, Peer};
 use crate::{Closed, Sender};
 use protocol::Role;
 use protocol::frame::{FRAME_BYTES_MAX, FrameError};
+use protocol::handshake::PROTOCOL_VERSION;
 use protocol::message::{
     AgentHello, Answer, AnswerBody, Facts, OutputData, Ping, Pong, Query, RunFact, ServerHello, Start,
     Unsupported,
@@ -49,7 +50,13 @@ impl RawPeer {
 fn link(role: Role) -> (Link, RawPeer) {
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
     let address = "127.0.0.1:1".parse().unwrap();
-    let peer = Peer { name: "peer".into(), role: role.other(), address, version: 1, dialled_by_us: false };
+    let peer = Peer {
+        name: "peer".into(),
+        role: role.other(),
+        address,
+        version: PROTOCOL_VERSION,
+        dialled_by_us: false,
+    };
     let link = Link::start(ours, peer, Timing::default(), FrameDecoder::new(FRAME_BYTES_MAX));
     (link, RawPeer { stream: theirs, decoder: FrameDecoder::new(FRAME_BYTES_MAX) })
 }
@@ -180,7 +187,8 @@ async fn two_quiet_links_keep_each_other_alive() {
     let (a, b) = tokio::io::duplex(PIPE_BYTES);
     let address = "127.0.0.1:1".parse().unwrap();
     let start = |stream, role| {
-        let peer = Peer { name: "peer".into(), role, address, version: 1, dialled_by_us: false };
+        let peer =
+            Peer { name: "peer".into(), role, address, version: PROTOCOL_VERSION, dialled_by_us: false };
         Link::start(stream, peer, Timing::default(), FrameDecoder::new(FRAME_BYTES_MAX))
     };
     let (agent, server) = (start(a, Role::Server), start(b, Role::Agent));

@@ -1,10 +1,10 @@
 //! Dialling and accepting: from a name or a TCP connection to a link.
 
 use crate::auth::{Proven, prove};
-use crate::{IpRange, Link, LinkError, Peer, Secrets, tls};
+use crate::{IpRange, Link, LinkError, Peer, Secrets, tls, version};
 use protocol::Role;
 use protocol::handshake::{
-    EXPORTER_BYTES, EXPORTER_LABEL, HandshakeError, Local, NAME_BYTES_MAX, NONCE_BYTES, Versions,
+    EXPORTER_BYTES, EXPORTER_LABEL, HandshakeError, Local, NAME_BYTES_MAX, NONCE_BYTES,
 };
 use protocol::session::{HEARTBEAT_MS, SILENCE_MS_MAX, Timing};
 use rustls::pki_types::ServerName;
@@ -223,7 +223,7 @@ impl Endpoint {
             }
             Way::Accepted => (false, None, 0),
         };
-        let (role, name, versions) = (self.role, self.name.clone(), Versions::OURS);
+        let (role, name, versions) = (self.role, self.name.clone(), version::ours());
         Ok(Local { role, dialled, name, expected_peer, versions, nonce, decoy, exporter, prove_with })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  dial / accept ─▶ TLS ─▶ proof of the shared secret ─▶ Link { peer, sender, receiver }
-//!                                                         sender ─▶ two lanes ─▶ writer task ─▶ TLS
+//!                                                         sender ─▶ lanes ─▶ writer task ─▶ TLS
 //!                                                         receiver ◀─ inbox ◀── reader task ◀── TLS
 //! ```
 //!
@@ -27,6 +27,7 @@ mod range;
 mod redial;
 mod secret;
 mod tls;
+mod version;
 
 pub use endpoint::{Endpoint, EndpointError, Options};
 pub use error::{Closed, LinkError};

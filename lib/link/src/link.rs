@@ -5,7 +5,7 @@
 
 use crate::drive;
 use crate::{Closed, LinkError};
-use protocol::frame::FrameDecoder;
+use protocol::frame::{FrameDecoder, Lane, since};
 use protocol::message::Goodbye;
 use protocol::session::{Session, Timing};
 use protocol::{Frame, Role};
@@ -16,10 +16,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
-/// Room for frames that wait to be written, everything but answers.
-const LANE_BYTES_MAX: u32 = 6 << 20;
-/// Room for answers that wait to be written.
-const LOW_LANE_BYTES_MAX: u32 = 1 << 20;
+/// Room for urgent frames that wait to be written.
+const URGENT_BYTES_MAX: u32 = 6 << 20;
+/// Room for questions and answers that wait to be written.
+const REQUEST_BYTES_MAX: u32 = 1 << 20;
+/// Room for output that waits to be written: what waits here is old already when it goes.
+const OUTPUT_BYTES_MAX: u32 = 128 << 10;
 /// Room for frames that came and were not taken.
 const INBOX_BYTES_MAX: u32 = 6 << 20;
 /// What a frame takes in memory beside its bytes.
@@ -53,13 +55,21 @@ pub struct Peer {
 
 /// Puts frames on the link.
 ///
-/// Two lanes: answers (output) go in the low one, all else goes before them. Whoever waits in `send` within the same task that
-/// receives, stops receiving: a program that answers much sends from another task.
+/// Three lanes (`protocol::frame::Lane`). Whoever waits in `send` within the same task that receives, stops receiving: a program that
+/// answers much sends from another task.
 #[derive(Clone, Debug)]
 pub struct Sender {
     shared: Arc<Shared>,
-    high: mpsc::UnboundedSender<Held>,
-    low: mpsc::UnboundedSender<Held>,
+    version: u32,
+    lanes: Lanes<(mpsc::UnboundedSender<Held>, Arc<Semaphore>)>,
+}
+
+/// One of something for each lane.
+#[derive(Clone, Debug)]
+pub(crate) struct Lanes<T> {
+    pub(crate) urgent: T,
+    pub(crate) request: T,
+    pub(crate) output: T,
 }
 
 /// Takes frames from the link.
@@ -99,8 +109,7 @@ pub(crate) struct Shared {
     pub(crate) silence_max: Duration,
     pub(crate) tick: Duration,
     pub(crate) inbox_room: Arc<Semaphore>,
-    lane_room: Arc<Semaphore>,
-    low_lane_room: Arc<Semaphore>,
+    lane_rooms: Lanes<Arc<Semaphore>>,
     began: Instant,
 }
 
@@ -132,7 +141,8 @@ impl Shared {
             }
             Phase::Over(_) => false,
         });
-        for room in [&self.lane_room, &self.low_lane_room, &self.inbox_room] {
+        let Lanes { urgent, request, output } = &self.lane_rooms;
+        for room in [urgent, request, output, &self.inbox_room] {
             room.close();
         }
     }
@@ -158,60 +168,57 @@ impl Link {
     where
         IO: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let (high, high_queue) = mpsc::unbounded_channel();
-        let (low, low_queue) = mpsc::unbounded_channel();
+        let room = |bytes_max: u32| Arc::new(Semaphore::new(bytes_max as usize));
+        let rooms = Lanes {
+            urgent: room(URGENT_BYTES_MAX),
+            request: room(REQUEST_BYTES_MAX),
+            output: room(OUTPUT_BYTES_MAX),
+        };
+        let (urgent, urgent_queue) = mpsc::unbounded_channel();
+        let (request, request_queue) = mpsc::unbounded_channel();
+        let (output, output_queue) = mpsc::unbounded_channel();
         let (inbox_in, inbox) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
-            session: Mutex::new(Session::new(peer.role.other(), timing, 0)),
+            session: Mutex::new(Session::new(peer.role.other(), peer.version, timing, 0)),
             phase: watch::Sender::new(Phase::Open),
             silence_max: Duration::from_millis(timing.silence_ms_max),
             tick: Duration::from_millis((timing.heartbeat_ms / 4).max(1)),
-            inbox_room: Arc::new(Semaphore::new(INBOX_BYTES_MAX as usize)),
-            lane_room: Arc::new(Semaphore::new(LANE_BYTES_MAX as usize)),
-            low_lane_room: Arc::new(Semaphore::new(LOW_LANE_BYTES_MAX as usize)),
+            inbox_room: room(INBOX_BYTES_MAX),
+            lane_rooms: rooms.clone(),
             began: Instant::now(),
         });
-        drive::spawn(stream, shared.clone(), decoder, inbox_in, high_queue, low_queue);
-        Link {
-            peer,
-            sender: Sender { shared: shared.clone(), high, low },
-            receiver: Receiver { shared, inbox },
-        }
+        let queues = Lanes { urgent: urgent_queue, request: request_queue, output: output_queue };
+        drive::spawn(stream, shared.clone(), decoder, inbox_in, queues);
+        let lanes = Lanes {
+            urgent: (urgent, rooms.urgent),
+            request: (request, rooms.request),
+            output: (output, rooms.output),
+        };
+        let sender = Sender { shared: shared.clone(), version: peer.version, lanes };
+        Link { peer, sender, receiver: Receiver { shared, inbox } }
     }
 }
 
 impl Sender {
     /// Waits for room, then puts the frame on the link; `Ok` does not mean that it arrived.
     ///
-    /// A frame that is longer than any peer takes is traced and left out; see [`Frame::fits`].
+    /// A frame that is longer than any peer takes, or that this peer is too old for, is traced and left out; see [`Frame::fits`]
+    /// and [`Sender::speaks`].
     pub async fn send(&self, frame: Frame) -> Result<(), Closed> {
-        if !frame.fits() {
+        if !frame.fits() || frame.since() > self.version {
             tracing::error!(
                 frame = frame.name(),
                 bytes = frame.encoded_len(),
-                "a frame is too long to be sent and was left out"
+                speaks = self.version,
+                needs = frame.since(),
+                "a frame is too long to be sent, or the peer is too old for it; it was left out"
             );
             return if self.is_closed() { Err(Closed) } else { Ok(()) };
         }
-        let (queue, room, bytes_max) = match &frame {
-            Frame::Answer(_) => (&self.low, &self.shared.low_lane_room, LOW_LANE_BYTES_MAX),
-            Frame::AuthHello(_)
-            | Frame::AuthProof(_)
-            | Frame::AgentHello(_)
-            | Frame::ServerHello(_)
-            | Frame::Start(_)
-            | Frame::Kill(_)
-            | Frame::Facts(_)
-            | Frame::Acks(_)
-            | Frame::Refused(_)
-            | Frame::NoRecord(_)
-            | Frame::AgentState(_)
-            | Frame::Query(_)
-            | Frame::Ping(_)
-            | Frame::Pong(_)
-            | Frame::Goodbye(_)
-            | Frame::Unsupported(_)
-            | Frame::Unknown { .. } => (&self.high, &self.shared.lane_room, LANE_BYTES_MAX),
+        let ((queue, room), bytes_max) = match frame.lane() {
+            Lane::Urgent => (&self.lanes.urgent, URGENT_BYTES_MAX),
+            Lane::Request => (&self.lanes.request, REQUEST_BYTES_MAX),
+            Lane::Output => (&self.lanes.output, OUTPUT_BYTES_MAX),
         };
         let room = room.clone().acquire_many_owned(room_for(&frame, bytes_max)).await.map_err(|_| Closed)?;
         match *self.shared.phase.borrow() {
@@ -220,7 +227,12 @@ impl Sender {
         }
     }
 
-    /// Ends the link: with a goodbye, what waits to be sent (but answers) goes first and the goodbye after it, as far as a
+    /// Whether the peer is new enough for frames of this kind (`protocol::frame::kind`).
+    pub fn speaks(&self, kind: u16) -> bool {
+        since(kind).is_some_and(|since| since <= self.version)
+    }
+
+    /// Ends the link: with a goodbye, what waits to be sent (but answers and output) goes first and the goodbye after it, as far as a
     /// short time allows; without one, at once. Only the first call counts.
     pub fn close(&self, goodbye: Option<Goodbye>) {
         self.shared.set_closing(goodbye);

@@ -3,7 +3,7 @@
 use link::{Endpoint, IpRange, Link, LinkError, Options, Role, Secret, Secrets, keep_dialled, listen};
 use protocol::Frame;
 use protocol::frame::{FRAME_BYTES_MAX_BEFORE_AUTH, FrameError};
-use protocol::handshake::HandshakeError;
+use protocol::handshake::{HandshakeError, PROTOCOL_VERSION};
 use protocol::message::{AgentHello, AuthHello, Facts, Goodbye, RoleKind, ServerHello};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -105,7 +105,10 @@ async fn either_side_dials() {
     let (address, mut links) = open(server(&[NEW])).await;
     let ours = dial(&agent(&[NEW]), address).await.unwrap();
     let theirs = within(links.recv()).await.unwrap();
-    assert_eq!((ours.peer.name.as_str(), ours.peer.role, ours.peer.version), ("node-a", Role::Server, 1));
+    assert_eq!(
+        (ours.peer.name.as_str(), ours.peer.role, ours.peer.version),
+        ("node-a", Role::Server, PROTOCOL_VERSION)
+    );
     assert_eq!((theirs.peer.name.as_str(), theirs.peer.role), ("host1", Role::Agent));
     assert!(ours.peer.dialled_by_us && !theirs.peer.dialled_by_us);
     assert_eq!(ours.peer.address, address);

@@ -10,7 +10,8 @@
 
 use crate::message::{
     Acks, AgentHello, AgentState, Answer, AuthHello, AuthProof, Facts, Goodbye, Kill, NoRecord, Ping, Pong,
-    Query, Refused, ServerHello, Start, Unsupported,
+    Query, Refused, ServerHello, Start, StreamCancel, StreamEnd, StreamGrant, StreamOpen, StreamPiece,
+    StreamReceipt, Unsupported,
 };
 use prost::Message;
 
@@ -26,8 +27,20 @@ pub const HEAD_BYTES: usize = 4;
 /// A buffer that grew beyond this for one big frame is given back as soon as it is empty.
 const BUFFER_BYTES_KEPT: usize = 64 << 10;
 
+/// What goes first. Within a lane the order of sending is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Commands, statuses, acknowledgements, heartbeats.
+    Urgent,
+    /// Questions and their answers.
+    Request,
+    /// What jobs wrote.
+    Output,
+}
+
+// The one table of capabilities: `since` is the protocol version that a peer must speak to be sent the frame, `in` its lane.
 macro_rules! frames {
-    ($($(#[$doc:meta])* $name:ident = $kind:literal as $constant:ident,)*) => {
+    ($($(#[$doc:meta])* $name:ident = $kind:literal as $constant:ident since $since:literal in $lane:ident,)*) => {
         /// The numbers of the kinds. A number is never used again for something else.
         pub mod kind {
             $($(#[$doc])* pub const $constant: u16 = $kind;)*
@@ -58,6 +71,14 @@ macro_rules! frames {
                 match self {
                     $(Frame::$name(_) => stringify!($name),)*
                     Frame::Unknown { .. } => "a kind of a newer version",
+                }
+            }
+
+            /// The lane in which it travels.
+            pub fn lane(&self) -> Lane {
+                match self {
+                    $(Frame::$name(_) => Lane::$lane,)*
+                    Frame::Unknown { .. } => Lane::Urgent,
                 }
             }
 
@@ -92,6 +113,14 @@ macro_rules! frames {
             }
         })*
 
+        /// The protocol version that a peer must speak to be sent a frame of this kind; `None`: we do not know the kind.
+        pub fn since(kind: u16) -> Option<u32> {
+            match kind {
+                $($kind => Some($since),)*
+                _ => None,
+            }
+        }
+
         #[cfg(test)]
         pub(crate) const KINDS: &[(&str, u16)] = &[$((stringify!($name), $kind),)*];
     };
@@ -99,39 +128,51 @@ macro_rules! frames {
 
 frames! {
     /// Both ways, first: who speaks, which versions, a nonce.
-    AuthHello = 1 as AUTH_HELLO,
+    AuthHello = 1 as AUTH_HELLO since 1 in Urgent,
     /// Both ways, second: the proof of the shared secret.
-    AuthProof = 2 as AUTH_PROOF,
+    AuthProof = 2 as AUTH_PROOF since 1 in Urgent,
     /// Agent to server: its account of itself and its unsettled runs.
-    AgentHello = 3 as AGENT_HELLO,
+    AgentHello = 3 as AGENT_HELLO since 1 in Urgent,
     /// Server to agent: what the server has of them.
-    ServerHello = 4 as SERVER_HELLO,
+    ServerHello = 4 as SERVER_HELLO since 1 in Urgent,
     /// Server to agent: start a run.
-    Start = 16 as START,
+    Start = 16 as START since 1 in Urgent,
     /// Server to agent: end a run.
-    Kill = 17 as KILL,
+    Kill = 17 as KILL since 1 in Urgent,
     /// Agent to server: durable messages of runs.
-    Facts = 18 as FACTS,
+    Facts = 18 as FACTS since 1 in Urgent,
     /// Server to agent: what is committed.
-    Acks = 19 as ACKS,
+    Acks = 19 as ACKS since 1 in Urgent,
     /// Agent to server: a run was not taken.
-    Refused = 20 as REFUSED,
+    Refused = 20 as REFUSED since 1 in Urgent,
     /// Agent to server: nothing is known of a run.
-    NoRecord = 21 as NO_RECORD,
+    NoRecord = 21 as NO_RECORD since 1 in Urgent,
     /// Agent to server: takes new runs, or no more.
-    AgentState = 22 as AGENT_STATE,
+    AgentState = 22 as AGENT_STATE since 1 in Urgent,
     /// Server to agent: a question about a run.
-    Query = 32 as QUERY,
-    /// Agent to server: the answer. The only kind that travels in the low lane.
-    Answer = 33 as ANSWER,
+    Query = 32 as QUERY since 1 in Request,
+    /// Agent to server: the answer.
+    Answer = 33 as ANSWER since 1 in Request,
+    /// Server to agent: send an output file, as far as there is credit.
+    StreamOpen = 36 as STREAM_OPEN since 2 in Request,
+    /// Server to agent: more credit for a stream.
+    StreamGrant = 37 as STREAM_GRANT since 2 in Request,
+    /// Server to agent: nobody reads a stream any more.
+    StreamCancel = 38 as STREAM_CANCEL since 2 in Request,
+    /// Agent to server: a piece of a stream.
+    StreamPiece = 39 as STREAM_PIECE since 2 in Output,
+    /// Agent to server: a stream is over. Behind its last piece, so in the same lane.
+    StreamEnd = 40 as STREAM_END since 2 in Output,
+    /// Server to agent: how much of all streams has arrived.
+    StreamReceipt = 41 as STREAM_RECEIPT since 2 in Request,
     /// Both ways: a beat.
-    Ping = 48 as PING,
+    Ping = 48 as PING since 1 in Urgent,
     /// Both ways: the answer to a beat.
-    Pong = 49 as PONG,
+    Pong = 49 as PONG since 1 in Urgent,
     /// Both ways: the last frame before a close on purpose.
-    Goodbye = 50 as GOODBYE,
+    Goodbye = 50 as GOODBYE since 1 in Urgent,
     /// Both ways: the answer to a kind of frame that is not known.
-    Unsupported = 51 as UNSUPPORTED,
+    Unsupported = 51 as UNSUPPORTED since 1 in Urgent,
 }
 
 /// The stream cannot be read on.
@@ -174,6 +215,11 @@ impl Frame {
         out.extend_from_slice(&self.kind().to_be_bytes());
         out.extend_from_slice(&[0, 0]);
         self.encode_payload(out);
+    }
+
+    /// The protocol version that a peer must speak to be sent this frame.
+    pub fn since(&self) -> u32 {
+        since(self.kind()).unwrap_or(u32::MAX)
     }
 
     /// The bytes that [`Frame::encode`] appends.

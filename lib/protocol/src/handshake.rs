@@ -22,7 +22,7 @@ use std::fmt;
 use subtle::{Choice, ConstantTimeEq};
 
 /// The highest protocol version of this program.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// The lowest that it still speaks.
 pub const PROTOCOL_VERSION_MIN: u32 = 1;
 /// Length of a nonce.

@@ -62,11 +62,34 @@ fn both_sides_prove_themselves_whoever_dials() {
     assert!(is_proved(&dialler, "host1") && is_proved(&acceptor, "node-a"));
 }
 
+/// The same, as version 1 was: it spoke that one only.
+fn speaking_1(local: Local) -> Local {
+    Local { versions: Versions { min: 1, max: 1 }, ..local }
+}
+
+#[test]
+fn this_version_and_the_one_before_choose_the_older_whoever_dials_and_whoever_is_older() {
+    let version_of = |step: Result<Step, HandshakeError>| match step {
+        Ok(Step::Proved { version, .. }) => version,
+        other => panic!("{other:?}"),
+    };
+    for role in [Role::Agent, Role::Server] {
+        let (older, ours) = (speaking_1(local(role, true)), local(role.other(), false));
+        let (dialler, acceptor) = meet(older, &[SECRET], ours, &[SECRET]);
+        assert_eq!((version_of(dialler), version_of(acceptor)), (1, 1), "the {role} is older and dials");
+        let (ours, older) = (local(role.other(), true), speaking_1(local(role, false)));
+        let (dialler, acceptor) = meet(ours, &[SECRET], older, &[SECRET]);
+        assert_eq!((version_of(dialler), version_of(acceptor)), (1, 1), "the {role} is older and is dialled");
+    }
+}
+
 #[test]
 fn the_tags_are_those_of_the_document() {
     let hex = |tag: &[u8]| tag.iter().map(|b| format!("{b:02x}")).collect::<String>();
-    let (mut agent, mut server) =
-        (Machine::new(local(Role::Agent, true)), Machine::new(local(Role::Server, false)));
+    let (mut agent, mut server) = (
+        Machine::new(speaking_1(local(Role::Agent, true))),
+        Machine::new(speaking_1(local(Role::Server, false))),
+    );
     server.on_frame(&agent.hello().into(), |_| vec![SECRET.to_vec()]).unwrap();
     let Ok(Step::Prove(first)) = agent.on_frame(&server.hello().into(), |_| vec![SECRET.to_vec()]) else {
         panic!()
@@ -180,7 +203,7 @@ fn the_highest_version_of_both_is_spoken_and_a_gap_is_named() {
     assert_eq!(speaks(1, 1).chosen_with(speaks(2, 3)), None);
 
     let newer = Local { versions: speaks(2, 3), ..local(Role::Server, false) };
-    let (dialler, _) = meet(local(Role::Agent, true), &[SECRET], newer, &[SECRET]);
+    let (dialler, _) = meet(speaking_1(local(Role::Agent, true)), &[SECRET], newer, &[SECRET]);
     let text = dialler.unwrap_err().to_string();
     assert!(text.contains("2 to 3") && text.contains("1 to 1"), "{text}");
 }

@@ -151,7 +151,7 @@ mod tests {
         };
         for runs in [0, 1, 20_000, 20_001, 300_000] {
             let parts = account(runs);
-            let mut server = Session::new(Role::Server, Timing::default(), 0);
+            let mut server = Session::new(Role::Server, 1, Timing::default(), 0);
             for part in &parts {
                 assert!(crate::Frame::from(part.clone()).fits());
                 server.on_frame(0, &part.clone().into()).unwrap();

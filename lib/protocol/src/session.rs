@@ -2,13 +2,16 @@
 //!
 //! ```text
 //!  Opening ── the agent's last AgentHello ──▶ Answering ── ServerHello ──▶ Established
-//!  agent: AgentHello (parts)                  agent: AgentState            server: Start, Kill, Acks, Query
-//!                                                                          agent: Facts, Refused, NoRecord, AgentState, Answer
+//!  agent: AgentHello (parts)                  agent: AgentState            server: Start, Kill, Acks, Query, StreamOpen, …
+//!                                                                          agent: Facts, Refused, NoRecord, AgentState, Answer, StreamPiece, …
 //!  both, always: Ping, Pong, Goodbye, Unsupported, kinds of newer versions
 //! ```
 //!
 //! The same machine watches both directions: what the peer says out of turn ends the connection, and so does what our own program
 //! would say out of turn, since that is a defect and the peer would close anyway.
+//!
+//! A frame of a version above the one that both chose is, for this connection, a kind that is not known: it is passed over and answered so,
+//! as the older peer itself would do.
 
 use crate::message::{AgentHello, Goodbye, Ping, Pong, Unsupported};
 use crate::{Frame, Role};
@@ -83,6 +86,16 @@ pub enum SessionError {
         /// When.
         stage: Stage,
     },
+    /// A frame that the peer is too old for: whoever sends asks first.
+    #[error("a frame {frame} was to be sent, which needs protocol {needs}; the peer speaks {speaks}")]
+    TooNew {
+        /// Which frame.
+        frame: &'static str,
+        /// The version of this connection.
+        speaks: u32,
+        /// The version that is needed.
+        needs: u32,
+    },
     /// More runs than an agent may have unsettled.
     #[error("the agent's inventory has more than {INVENTORY_RUNS_MAX} runs")]
     TooManyRuns,
@@ -125,6 +138,7 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Session {
     role: Role,
+    version: u32,
     timing: Timing,
     stage: Stage,
     sent_at_ms: u64,
@@ -135,10 +149,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// Begins right after the proofs. `role`: ours.
-    pub fn new(role: Role, timing: Timing, now_ms: u64) -> Session {
+    /// Begins right after the proofs. `role`: ours. `version`: the one that both chose.
+    pub fn new(role: Role, version: u32, timing: Timing, now_ms: u64) -> Session {
         Session {
             role,
+            version,
             timing,
             stage: Stage::Opening { parts: 0, runs: 0 },
             sent_at_ms: now_ms,
@@ -151,11 +166,13 @@ impl Session {
     /// A frame came from the peer.
     pub fn on_frame(&mut self, now_ms: u64, frame: &Frame) -> Result<Received, SessionError> {
         self.received_at_ms = now_ms;
+        if frame.since() > self.version {
+            return Ok(Received::Unsupported(Unsupported { kind: Some(u32::from(frame.kind())) }));
+        }
         self.step(self.role.other(), frame)?;
         Ok(match frame {
             Frame::Ping(Ping { number }) => Received::Pong(Pong { number: *number }),
-            Frame::Unknown { kind } => Received::Unsupported(Unsupported { kind: Some(u32::from(*kind)) }),
-            Frame::Pong(_) | Frame::Unsupported(_) => Received::Nothing,
+            Frame::Pong(_) | Frame::Unsupported(_) | Frame::Unknown { .. } => Received::Nothing,
             Frame::Goodbye(goodbye) => Received::Over(goodbye.clone()),
             Frame::AuthHello(_)
             | Frame::AuthProof(_)
@@ -169,7 +186,13 @@ impl Session {
             | Frame::NoRecord(_)
             | Frame::AgentState(_)
             | Frame::Query(_)
-            | Frame::Answer(_) => Received::Deliver,
+            | Frame::Answer(_)
+            | Frame::StreamOpen(_)
+            | Frame::StreamGrant(_)
+            | Frame::StreamCancel(_)
+            | Frame::StreamPiece(_)
+            | Frame::StreamEnd(_)
+            | Frame::StreamReceipt(_) => Received::Deliver,
         })
     }
 
@@ -181,6 +204,13 @@ impl Session {
     /// A frame is about to be sent.
     pub fn on_send(&mut self, now_ms: u64, frame: &Frame) -> Result<(), SessionError> {
         self.sent_at_ms = now_ms;
+        if frame.since() > self.version {
+            return Err(SessionError::TooNew {
+                frame: frame.name(),
+                speaks: self.version,
+                needs: frame.since(),
+            });
+        }
         self.step(self.role, frame)
     }
 
@@ -242,7 +272,13 @@ impl Session {
                 | Frame::Facts(_)
                 | Frame::Refused(_)
                 | Frame::NoRecord(_)
-                | Frame::Answer(_),
+                | Frame::Answer(_)
+                | Frame::StreamOpen(_)
+                | Frame::StreamGrant(_)
+                | Frame::StreamCancel(_)
+                | Frame::StreamPiece(_)
+                | Frame::StreamEnd(_)
+                | Frame::StreamReceipt(_),
                 Stage::Established,
             ) => Ok(()),
             (Frame::AuthHello(_) | Frame::AuthProof(_), _) => out_of_turn,
@@ -257,7 +293,13 @@ impl Session {
                 | Frame::Facts(_)
                 | Frame::Refused(_)
                 | Frame::NoRecord(_)
-                | Frame::Answer(_),
+                | Frame::Answer(_)
+                | Frame::StreamOpen(_)
+                | Frame::StreamGrant(_)
+                | Frame::StreamCancel(_)
+                | Frame::StreamPiece(_)
+                | Frame::StreamEnd(_)
+                | Frame::StreamReceipt(_),
                 Stage::Opening { .. } | Stage::Answering,
             ) => out_of_turn,
         }
@@ -284,10 +326,18 @@ fn only_from(frame: &Frame) -> Option<Role> {
         | Frame::Refused(_)
         | Frame::NoRecord(_)
         | Frame::AgentState(_)
-        | Frame::Answer(_) => Some(Role::Agent),
-        Frame::ServerHello(_) | Frame::Start(_) | Frame::Kill(_) | Frame::Acks(_) | Frame::Query(_) => {
-            Some(Role::Server)
-        }
+        | Frame::Answer(_)
+        | Frame::StreamPiece(_)
+        | Frame::StreamEnd(_) => Some(Role::Agent),
+        Frame::ServerHello(_)
+        | Frame::Start(_)
+        | Frame::Kill(_)
+        | Frame::Acks(_)
+        | Frame::Query(_)
+        | Frame::StreamOpen(_)
+        | Frame::StreamGrant(_)
+        | Frame::StreamCancel(_)
+        | Frame::StreamReceipt(_) => Some(Role::Server),
         Frame::AuthHello(_)
         | Frame::AuthProof(_)
         | Frame::Ping(_)
@@ -301,9 +351,10 @@ fn only_from(frame: &Frame) -> Option<Role> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handshake::PROTOCOL_VERSION;
     use crate::message::{
         Acks, AgentState, Answer, AuthHello, AuthProof, Facts, InventoryItem, Kill, NoRecord, Query, Refused,
-        ServerHello, Start,
+        ServerHello, Start, StreamCancel, StreamEnd, StreamGrant, StreamOpen, StreamPiece, StreamReceipt,
     };
 
     fn every_frame() -> Vec<Frame> {
@@ -321,6 +372,12 @@ mod tests {
             AgentState::default().into(),
             Query::default().into(),
             Answer::default().into(),
+            StreamOpen::default().into(),
+            StreamGrant::default().into(),
+            StreamCancel::default().into(),
+            StreamPiece::default().into(),
+            StreamEnd::default().into(),
+            StreamReceipt::default().into(),
             Ping::default().into(),
             Pong::default().into(),
             Goodbye::default().into(),
@@ -330,7 +387,7 @@ mod tests {
     }
 
     fn session(role: Role, stage: Stage) -> Session {
-        Session { stage, ..Session::new(role, Timing::default(), 0) }
+        Session { stage, ..Session::new(role, PROTOCOL_VERSION, Timing::default(), 0) }
     }
 
     fn allowed(role: Role, stage: Stage) -> Vec<&'static str> {
@@ -346,11 +403,25 @@ mod tests {
         let opening = Stage::Opening { parts: 0, runs: 0 };
         assert_eq!(allowed(Role::Server, opening), ["AgentHello"]);
         assert_eq!(allowed(Role::Server, Stage::Answering), ["AgentState"]);
-        let from_agent = ["Facts", "Refused", "NoRecord", "AgentState", "Answer"];
+        let from_agent = ["Facts", "Refused", "NoRecord", "AgentState", "Answer", "StreamPiece", "StreamEnd"];
         assert_eq!(allowed(Role::Server, Stage::Established), from_agent);
         assert_eq!(allowed(Role::Agent, opening), [""; 0]);
         assert_eq!(allowed(Role::Agent, Stage::Answering), ["ServerHello"]);
-        assert_eq!(allowed(Role::Agent, Stage::Established), ["Start", "Kill", "Acks", "Query"]);
+        let from_server =
+            ["Start", "Kill", "Acks", "Query", "StreamOpen", "StreamGrant", "StreamCancel", "StreamReceipt"];
+        assert_eq!(allowed(Role::Agent, Stage::Established), from_server);
+    }
+
+    #[test]
+    fn an_older_peer_is_never_sent_what_it_does_not_know_and_what_it_cannot_mean_is_passed_over() {
+        for frame in every_frame() {
+            let since = frame.since();
+            let mut old = session(Role::Server, Stage::Established);
+            old.version = since.saturating_sub(1);
+            let kind = Some(u32::from(frame.kind()));
+            assert_eq!(old.on_frame(0, &frame), Ok(Received::Unsupported(Unsupported { kind })));
+            assert!(matches!(old.on_send(0, &frame), Err(SessionError::TooNew { .. })), "{}", frame.name());
+        }
     }
 
     #[test]

@@ -3,9 +3,12 @@
 //! The samples name every field without `..Default::default()`: a new field does not compile until it is given a value here.
 
 use prost::Message;
-use protocol::Frame;
 use protocol::frame::{FRAME_BYTES_MAX, FrameDecoder};
+use protocol::handshake::PROTOCOL_VERSION;
+use protocol::{Frame, Role};
+
 use protocol::message::*;
+use protocol::session::{Received, Session, SessionError, Timing};
 use std::fs;
 use std::path::PathBuf;
 
@@ -121,6 +124,28 @@ fn answer(body: AnswerBody) -> Answer {
     Answer { query_id: Some(77), body: Some(body) }
 }
 
+fn stream_open() -> StreamOpen {
+    StreamOpen {
+        stream_id: Some(9),
+        run_id: run_id(),
+        stream: Some(StreamKind::Stdout as i32),
+        offset: Some(4096),
+        bytes_max: Some(1_000_000),
+        follow: true,
+        granted: Some(65_536),
+    }
+}
+
+fn stream_piece() -> StreamPiece {
+    StreamPiece {
+        stream_id: Some(9),
+        offset: Some(4096),
+        data: b"line\n".to_vec(),
+        size: Some(4101),
+        complete: true,
+    }
+}
+
 /// Messages that travel in frames.
 fn frames() -> Vec<(&'static str, Frame)> {
     let output =
@@ -156,6 +181,12 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("answer_output", answer(AnswerBody::Output(data)).into()),
         ("answer_ledger", answer(AnswerBody::Ledger(ledger)).into()),
         ("answer_failed", answer(AnswerBody::Failed("no record".into())).into()),
+        ("stream_open", stream_open().into()),
+        ("stream_grant", StreamGrant { stream_id: Some(9), granted: Some(131_072) }.into()),
+        ("stream_cancel", StreamCancel { stream_id: Some(9) }.into()),
+        ("stream_piece", stream_piece().into()),
+        ("stream_end", StreamEnd { stream_id: Some(9), complete: true, failed: Some("why".into()) }.into()),
+        ("stream_receipt", StreamReceipt { received: Some(70_000) }.into()),
         ("ping", Ping { number: Some(300) }.into()),
         ("pong", Pong { number: Some(300) }.into()),
         ("goodbye", Goodbye { reason: "the server stops".into(), stopping: true }.into()),
@@ -186,8 +217,14 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
     frames().into_iter().map(|(name, frame)| (name, frame_bytes(&frame))).chain(bare()).collect()
 }
 
-fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/v1")
+fn folder(version: u32) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("golden/v{version}"))
+}
+
+/// In the folder of the version that brought its kind; what is no frame was there from the beginning.
+fn path_of(name: &str) -> PathBuf {
+    let frame = frames().into_iter().find(|(its, _)| *its == name);
+    folder(frame.map_or(1, |(_, frame)| frame.since())).join(name).with_extension("hex")
 }
 
 /// Sixteen bytes to a line.
@@ -201,14 +238,14 @@ fn from_hex(text: &str) -> Vec<u8> {
 }
 
 fn golden(name: &str) -> Vec<u8> {
-    let path = folder().join(name).with_extension("hex");
+    let path = path_of(name);
     let text =
         fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}; see golden/README.md", path.display()));
     from_hex(&text)
 }
 
 #[test]
-fn every_message_is_written_as_version_1_wrote_it() {
+fn every_message_is_written_as_its_first_version_wrote_it() {
     for (name, bytes) in samples() {
         assert_eq!(
             to_hex(&bytes),
@@ -219,7 +256,7 @@ fn every_message_is_written_as_version_1_wrote_it() {
 }
 
 #[test]
-fn every_frame_of_version_1_is_read() {
+fn every_frame_of_every_version_is_read() {
     for (name, frame) in frames() {
         let mut decoder = FrameDecoder::new(FRAME_BYTES_MAX);
         decoder.feed(&golden(name));
@@ -238,6 +275,53 @@ fn everything_that_an_older_self_left_on_disk_is_read() {
     assert_eq!(body("fact_note"), FactBody::Note(Note { text: "leftovers were killed".into() }));
     let control = Control::decode(&golden("control_stop")[..]).expect("control_stop");
     assert_eq!(control.encode_to_vec(), golden("control_stop"));
+}
+
+/// What a session of that role makes of each golden frame, by the version that both chose.
+fn received(role: Role, version: u32) -> Vec<(u32, &'static str, Result<Received, SessionError>)> {
+    let judge = |(name, frame): (&'static str, Frame)| {
+        let mut session = Session::new(role, version, Timing::default(), 0);
+        establish(&mut session, role);
+        let mut decoder = FrameDecoder::new(FRAME_BYTES_MAX);
+        decoder.feed(&golden(name));
+        let read = decoder.take().expect(name).expect(name);
+        (frame.since(), name, session.on_frame(1, &read))
+    };
+    frames().into_iter().map(judge).collect()
+}
+
+/// Both introduced themselves, in the bytes of version 1.
+fn establish(session: &mut Session, role: Role) {
+    let hellos = [Frame::from(AgentHello { more: false, ..agent_hello() }), server_hello().into()];
+    for (frame, speaker) in hellos.into_iter().zip([Role::Agent, Role::Server]) {
+        let said =
+            if speaker == role { session.on_send(0, &frame) } else { session.on_frame(0, &frame).map(drop) };
+        said.expect("the introduction is that of version 1");
+    }
+}
+
+#[test]
+fn with_a_peer_of_version_1_all_frames_of_version_1_mean_what_they_meant_and_no_other_means_anything() {
+    for role in [Role::Agent, Role::Server] {
+        let (before, now) = (received(role, 1), received(role, PROTOCOL_VERSION));
+        for ((since, name, old), (_, _, new)) in before.into_iter().zip(now) {
+            match since {
+                1 => assert_eq!(old, new, "{role} {name}"),
+                _ => assert!(matches!(old, Ok(Received::Unsupported(_))), "{role} {name}: {old:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn to_a_peer_of_version_1_nothing_is_sent_that_it_does_not_know() {
+    for (name, frame) in frames().into_iter().filter(|(_, frame)| frame.since() > 1) {
+        for role in [Role::Agent, Role::Server] {
+            let mut session = Session::new(role, 1, Timing::default(), 0);
+            establish(&mut session, role);
+            assert!(matches!(session.on_send(1, &frame), Err(SessionError::TooNew { .. })), "{role} {name}");
+        }
+    }
 }
 
 #[test]
@@ -267,10 +351,12 @@ fn a_kind_of_fact_of_a_newer_version_is_kept_and_passed_on() {
 
 #[test]
 fn no_golden_file_is_without_its_sample() {
-    let names: Vec<_> = samples().into_iter().map(|(name, _)| format!("{name}.hex")).collect();
-    for entry in fs::read_dir(folder()).expect("golden/v1") {
-        let name = entry.expect("readable").file_name().into_string().expect("a plain name");
-        assert!(names.contains(&name), "{name}");
+    let paths: Vec<_> = samples().into_iter().map(|(name, _)| path_of(name)).collect();
+    for version in 1..=PROTOCOL_VERSION {
+        for entry in fs::read_dir(folder(version)).expect("a folder for every version") {
+            let path = entry.expect("readable").path();
+            assert!(paths.contains(&path), "{}", path.display());
+        }
     }
 }
 
@@ -278,7 +364,7 @@ fn no_golden_file_is_without_its_sample() {
 #[ignore = "writes into the source tree; only for messages that are new"]
 fn write_missing_golden_files() {
     for (name, bytes) in samples() {
-        let path = folder().join(name).with_extension("hex");
+        let path = path_of(name);
         if !path.exists() {
             fs::write(&path, to_hex(&bytes)).expect("the source tree can be written");
         }

@@ -63,6 +63,18 @@ pub enum QueryError {
         /// How long was waited.
         seconds: u64,
     },
+    /// It is too old to be asked.
+    #[error("agent \"{agent}\" speaks protocol {speaks}, {what} needs {needs}: upgrade the agent")]
+    TooOld {
+        /// Which.
+        agent: String,
+        /// The protocol version of its connection.
+        speaks: u32,
+        /// What was wanted of it.
+        what: &'static str,
+        /// The version that is needed.
+        needs: u32,
+    },
     /// It said that it cannot.
     #[error("agent \"{agent}\" cannot answer: {reason}")]
     Failed {
@@ -109,12 +121,26 @@ impl Directory {
         }
     }
 
+    /// Refuses what an agent is too old for: `what` (for people) is done by frames of `kind` (`protocol::frame::kind`). One that is not
+    /// connected is not refused: it may be newer when it is back.
+    pub fn check_speaks(&self, agent: &str, kind: u16, what: &'static str) -> Result<(), QueryError> {
+        let needs = protocol::frame::since(kind).unwrap_or(u32::MAX);
+        match self.get(agent).map(|live| live.view.version) {
+            Some(speaks) if speaks < needs => {
+                Err(QueryError::TooOld { agent: agent.to_owned(), speaks, what, needs })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// How long a question and its answer take: through the link and the agent's own loop.
     pub async fn ping(&self, agent: &str) -> Result<Duration, QueryError> {
         let began = Instant::now();
         match self.query(agent, RunId::new(0, 0), QueryBody::Ledger(LedgerQuery {})).await {
             Ok(_) | Err(QueryError::Failed { .. }) => Ok(began.elapsed()),
-            Err(e @ (QueryError::Away(_) | QueryError::TimedOut { .. })) => Err(e),
+            Err(e @ (QueryError::Away(_) | QueryError::TimedOut { .. } | QueryError::TooOld { .. })) => {
+                Err(e)
+            }
         }
     }
 

@@ -228,7 +228,13 @@ async fn serve(
             | Frame::Start(_)
             | Frame::Kill(_)
             | Frame::Acks(_)
-            | Frame::Query(_)) => return Over::Unexpected(other.name()),
+            | Frame::Query(_)
+            | Frame::StreamOpen(_)
+            | Frame::StreamGrant(_)
+            | Frame::StreamCancel(_)
+            | Frame::StreamReceipt(_)
+            | Frame::StreamPiece(_)
+            | Frame::StreamEnd(_)) => return Over::Unexpected(other.name()),
         };
         match input {
             Ok(input) => {

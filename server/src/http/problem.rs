@@ -164,6 +164,9 @@ impl From<QueryError> for Problem {
             QueryError::TimedOut { .. } => {
                 (StatusCode::GATEWAY_TIMEOUT, "agent-slow", "The agent does not answer")
             }
+            QueryError::TooOld { .. } => {
+                (StatusCode::CONFLICT, "agent-too-old", "The agent is too old for this")
+            }
             QueryError::Failed { .. } => (StatusCode::BAD_GATEWAY, "agent-cannot", "The agent cannot answer"),
         };
         Problem::new(status, kind, title, error.to_string())
