@@ -18,11 +18,12 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// Notes a figure and says it at once; `beside` are other figures, of which the ratios are kept.
+    /// Notes a figure and says it at once; `beside` are its ratios to other figures. A ratio that is no number is left out: that other
+    /// thing was not measured.
     pub(crate) fn add(&mut self, name: &str, value: f64, unit: &'static str, beside: &[(&str, f64)]) {
         println!("    {name}: {} {unit}", rounded(value));
-        let known = beside.iter().filter(|(_, other)| *other > 0.0);
-        let beside = known.map(|(name, other)| ((*name).to_owned(), value / other)).collect();
+        let known = beside.iter().filter(|(_, ratio)| ratio.is_finite());
+        let beside = known.map(|(name, ratio)| ((*name).to_owned(), *ratio)).collect();
         self.figures.push(Figure { name: name.to_owned(), value, unit, beside });
     }
 
@@ -44,7 +45,7 @@ impl Figures {
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Figure { name, value, unit, beside } in &self.figures {
-            write!(f, "{name:<26} {:>12} {unit:<7}", rounded(*value))?;
+            write!(f, "{name:<42} {:>10} {unit:<6}", rounded(*value))?;
             for (other, ratio) in beside {
                 write!(f, "  {ratio:.2} × {other}")?;
             }
@@ -69,7 +70,7 @@ mod tests {
     #[test]
     fn figures_are_written_with_their_ratios() {
         let mut figures = Figures::default();
-        figures.add("a_per_s", 50.0, "1/s", &[("limit_per_s", 200.0), ("not_installed", 0.0)]);
+        figures.add("a_per_s", 50.0, "1/s", &[("limit_per_s", 0.25), ("not_installed", 50.0 / 0.0)]);
         figures.add("b_ms", 1.5, "ms", &[]);
         let json: Value = serde_json::from_str(&figures.to_json()).unwrap();
         let a = json!({"name": "a_per_s", "value": 50.0, "unit": "1/s", "beside": {"limit_per_s": 0.25}});

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cpu;
 mod figure;
 mod jobs;
 mod latency;
@@ -31,9 +32,15 @@ struct Arguments {
     /// Writes the figures to this file too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// For how long each rate is measured
+    /// For how long each rate is measured, in rounds that take turns with those of its limits
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     seconds: u64,
+    /// Of the rates, only that with so many jobs in flight
+    #[arg(long, value_name = "JOBS")]
+    in_flight: Option<usize>,
+    /// Leaves out the limits and the peer: for a profile of the system alone
+    #[arg(long)]
+    alone: bool,
 }
 
 /// Figures that are measured together.
@@ -76,7 +83,11 @@ fn measure_on(site: &Site, arguments: &Arguments, figures: &mut Figures) -> Resu
         latency::measure(site.client(), figures)?;
     }
     if wanted(Group::Jobs) {
-        jobs::measure(site, span, figures)?;
+        jobs::measure(
+            site,
+            &jobs::Plan { span, only: arguments.in_flight, alone: arguments.alone },
+            figures,
+        )?;
     }
     if wanted(Group::Memory) {
         memory::measure_running(site, figures)?;

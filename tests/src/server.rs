@@ -1,6 +1,6 @@
 //! A central server in a scratch directory.
 
-use crate::{Client, program, wait_for};
+use crate::{Client, Process, program, wait_for};
 use anyhow::{Context, Result, bail};
 use os::pidfd::Pidfd;
 use os::signal::Signal;
@@ -109,6 +109,11 @@ impl Server {
             self.child = None;
         }
         Ok(status)
+    }
+
+    /// Its process.
+    pub fn process(&self) -> Option<Process> {
+        self.child.as_ref().and_then(|child| Process::find(child.id()))
     }
 
     /// Whether it was started and not ended by us.
