@@ -1,9 +1,10 @@
 //! Agents come, go, are added and removed.
 
-use crate::AgentRecord;
 use crate::engine::{AgentIx, Engine, check_name};
 use crate::input::{Action, Change, Connected, NewAgent, Rejection};
+use crate::{AgentRecord, Event, EventKind, Object};
 use job::{AgentId, Outcome, RunId};
+use serde_json::json;
 use std::collections::BTreeSet;
 
 /// The most slots of an agent: all its runs must fit into one frame when it comes back.
@@ -46,6 +47,11 @@ impl Engine {
             let queue = self.queue_mut(queue_ix).record.name.clone();
             self.write(Change::Attached(queue, new.name.clone()));
         }
+        let text = format!("made known, {} slots", new.slots);
+        self.tell(
+            Event::new(EventKind::AgentAdded, Object::Agent(new.name), text)
+                .with(json!({"slots": new.slots})),
+        );
         Ok(())
     }
 
@@ -74,6 +80,11 @@ impl Engine {
         self.agents.remove(&ix);
         self.agent_names.remove(name);
         self.write(Change::AgentDeleted(name.to_owned()));
+        let text = format!("removed by {by}");
+        self.tell(
+            Event::new(EventKind::AgentRemoved, Object::Agent(name.to_owned()), text)
+                .with(json!({"force": force})),
+        );
         self.act(Action::AgentGone { agent: name.to_owned() });
         Ok(())
     }
@@ -83,6 +94,11 @@ impl Engine {
         let ix = self.find_agent(name)?;
         self.agent_mut(ix).record.slots = slots;
         self.write_agent(ix);
+        let text = format!("{slots} slots");
+        self.tell(
+            Event::new(EventKind::AgentChanged, Object::Agent(name.to_owned()), text)
+                .with(json!({"slots": slots})),
+        );
         self.place_agent(ix, now_ms);
         Ok(())
     }
@@ -90,6 +106,7 @@ impl Engine {
     pub(crate) fn on_set_secret(&mut self, name: String, secret: Vec<u8>) -> Result<(), Rejection> {
         check_secret(&secret)?;
         self.find_agent(&name)?;
+        self.tell(Event::new(EventKind::AgentChanged, Object::Agent(name.clone()), "a new secret"));
         self.write(Change::SecretAdded(name, secret));
         Ok(())
     }
@@ -102,6 +119,7 @@ impl Engine {
         };
         if let Some(reason) = self.is_another_host(ix, &connected) {
             self.warn(format!("refused a connection: {reason}"));
+            self.tell(Event::new(EventKind::AgentRefused, Object::Agent(name.clone()), reason.clone()));
             return self.act(Action::RefuseSession { agent: name, session, reason });
         }
         let agent = self.agent_mut(ix);
@@ -122,6 +140,10 @@ impl Engine {
         record.connected_at_ms = Some(now_ms);
         record.disconnected_at_ms = None;
         record.stopped = false;
+        let text = format!("connected: {}", record.platform);
+        let data = json!({"software": record.software, "platform": record.platform, "refusing": agent.refusing,
+            "runs": connected.inventory.len()});
+        self.tell(Event::new(EventKind::AgentConnected, Object::Agent(name), text).with(data));
         self.write_agent(ix);
         self.rest_no_more(ix);
         self.reconcile(ix, session, &connected.inventory);
@@ -192,7 +214,13 @@ impl Engine {
         agent.session = None;
         agent.record.disconnected_at_ms = Some(now_ms);
         agent.record.stopped = stopping;
+        let runs = agent.runs.len();
         self.write_agent(ix);
+        let (kind, text) = match stopping {
+            true => (EventKind::AgentStopped, format!("stopped on purpose, {runs} runs are not over")),
+            false => (EventKind::AgentLost, format!("its link broke, {runs} runs are not over")),
+        };
+        self.tell(Event::new(kind, Object::Agent(name.to_owned()), text).with(json!({"runs": runs})));
     }
 
     pub(crate) fn on_refusing(&mut self, name: &str, session: u64, refusing: String, now_ms: i64) {
@@ -202,7 +230,16 @@ impl Engine {
             return;
         }
         let takes = refusing.is_empty();
-        agent.refusing = refusing;
+        let before = std::mem::replace(&mut agent.refusing, refusing.clone());
+        if before != refusing {
+            let (kind, text) = match takes {
+                true => (EventKind::AgentTaking, "takes runs again".to_owned()),
+                false => (EventKind::AgentRefusing, format!("takes no new runs: {refusing}")),
+            };
+            self.tell(
+                Event::new(kind, Object::Agent(name.to_owned()), text).with(json!({"reason": refusing})),
+            );
+        }
         if takes {
             self.rest_no_more(ix);
             self.place_agent(ix, now_ms);

@@ -1,5 +1,6 @@
 //! The engine's state, and the one door in and out.
 
+use crate::event;
 use crate::input::{Action, Change, Input, Output, Rejection, Reply};
 use crate::place::Key;
 use crate::{
@@ -55,6 +56,8 @@ pub(crate) struct Job {
     pub(crate) record: JobRecord,
     pub(crate) queue: QueueIx,
     pub(crate) write: Write,
+    /// The status of which an event told; none of a new job.
+    pub(crate) told: Option<Status>,
 }
 
 /// What the engine has of a run.
@@ -88,6 +91,9 @@ pub struct Engine {
     pub(crate) ids: RunIds,
     pub(crate) counts: Counts,
     last_job: u64,
+    pub(crate) last_event: u64,
+    /// The clock of the latest input.
+    pub(crate) now_ms: i64,
     next_ix: u64,
     pub(crate) out: Output,
     dirty_jobs: Vec<JobId>,
@@ -109,6 +115,7 @@ impl Engine {
         let mut engine = Engine::empty(ids);
         engine.counts = snapshot.counts;
         engine.last_job = snapshot.last_job;
+        engine.last_event = snapshot.last_event;
         for record in snapshot.queues {
             engine.add_queue(record);
         }
@@ -147,6 +154,8 @@ impl Engine {
             ids,
             counts: Counts::default(),
             last_job: 0,
+            last_event: 0,
+            now_ms: 0,
             next_ix: 0,
             out: Output::default(),
             dirty_jobs: Vec::new(),
@@ -180,7 +189,8 @@ impl Engine {
             self.keys.insert(key.clone(), (id, Arc::clone(&record.spec)));
         }
         let queued = record.status == Status::Queued;
-        self.jobs.insert(id, Job { record, queue, write: Write::Clean });
+        let told = Some(record.status);
+        self.jobs.insert(id, Job { record, queue, write: Write::Clean, told });
         let entry = self.queue_mut(queue);
         if active {
             entry.active += 1;
@@ -195,6 +205,7 @@ impl Engine {
 
     /// Takes one input. What it leads to is handed out by [`Engine::take`]; a rejected command changes nothing.
     pub fn on(&mut self, input: Input, now_ms: i64) -> Result<Reply, Rejection> {
+        self.now_ms = now_ms;
         match input {
             Input::Submit(specs) => return self.on_submit(specs, now_ms).map(Reply::Submitted),
             Input::KillJob { job, by, grace_ms } => self.on_kill(job, by, grace_ms, now_ms)?,
@@ -230,8 +241,10 @@ impl Engine {
     /// Hands out what was decided since the last time. The changes have to be committed before anything else is done;
     /// then [`Engine::on_committed`] is called, then the actions are carried out.
     pub fn take(&mut self) -> Output {
+        let dirty_jobs = std::mem::take(&mut self.dirty_jobs);
+        self.tell_statuses(&dirty_jobs);
         let mut out = std::mem::take(&mut self.out);
-        for id in std::mem::take(&mut self.dirty_jobs) {
+        for id in dirty_jobs {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             match std::mem::replace(&mut job.write, Write::Clean) {
                 Write::Insert => out.changes.push(Change::JobInserted(job.record.clone())),
@@ -248,6 +261,16 @@ impl Engine {
             }
         }
         out
+    }
+
+    fn tell_statuses(&mut self, jobs: &[JobId]) {
+        for id in jobs {
+            let Some(job) = self.jobs.get_mut(id) else { continue };
+            if job.told.replace(job.record.status) != Some(job.record.status) {
+                let event = event::of_status(&job.record);
+                self.tell(event);
+            }
+        }
     }
 
     /// What was taken is committed: what is over leaves the memory.
@@ -441,7 +464,7 @@ impl Engine {
         if let Some(key) = &record.spec.idempotency_key {
             self.keys.insert(key.clone(), (id, Arc::clone(&record.spec)));
         }
-        self.jobs.insert(id, Job { record, queue, write: Write::Insert });
+        self.jobs.insert(id, Job { record, queue, write: Write::Insert, told: None });
         self.queue_mut(queue).waiting += 1;
     }
 

@@ -1,10 +1,12 @@
 //! What agents say about runs.
 
 use crate::engine::{AgentIx, Engine, Run};
+use crate::event::severity_of;
 use crate::input::{Action, Change, FactIn};
-use crate::{FactRecord, LateOutcome, StrayRecord};
+use crate::{Event, EventKind, FactRecord, LateOutcome, Object, StrayRecord};
 use job::{Outcome, RunId, Status, Witness};
 use protocol::message::{Ended, FactBody, RefusalKind};
+use serde_json::json;
 
 /// The first pause of an agent that had no room.
 const PAUSE_MS_MIN: i64 = 5_000;
@@ -59,9 +61,11 @@ impl Engine {
         let fact = match fact {
             Ok(fact) => fact,
             Err(e) => {
-                self.warn(format!(
+                let text = format!(
                     "message {seq} of run {run} from agent \"{agent}\" is stored and cannot be read: {e}"
-                ));
+                );
+                self.tell(Event::new(EventKind::Damage, Object::Agent(agent.to_owned()), text.clone()));
+                self.warn(text);
                 return;
             }
         };
@@ -115,10 +119,14 @@ impl Engine {
         let same = told == (outcome.status(), outcome.exit_code(), outcome.signal());
         if !same && record.late.is_none() {
             let (status, late) = (record.status, outcome.status());
+            let job = record.job;
             record.late = Some(LateOutcome { outcome, ended_at_ms: at_ms, received_at_ms: now_ms, seq });
-            self.warn(format!(
-                "run {run} was {status}; its true outcome came late: {late}. It is shown beside"
-            ));
+            let text =
+                format!("run {run} was {status}; its true outcome came late: {late}. It is shown beside");
+            let data =
+                json!({"run_id": run.to_string(), "status": status.name(), "late_status": late.name()});
+            self.tell(Event::new(EventKind::RunLateOutcome, Object::Job(job), text.clone()).with(data));
+            self.warn(text);
         }
     }
 
@@ -137,7 +145,19 @@ impl Engine {
             record.max_rss_kib = usage.map(|usage| usage.max_rss_kib);
         }
         let job = record.job;
+        let data = json!({"run_id": run.to_string(), "attempt": record.attempt, "agent": record.agent, "status": status.name(),
+            "exit_code": record.exit_code, "signal": record.signal, "reason": record.reason,
+            "witness": outcome.witness().to_string(), "cpu_ms": record.cpu_ms, "max_rss_kib": record.max_rss_kib});
+        let text = format!(
+            "attempt {} on {}: {status}, witness {}",
+            record.attempt,
+            record.agent,
+            outcome.witness()
+        );
         let queue = self.jobs[&job].queue;
+        let event =
+            Event::new(EventKind::RunOutcome, Object::Job(job), text).with(data).grave(severity_of(status));
+        self.tell(event.in_queue(&self.queues[&queue].record.name.clone()));
         self.queue_mut(queue).active -= 1;
         self.set_job_status(job, status, false);
         let job = self.job_mut(job);
@@ -218,6 +238,7 @@ impl Engine {
                 self.give_back(run, format!("agent \"{agent}\" had no room: {reason}"), now_ms);
             }
             RefusalKind::Fenced | RefusalKind::Unspecified => {
+                self.tell(Event::new(EventKind::ServerFenced, Object::Agent(agent.to_owned()), reason));
                 self.act(Action::Fenced { agent: agent.to_owned(), reason: reason.to_owned() });
             }
             RefusalKind::Expired | RefusalKind::Damaged => {

@@ -1,7 +1,7 @@
 //! What goes into the engine, and what comes out.
 
 use crate::record::Dial;
-use crate::{AgentRecord, FactRecord, JobRecord, JobSpec, QueueRecord, RunRecord, StrayRecord};
+use crate::{AgentRecord, EventRecord, FactRecord, JobRecord, JobSpec, QueueRecord, RunRecord, StrayRecord};
 use job::{JobId, RunId, Status};
 use protocol::Malformed;
 use protocol::message::{Fact, RefusalKind, RunSpec};
@@ -276,6 +276,8 @@ pub enum Change {
     AgentDeleted(String),
     /// A newer secret; of the older ones only the newest stays.
     SecretAdded(String, Vec<u8>),
+    /// Something happened that people or programs may follow.
+    Event(EventRecord),
 }
 
 /// Something to do after the changes were committed. Losing one costs time, never a job: the next connection repeats it.

@@ -26,6 +26,7 @@
 
 mod agents;
 mod engine;
+mod event;
 mod facts;
 mod input;
 mod jobs;
@@ -37,6 +38,7 @@ mod views;
 mod why;
 
 pub use engine::{Engine, RestoreError};
+pub use event::{Event, EventFilter, EventKind, EventRecord, Object, Severity};
 pub use input::{
     Action, Change, Connected, FactIn, Input, InventoryEntry, NewAgent, Output, Rejection, Reply, Submitted,
 };

@@ -1,8 +1,8 @@
 //! Commands about queues, and which agents they may use.
 
-use crate::QueueRecord;
 use crate::engine::{Engine, check_name};
 use crate::input::{Change, Rejection};
+use crate::{Event, EventKind, Object, QueueRecord};
 
 impl Engine {
     pub(crate) fn on_create_queue(&mut self, name: String, now_ms: i64) -> Result<(), Rejection> {
@@ -12,6 +12,7 @@ impl Engine {
         }
         let record = QueueRecord { name, held: false, created_at_ms: now_ms };
         self.write(Change::QueueInserted(record.clone()));
+        self.tell(Event::new(EventKind::QueueCreated, Object::Queue(record.name.clone()), "created"));
         self.add_queue(record);
         Ok(())
     }
@@ -29,6 +30,7 @@ impl Engine {
         self.queues.remove(&ix);
         self.queue_names.remove(name);
         self.write(Change::QueueDeleted(name.to_owned()));
+        self.tell(Event::new(EventKind::QueueRemoved, Object::Queue(name.to_owned()), "removed"));
         Ok(())
     }
 
@@ -41,6 +43,11 @@ impl Engine {
         queue.record.held = held;
         let record = queue.record.clone();
         self.write(Change::QueueUpdated(record));
+        let (kind, text) = match held {
+            true => (EventKind::QueueHeld, "nothing is taken from it any more"),
+            false => (EventKind::QueueReleased, "jobs are taken from it again"),
+        };
+        self.tell(Event::new(kind, Object::Queue(name.to_owned()), text));
         self.refresh_queue(ix);
         self.place_queue(ix, now_ms);
         Ok(())
@@ -53,6 +60,8 @@ impl Engine {
         }
         self.link(queue_ix, agent_ix);
         self.write(Change::Attached(queue.to_owned(), agent.to_owned()));
+        let text = format!("agent {agent} serves it");
+        self.tell(Event::new(EventKind::QueueChanged, Object::Queue(queue.to_owned()), text));
         self.place_queue(queue_ix, now_ms);
         Ok(())
     }
@@ -62,6 +71,8 @@ impl Engine {
         if self.queue_mut(queue_ix).agents.contains(&agent_ix) {
             self.unlink(queue_ix, agent_ix);
             self.write(Change::Detached(queue.to_owned(), agent.to_owned()));
+            let text = format!("agent {agent} serves it no longer");
+            self.tell(Event::new(EventKind::QueueChanged, Object::Queue(queue.to_owned()), text));
         }
         Ok(())
     }

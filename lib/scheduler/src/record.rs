@@ -218,4 +218,6 @@ pub struct Snapshot {
     pub last_job: u64,
     /// All jobs by status, the final ones too.
     pub counts: Counts,
+    /// The number of the latest event, 0 if none.
+    pub last_event: u64,
 }

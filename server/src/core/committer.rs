@@ -274,7 +274,8 @@ impl Core {
             | Change::QueueDeleted(_)
             | Change::Attached(..)
             | Change::Detached(..)
-            | Change::AgentUpdated(_) => {}
+            | Change::AgentUpdated(_)
+            | Change::Event(_) => {}
         }
     }
 

@@ -1,11 +1,11 @@
 use super::*;
-use crate::db::{AgentSecrets, Database, DbError, Identity, JobFilter, Sqlite, TokenRecord};
+use crate::db::{AgentSecrets, Database, DbError, Identity, JobFilter, Piece, Sqlite, TokenRecord, Walk};
 use job::{End, JobId, Outcome, RunId, Status, Witness};
 use prost::Message;
 use protocol::message::{Accepted, Ended, Fact, FactBody, Started};
 use scheduler::{
-    AgentRecord, Change, Connected, Counts, FactIn, FactRecord, Input, JobRecord, JobSpec, NewAgent,
-    Rejection, RunRecord, Snapshot,
+    AgentRecord, Change, Connected, Counts, EventFilter, EventRecord, FactIn, FactRecord, Input, JobRecord,
+    JobSpec, NewAgent, Rejection, RunRecord, Snapshot,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -69,6 +69,12 @@ impl Database for Fragile {
     }
     fn stray_seq(&self, run: RunId) -> Result<u64, DbError> {
         self.inner.stray_seq(run)
+    }
+    fn events(&self, filter: &EventFilter, from: Walk, limit: usize) -> Result<Piece<EventRecord>, DbError> {
+        self.inner.events(filter, from, limit)
+    }
+    fn events_kept(&self) -> Result<Option<(u64, u64)>, DbError> {
+        self.inner.events_kept()
     }
     fn strays(&self) -> Result<u64, DbError> {
         self.inner.strays()

@@ -1,10 +1,10 @@
 //! What every database must do. The suite is run against each implementation: `open` opens the same database again each time.
 
-use super::{Database, JobFilter, TokenRecord};
+use super::{Database, JobFilter, TokenRecord, Walk};
 use job::{End, JobId, Outcome, RunId, Status, StopCause, Usage, Witness};
 use scheduler::{
-    AgentRecord, Change, Dial, FactRecord, JobRecord, JobSpec, KillWish, LateOutcome, QueueRecord, RunRecord,
-    StrayRecord,
+    AgentRecord, Change, Dial, Event, EventFilter, EventKind, EventRecord, FactRecord, JobRecord, JobSpec,
+    KillWish, LateOutcome, Object, QueueRecord, RunRecord, Severity, StrayRecord,
 };
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ pub(super) fn conformance<D: Database>(open: impl Fn() -> D) {
     two_secrets_are_valid_the_newest_first(&open);
     tokens_are_kept(&open);
     lists_are_filtered_and_paged(&open);
+    events_are_kept_once_and_read_from_either_end(&open);
 }
 
 fn spec(name: &str) -> JobSpec {
@@ -349,4 +350,37 @@ fn lists_are_filtered_and_paged<D: Database>(open: &impl Fn() -> D) {
         }
     }
     assert_eq!(filters, 36);
+}
+
+fn event(number: u64) -> EventRecord {
+    let event = match number % 3 {
+        0 => Event::new(EventKind::JobStatus, Object::Job(JobId(number / 30)), "Completed").in_queue("q"),
+        1 => Event::new(EventKind::QueueHeld, Object::Queue("q".into()), "ü"),
+        _ => Event::new(EventKind::AgentLost, Object::Agent("a".into()), "").grave(Severity::Error),
+    };
+    let data = serde_json::json!({"status": "Completed", "n": number, "none": null});
+    EventRecord { number, at_ms: 1_000 + i64::try_from(number).unwrap(), event: event.with(data) }
+}
+
+fn events_are_kept_once_and_read_from_either_end<D: Database>(open: &impl Fn() -> D) {
+    assert_eq!(open().events_kept().unwrap(), None);
+    let batch: Vec<_> = (1..=90).map(|number| Change::Event(event(number))).collect();
+    open().commit(&batch).unwrap();
+    open().commit(&[Change::Event(EventRecord { at_ms: 0, ..event(90) })]).unwrap();
+    let db = open();
+    assert_eq!((db.events_kept().unwrap(), db.load().unwrap().last_event), (Some((1, 90)), 90));
+    let all = EventFilter::default();
+    let read = |filter: &EventFilter, from, limit| {
+        let piece = db.events(filter, from, limit).unwrap();
+        (piece.items.iter().map(|record| record.number).collect::<Vec<_>>(), piece.next)
+    };
+    assert_eq!(db.events(&all, Walk::After(87), 9).unwrap().items, [event(88), event(89), event(90)]);
+    assert_eq!(read(&all, Walk::After(87), 2), (vec![88, 89], Some(89)));
+    assert_eq!(read(&all, Walk::After(90), 2), (vec![], None));
+    assert_eq!(read(&all, Walk::Below(None), 2), (vec![90, 89], Some(89)));
+    assert_eq!(read(&all, Walk::Below(Some(3)), 2), (vec![2, 1], None));
+    let job = EventFilter { jobs: vec![JobId(1)], ..EventFilter::default() };
+    assert_eq!(read(&job, Walk::After(0), 99).0, (30..60).step_by(3).collect::<Vec<_>>());
+    let kinds = EventFilter { kinds: vec!["agent".into(), "queue.held".into()], ..EventFilter::default() };
+    assert_eq!(read(&kinds, Walk::Below(Some(6)), 3), (vec![5, 4, 2], Some(2)));
 }

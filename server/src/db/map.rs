@@ -6,8 +6,8 @@ use prost::Message;
 use protocol::message::Ended;
 use rusqlite::Row;
 use scheduler::{
-    AgentRecord, Dial, FactRecord, JobRecord, JobSpec, KillWish, LateOutcome, QueueRecord, RunRecord,
-    SpecColumns,
+    AgentRecord, Dial, Event, EventKind, EventRecord, FactRecord, JobRecord, JobSpec, KillWish, LateOutcome,
+    QueueRecord, RunRecord, Severity, SpecColumns,
 };
 use std::sync::Arc;
 
@@ -80,6 +80,14 @@ fn witness(code: i64) -> Result<Witness, Bad> {
     known.ok_or_else(|| Bad::Content(format!("{code} is the number of no witness")))
 }
 
+pub(super) fn severity_code(severity: Severity) -> i64 {
+    match severity {
+        Severity::Info => 1,
+        Severity::Warning => 2,
+        Severity::Error => 3,
+    }
+}
+
 pub(super) fn run_id(bytes: &[u8]) -> Result<RunId, Bad> {
     RunId::from_bytes(bytes).map_err(|e| Bad::Content(format!("a run id in the database: {e}")))
 }
@@ -88,7 +96,7 @@ fn optional_run_id(bytes: Option<Vec<u8>>) -> Result<Option<RunId>, Bad> {
     bytes.map(|bytes| run_id(&bytes)).transpose()
 }
 
-fn unsigned(value: i64) -> Result<u64, Bad> {
+pub(super) fn unsigned(value: i64) -> Result<u64, Bad> {
     u64::try_from(value)
         .map_err(|_| Bad::Content(format!("{value} stands where a number from 0 is expected")))
 }
@@ -218,4 +226,26 @@ pub(super) fn agent(row: &Row<'_>) -> Result<AgentRecord, Bad> {
         stopped: row.get(12)?,
         name,
     })
+}
+
+pub(super) const EVENT_COLUMNS: &str = "number, at, kind, severity, object, queue, text, data";
+
+/// In the order of [`EVENT_COLUMNS`].
+pub(super) fn event(row: &Row<'_>) -> Result<EventRecord, Bad> {
+    let number = unsigned(row.get(0)?)?;
+    let wrong = |what: &dyn std::fmt::Display| Bad::Content(format!("event {number}: {what}"));
+    let kind: String = row.get(2)?;
+    let severity: i64 = row.get(3)?;
+    let object: String = row.get(4)?;
+    let data: String = row.get(7)?;
+    let known = Severity::ALL.into_iter().find(|known| severity_code(*known) == severity);
+    let event = Event {
+        kind: EventKind::of_name(&kind).ok_or_else(|| wrong(&format!("\"{kind}\" is no kind")))?,
+        severity: known.ok_or_else(|| wrong(&format!("{severity} is the number of no severity")))?,
+        object: object.parse().map_err(|e: String| wrong(&e))?,
+        queue: row.get(5)?,
+        text: row.get(6)?,
+        data: serde_json::from_str(&data).map_err(|e| wrong(&e))?,
+    };
+    Ok(EventRecord { number, at_ms: row.get(1)?, event })
 }

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod conformance;
+mod journal;
 mod map;
 mod schema;
 mod sqlite;
@@ -13,7 +14,7 @@ mod write;
 pub use sqlite::Sqlite;
 
 use job::{JobId, RunId, Status};
-use scheduler::{Change, Counts, FactRecord, JobRecord, RunRecord, Snapshot};
+use scheduler::{Change, Counts, EventFilter, EventRecord, FactRecord, JobRecord, RunRecord, Snapshot};
 
 /// Which database this is, and which opening of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,24 @@ pub struct JobFilter {
     pub agent: Option<String>,
     /// Exactly this name.
     pub name: Option<String>,
+}
+
+/// Which way a journal is read, and from where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Walk {
+    /// The oldest first, from behind this number on.
+    After(u64),
+    /// The newest first, below this number; from the newest on if absent.
+    Below(Option<u64>),
+}
+
+/// A piece of a journal. So that no question takes long, only so much is looked through at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece<T> {
+    /// What was found.
+    pub items: Vec<T>,
+    /// Up to here everything was looked through; ask again from there. Absent at the end.
+    pub next: Option<u64>,
 }
 
 /// The secrets of one agent.
@@ -121,6 +140,12 @@ pub trait Database: Send + Sync {
 
     /// The highest fact of a run that is not known, 0 if there is none.
     fn stray_seq(&self, run: RunId) -> Result<u64, DbError>;
+
+    /// Events, at most `limit`.
+    fn events(&self, filter: &EventFilter, from: Walk, limit: usize) -> Result<Piece<EventRecord>, DbError>;
+
+    /// The numbers of the oldest and the newest event that are kept.
+    fn events_kept(&self) -> Result<Option<(u64, u64)>, DbError>;
 
     /// How many stray facts there are.
     fn strays(&self) -> Result<u64, DbError>;

@@ -47,6 +47,11 @@ CREATE TABLE attachments (queue TEXT, agent TEXT, PRIMARY KEY (queue, agent)) WI
 CREATE TABLE secrets (agent TEXT, number INTEGER, secret BLOB NOT NULL, PRIMARY KEY (agent, number)) WITHOUT ROWID;
 CREATE TABLE tokens (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, hash TEXT NOT NULL, created_at INTEGER NOT NULL) WITHOUT ROWID;
+", "
+-- Read by number only: what else is asked for is picked out on the way.
+CREATE TABLE events (
+    number INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, severity INTEGER NOT NULL, object TEXT NOT NULL,
+    queue TEXT, text TEXT NOT NULL, data TEXT NOT NULL);
 "];
 
 /// Brings the file to the newest version and begins a new epoch. Returns the database's id, the epoch and the number of the last

@@ -13,11 +13,13 @@
 //! | a lock file nobody holds                  | that server is dead            | taken                                   |
 
 use super::map::{self, AGENT_COLUMNS, Bad, FIRST_FINAL_CODE, JOB_COLUMNS, RUN_COLUMNS, signed, status_code};
-use super::{AgentSecrets, Database, DbError, Identity, JobFilter, TokenRecord, schema, write};
+use super::{
+    AgentSecrets, Database, DbError, Identity, JobFilter, Piece, TokenRecord, Walk, journal, schema, write,
+};
 use job::{JobId, RunId, Status};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter};
-use scheduler::{Change, Counts, FactRecord, JobRecord, RunRecord, Snapshot};
+use scheduler::{Change, Counts, EventFilter, EventRecord, FactRecord, JobRecord, RunRecord, Snapshot};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -300,6 +302,7 @@ impl Database for Sqlite {
                     .and_then(|id| u64::try_from(id).ok())
                     .unwrap_or(0),
                 counts: counts(c)?,
+                last_event: journal::kept(c, "events")?.map_or(0, |(_, newest)| newest),
             })
         })
     }
@@ -370,6 +373,14 @@ impl Database for Sqlite {
         let id = [run.as_bytes().as_slice()];
         let seq = self.read(|c| one(c, sql, id, |row| Ok(row.get::<_, Option<i64>>(0)?)))?;
         Ok(seq.flatten().and_then(|seq| u64::try_from(seq).ok()).unwrap_or(0))
+    }
+
+    fn events(&self, filter: &EventFilter, from: Walk, limit: usize) -> Result<Piece<EventRecord>, DbError> {
+        self.read(|c| journal::events(c, filter, from, limit))
+    }
+
+    fn events_kept(&self) -> Result<Option<(u64, u64)>, DbError> {
+        self.read(|c| journal::kept(c, "events"))
     }
 
     fn strays(&self) -> Result<u64, DbError> {
@@ -497,7 +508,7 @@ fn qualified(table: &str, columns: &str) -> String {
     columns.split(',').map(|column| format!("{table}.{}", column.trim())).collect::<Vec<_>>().join(", ")
 }
 
-fn rows<T>(
+pub(super) fn rows<T>(
     connection: &Connection,
     sql: &str,
     values: impl rusqlite::Params,
@@ -512,7 +523,7 @@ fn rows<T>(
     Ok(found)
 }
 
-fn one<T>(
+pub(super) fn one<T>(
     connection: &Connection,
     sql: &str,
     values: impl rusqlite::Params,

@@ -1,9 +1,11 @@
 //! One batch of changes, one transaction. Doing the same batch twice does no harm: a commit that failed is tried again, and it may
 //! have reached the disk.
 
-use super::map::{outcome_bytes, signed, status_code, witness_code};
+use super::map::{outcome_bytes, severity_code, signed, status_code, witness_code};
 use rusqlite::{Connection, TransactionBehavior, params};
-use scheduler::{AgentRecord, Change, FactRecord, JobRecord, QueueRecord, RunRecord, StrayRecord};
+use scheduler::{
+    AgentRecord, Change, EventRecord, FactRecord, JobRecord, QueueRecord, RunRecord, StrayRecord,
+};
 
 /// So many secrets of an agent are valid at once: the new one, and the one before.
 const SECRETS_MAX: i64 = 2;
@@ -51,7 +53,24 @@ fn write(c: &Connection, change: &Change, number: i64) -> rusqlite::Result<()> {
             Ok(())
         }
         Change::SecretAdded(name, secret) => add_secret(c, name, secret),
+        Change::Event(record) => insert_event(c, record),
     }
+}
+
+fn insert_event(c: &Connection, record: &EventRecord) -> rusqlite::Result<()> {
+    let event = &record.event;
+    c.prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING")?
+        .execute(params![
+            signed(record.number),
+            record.at_ms,
+            event.kind.name(),
+            severity_code(event.severity),
+            event.object.to_string(),
+            event.queue,
+            event.text,
+            serde_json::to_string(&event.data).unwrap_or_default(),
+        ])
+        .map(drop)
 }
 
 fn insert_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {

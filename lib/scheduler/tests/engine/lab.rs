@@ -5,8 +5,8 @@ use job::{End, JobId, Outcome, RunId, RunIds, Status, Usage, Witness};
 use prost::Message;
 use protocol::message::{Accepted, Ended, Fact, FactBody, RefusalKind, Started};
 use scheduler::{
-    Action, AgentRecord, Change, Connected, Counts, Dial, Engine, FactIn, Input, InventoryEntry, JobRecord,
-    JobSpec, NewAgent, QueueRecord, Rejection, Reply, RunRecord, Snapshot,
+    Action, AgentRecord, Change, Connected, Counts, Dial, Engine, EventRecord, FactIn, Input, InventoryEntry,
+    JobRecord, JobSpec, NewAgent, QueueRecord, Rejection, Reply, RunRecord, Snapshot,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +20,7 @@ pub(crate) struct Store {
     pub(crate) queues: BTreeMap<String, QueueRecord>,
     pub(crate) agents: BTreeMap<String, AgentRecord>,
     pub(crate) attachments: BTreeSet<(String, String)>,
+    pub(crate) events: Vec<EventRecord>,
 }
 
 impl Store {
@@ -74,6 +75,14 @@ impl Store {
                     self.attachments.retain(|(_, agent)| *agent != name);
                 }
                 Change::SecretAdded(..) => {}
+                Change::Event(event) => {
+                    assert_eq!(
+                        event.number,
+                        self.events.last().map_or(0, |last| last.number) + 1,
+                        "events have a gap"
+                    );
+                    self.events.push(event);
+                }
             }
         }
     }
@@ -95,6 +104,7 @@ impl Store {
             attachments: self.attachments.iter().cloned().collect(),
             last_job: self.jobs.keys().last().map_or(0, |id| id.0),
             counts: self.counts(),
+            last_event: self.events.last().map_or(0, |last| last.number),
         }
     }
 }

@@ -1,0 +1,77 @@
+//! What is told: everything that was committed, once, in order, and nothing else.
+
+use crate::lab::{Lab, account, spec};
+use scheduler::{EventKind, Input, JobSpec, Severity};
+
+/// The kinds since `from`, with the status or text.
+fn told(lab: &Lab, from: usize) -> Vec<String> {
+    let words = |record: &scheduler::EventRecord| {
+        let event = &record.event;
+        let status = event.data.get("status").and_then(|status| status.as_str());
+        format!("{} {} {}", event.object, event.kind.name(), status.unwrap_or(&event.text))
+    };
+    lab.store.events[from..].iter().map(words).collect()
+}
+
+#[test]
+fn the_life_of_a_job_is_told_in_the_statuses_that_were_committed() {
+    let mut lab = Lab::new();
+    lab.agent("a", 1);
+    let from = lab.store.events.len();
+    let (job, actions) = lab.submit(JobSpec { name: "n".into(), ..spec() });
+    let run = crate::lab::starts(&actions)[0].1;
+    lab.run_through("a", run, 3);
+    let expected = [
+        "job/1 job.status Dispatched",
+        "job/1 job.status Running",
+        "job/1 run.outcome Error",
+        "job/1 job.status Error",
+    ];
+    assert_eq!(told(&lab, from), expected);
+    let last = &lab.store.events.last().unwrap().event;
+    assert_eq!((last.severity, last.queue.as_deref()), (Severity::Warning, Some("default")));
+    assert_eq!((&last.data["exit_code"], &last.data["name"]), (&3.into(), &"n".into()));
+    // The same facts again, as after a lost acknowledgement, are no news.
+    let before = lab.store.events.len();
+    lab.run_through("a", run, 3);
+    assert_eq!((lab.store.events.len(), lab.job(job).exit_code), (before, Some(3)));
+}
+
+#[test]
+fn a_restart_tells_nothing_twice_and_goes_on_counting() {
+    let mut lab = Lab::new();
+    let (job, _) = lab.submit(spec());
+    lab.act(Input::HoldJob { job });
+    let before = lab.store.events.len();
+    lab.restart();
+    lab.act(Input::Tick);
+    assert_eq!(lab.store.events.len(), before);
+    lab.act(Input::ReleaseJob { job });
+    assert_eq!(told(&lab, before), ["job/1 job.status Queued"]);
+}
+
+#[test]
+fn agents_and_queues_are_told_of_and_what_changes_nothing_is_not() {
+    let mut lab = Lab::new();
+    let session = lab.agent("a", 1);
+    let from = lab.store.events.len();
+    let refusing =
+        |refusing: &str| Input::AgentRefusing { agent: "a".into(), session, refusing: refusing.into() };
+    for _ in 0..2 {
+        lab.act(refusing("no room"));
+        lab.act(Input::HoldQueue { name: "default".into(), held: true });
+    }
+    lab.act(refusing(""));
+    lab.act(Input::AgentConnected(account("a", 99, "another")));
+    lab.disconnect("a", session);
+    lab.disconnect("a", session);
+    let kinds: Vec<EventKind> = lab.store.events[from..].iter().map(|record| record.event.kind).collect();
+    let expected = [
+        EventKind::AgentRefusing,
+        EventKind::QueueHeld,
+        EventKind::AgentTaking,
+        EventKind::AgentRefused,
+        EventKind::AgentLost,
+    ];
+    assert_eq!(kinds, expected);
+}
