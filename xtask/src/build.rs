@@ -39,13 +39,18 @@ pub(crate) fn programs(profile: Profile) -> Result<PathBuf> {
     step::run("build", &mut step::cargo(&arguments))?;
     job_processor(profile)?;
     let folder = target_directory().join(profile.folder());
-    for name in PROGRAMS.iter().chain(&["job-processor"]) {
+    for name in names() {
         if !folder.join(name).is_file() {
             bail!("{} was built and is not there", folder.join(name).display());
         }
     }
     println!("    the programs are in {}", folder.display());
     Ok(folder)
+}
+
+/// Every program.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    PROGRAMS.into_iter().chain(["job-processor"])
 }
 
 /// One per running job, so its size counts: linked statically at a fixed address it shares all its code with its siblings and has

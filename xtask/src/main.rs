@@ -5,12 +5,14 @@
 mod bench;
 mod build;
 mod demo;
+mod install;
 mod step;
 mod test;
 mod tidy;
 mod tools;
 
 use clap::{Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The chores of this repository.
@@ -44,6 +46,12 @@ enum Chore {
         #[arg(long)]
         release: bool,
     },
+    /// Builds the programs as they are shipped and installs them, their manual pages and completions
+    Install {
+        /// Below this folder: bin/, libexec/lastword/, share/
+        #[arg(long, default_value = "/usr/local")]
+        prefix: PathBuf,
+    },
     /// Installs what the tests need, then runs fmt, tidy, clippy and every test
     Test,
     /// Checks what the compiler does not: who may depend on whom, lengths, links, leftovers
@@ -55,6 +63,7 @@ fn main() -> ExitCode {
         Chore::Bench { arguments } => bench::run(&arguments),
         Chore::Build { release } => build::programs(build::Profile::of(release)).map(drop),
         Chore::Demo { keep, release } => demo::run(keep, build::Profile::of(release)),
+        Chore::Install { prefix } => install::run(&prefix),
         Chore::Test => test::run(),
         Chore::Tidy => tidy::run(),
     };
