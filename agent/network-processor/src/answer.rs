@@ -3,6 +3,7 @@
 use crate::agent::Agent;
 use crate::disk::Disk;
 use job::RunId;
+use prost::Message;
 use protocol::message::{
     Answer, AnswerBody, Ledger as LedgerAnswer, OutputData, OutputRange, Query, QueryBody, RunFact,
     StreamKind,
@@ -107,6 +108,7 @@ fn ledger(disk: &Disk, run_id: RunId, acked_seq: Option<u64>) -> AnswerBody {
     match disk.read_at(&dir) {
         Ok((ledger, locked)) => {
             let last = ledger.last_seq();
+            let spec = Some(ledger.spec.encode_to_vec());
             let record = |m: spool::Stored| RunFact {
                 run_id: convert::run_id_field(run_id),
                 seq: Some(m.seq),
@@ -117,6 +119,7 @@ fn ledger(disk: &Disk, run_id: RunId, acked_seq: Option<u64>) -> AnswerBody {
                 locked,
                 records: ledger.messages.into_iter().map(record).collect(),
                 acked_seq: if shelf == Shelf::Settled { Some(last) } else { acked_seq },
+                spec,
             })
         }
         Err(_) if shelf == Shelf::Quarantined => {

@@ -164,6 +164,9 @@ impl Agent {
             // What the server acknowledges from now on counts; until then it is one that never acknowledged anything.
             self.identity.acked = ([0; 16], 0);
             self.identity_dirty = true;
+            self.say_caught_up();
+        } else {
+            self.resend_settled(); // a newer connection may have come while this one was ending
         }
     }
 

@@ -155,7 +155,8 @@ impl Agent {
             })
             .collect();
         let (database_id, commit) = self.identity.acked;
-        let last_acked = Position { database_id: Some(database_id.to_vec()), commit: Some(commit) };
+        let last_acked =
+            Position { database_id: Some(database_id.to_vec()), commit: Some(commit), ancestors: Vec::new() };
         let hello = AgentHello {
             agent_id: Some(self.identity.agent_id.0.to_vec()),
             incarnation: Some(self.identity.incarnation),
@@ -272,9 +273,18 @@ impl Agent {
     fn check_history(&mut self, position: &Option<Position>) {
         let Some(now) = position else { return };
         let (database_id, commit) = self.identity.acked;
-        let last = (database_id != [0; 16])
-            .then(|| Position { database_id: Some(database_id.to_vec()), commit: Some(commit) });
+        let last = (database_id != [0; 16]).then(|| Position {
+            database_id: Some(database_id.to_vec()),
+            commit: Some(commit),
+            ancestors: Vec::new(),
+        });
         match history(last.as_ref(), now) {
+            Ok(History::Restored) => {
+                tracing::warn!(
+                    "the server's database was restored from a backup: the settled records are sent again"
+                );
+                return self.resend_settled();
+            }
             Ok(History::WentBack { commits }) => {
                 tracing::warn!(
                     commits,
@@ -285,10 +295,16 @@ impl Agent {
             Ok(History::First | History::Onward | History::OtherDatabase) => {}
             Err(e) => tracing::warn!("the server's position cannot be read: {e}"),
         }
+        self.say_caught_up();
         if let Ok(acked) = protocol::reconcile::read_position(now) {
             self.identity.acked = acked;
             self.identity_dirty = true;
         }
+    }
+
+    /// Says that the server lacks nothing that it once acknowledged to this agent.
+    pub(crate) fn say_caught_up(&mut self) {
+        self.say(Frame::AgentState(AgentState { refusing: self.refusing.clone(), caught_up: true }));
     }
 
     pub(crate) fn on_unlinked(&mut self, session: u64, reason: &LinkError) {
@@ -306,7 +322,7 @@ impl Agent {
         if self.refusing != refusing {
             tracing::warn!("new runs are {}", if refusing.is_empty() { "taken again" } else { &refusing });
             self.refusing.clone_from(&refusing);
-            self.say(Frame::AgentState(AgentState { refusing }));
+            self.say(Frame::AgentState(AgentState { refusing, caught_up: false }));
         }
     }
 

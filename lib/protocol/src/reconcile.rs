@@ -61,6 +61,9 @@ pub fn account_parts(mut hello: AgentHello) -> Vec<AgentHello> {
     parts
 }
 
+/// Ancestors that a position names; older ones are forgotten.
+pub const ANCESTORS_MAX: usize = 16;
+
 /// How a server's database stands to what it once acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum History {
@@ -74,6 +77,9 @@ pub enum History {
         /// How many commits.
         commits: u64,
     },
+    /// It was restored from a backup of the one that acknowledged: what came after that backup is to be sent again, and nobody knows
+    /// which that was.
+    Restored,
     /// Another database: what is settled was settled with the other one.
     OtherDatabase,
 }
@@ -82,7 +88,7 @@ impl History {
     /// Whether the agent sends its settled records again.
     pub fn resend_settled(self) -> bool {
         match self {
-            History::WentBack { .. } => true,
+            History::WentBack { .. } | History::Restored => true,
             History::First | History::Onward | History::OtherDatabase => false,
         }
     }
@@ -94,6 +100,7 @@ pub fn history(last_acked: Option<&Position>, now: &Position) -> Result<History,
     let Some(last) = last_acked else { return Ok(History::First) };
     let (last_database, last_commit) = read_position(last)?;
     Ok(match last_commit.checked_sub(commit) {
+        _ if now.ancestors.iter().any(|ancestor| *ancestor == last_database) => History::Restored,
         _ if last_database != database => History::OtherDatabase,
         None | Some(0) => History::Onward,
         Some(commits) => History::WentBack { commits },
@@ -135,7 +142,11 @@ mod tests {
         let hello = ServerHello {
             epoch: Some(u64::MAX),
             incarnation: Some(vec![0; 16]),
-            position: Some(Position { database_id: Some(vec![0; 16]), commit: Some(u64::MAX) }),
+            position: Some(Position {
+                database_id: Some(vec![0; 16]),
+                commit: Some(u64::MAX),
+                ancestors: vec![vec![0; 16]; ANCESTORS_MAX],
+            }),
             known,
             missing,
             software: "x".repeat(200),
@@ -169,12 +180,24 @@ mod tests {
 
     #[test]
     fn a_database_that_went_back_in_time_is_noticed() {
-        let at = |id: u8, commit| Position { database_id: Some(vec![id; 16]), commit: Some(commit) };
+        let at = |id: u8, commit| Position {
+            database_id: Some(vec![id; 16]),
+            commit: Some(commit),
+            ancestors: Vec::new(),
+        };
         assert_eq!(history(None, &at(1, 5)), Ok(History::First));
         assert_eq!(history(Some(&at(1, 5)), &at(1, 5)), Ok(History::Onward));
         assert_eq!(history(Some(&at(1, 5)), &at(1, 9)), Ok(History::Onward));
         assert_eq!(history(Some(&at(1, 5)), &at(1, 2)), Ok(History::WentBack { commits: 3 }));
         assert_eq!(history(Some(&at(1, 5)), &at(2, 2)), Ok(History::OtherDatabase));
+        let restored = Position { ancestors: vec![vec![9; 16], vec![1; 16]], ..at(2, 70) };
+        assert_eq!(
+            history(Some(&at(1, 5)), &restored),
+            Ok(History::Restored),
+            "also when it is ahead by now"
+        );
+        assert_eq!(history(Some(&at(2, 5)), &restored), Ok(History::Onward));
+        assert_eq!(history(Some(&at(3, 5)), &restored), Ok(History::OtherDatabase));
         assert!(history(None, &Position::default()).is_err());
     }
 }

@@ -25,7 +25,7 @@ fn run_position() -> RunPosition {
 }
 
 fn position() -> Position {
-    Position { database_id: Some(DATABASE.to_vec()), commit: Some(123_456) }
+    Position { database_id: Some(DATABASE.to_vec()), commit: Some(123_456), ancestors: Vec::new() }
 }
 
 fn pair(name: &str, value: &str) -> Pair {
@@ -151,7 +151,15 @@ fn frames() -> Vec<(&'static str, Frame)> {
     let output =
         OutputRange { stream: Some(StreamKind::Stderr as i32), offset: Some(4096), bytes_max: Some(65_536) };
     let data = OutputData { offset: Some(4096), data: b"line\n".to_vec(), size: Some(4101), complete: true };
-    let ledger = Ledger { place: "live".into(), locked: true, records: vec![run_fact()], acked_seq: Some(2) };
+    let ledger = Ledger {
+        place: "live".into(),
+        locked: true,
+        records: vec![run_fact()],
+        acked_seq: Some(2),
+        spec: None,
+    };
+    let ledger_2 = Ledger { spec: Some(run_spec().encode_to_vec()), ..ledger.clone() };
+    let position_2 = Position { ancestors: vec![BOOT.to_vec(), DATABASE.to_vec()], ..position() };
     let auth_hello = AuthHello {
         version_max: Some(2),
         version_min: Some(1),
@@ -175,11 +183,14 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("acks", Acks { acks: vec![run_position()], position: Some(position()) }.into()),
         ("refused", refused.into()),
         ("no_record", NoRecord { run_id: run_id() }.into()),
-        ("agent_state", AgentState { refusing: "drained".into() }.into()),
+        ("agent_state", AgentState { refusing: "drained".into(), caught_up: false }.into()),
+        ("agent_state_2", AgentState { refusing: "drained".into(), caught_up: true }.into()),
+        ("acks_2", Acks { acks: vec![run_position()], position: Some(position_2) }.into()),
         ("query_output", query(QueryBody::Output(output)).into()),
         ("query_ledger", query(QueryBody::Ledger(LedgerQuery {})).into()),
         ("answer_output", answer(AnswerBody::Output(data)).into()),
         ("answer_ledger", answer(AnswerBody::Ledger(ledger)).into()),
+        ("answer_ledger_2", answer(AnswerBody::Ledger(ledger_2)).into()),
         ("answer_failed", answer(AnswerBody::Failed("no record".into())).into()),
         ("stream_open", stream_open().into()),
         ("stream_grant", StreamGrant { stream_id: Some(9), granted: Some(131_072) }.into()),

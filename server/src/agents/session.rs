@@ -321,7 +321,7 @@ fn hello(context: &Context, epoch: u64, known: Vec<(RunId, u64)>, missing: Vec<R
 
 fn position(context: &Context, commit: u64) -> Position {
     let database_id = context.database.identity().database_id.to_vec();
-    Position { database_id: Some(database_id), commit: Some(commit) }
+    Position { database_id: Some(database_id), commit: Some(commit), ancestors: Vec::new() }
 }
 
 fn positions(positions: Vec<(RunId, u64)>) -> Vec<RunPosition> {

@@ -223,7 +223,7 @@ mod tests {
         let record =
             |(seq, fact): (u64, &Vec<u8>)| RunFact { run_id: None, seq: Some(seq), fact: fact.clone() };
         let records = (1..).zip(facts).map(record).collect();
-        Ledger { place: "settled".into(), locked: false, records, acked_seq: Some(2) }
+        Ledger { place: "settled".into(), locked: false, records, acked_seq: Some(2), spec: None }
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Commander {
                 break;
             }
         }
-        let position = Position { database_id: Some(vec![2; 16]), commit: Some(1) };
+        let position = Position { database_id: Some(vec![2; 16]), commit: Some(1), ancestors: Vec::new() };
         self.send(ServerHello {
             epoch: Some(epoch),
             incarnation: Some(vec![incarnation; 16]),
@@ -130,7 +130,8 @@ impl Commander {
     /// Acknowledges all of a run up to that message.
     pub(crate) fn acknowledge(&self, run: RunId, seq: u64) -> Result<()> {
         let acks = vec![RunPosition { run_id: convert::run_id_field(run), seq: Some(seq) }];
-        let position = Some(Position { database_id: Some(vec![2; 16]), commit: Some(seq) });
+        let position =
+            Some(Position { database_id: Some(vec![2; 16]), commit: Some(seq), ancestors: Vec::new() });
         self.send(Acks { acks, position })
     }
 }

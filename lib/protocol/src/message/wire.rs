@@ -87,6 +87,9 @@ pub struct Position {
     /// Number of the commit. A server that is behind what it once acknowledged went back in time.
     #[prost(uint64, optional, tag = "2")]
     pub commit: Option<u64>,
+    /// The databases from whose backups this one was restored, the latest first: what they acknowledged may be missing here.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub ancestors: Vec<Vec<u8>>,
 }
 
 /// One run that the agent has.
@@ -437,6 +440,9 @@ pub struct Ledger {
     /// Up to here the server acknowledged.
     #[prost(uint64, optional, tag = "4")]
     pub acked_seq: Option<u64>,
+    /// What was to be run: the [`RunSpec`] in the head of the log; absent if there is no record.
+    #[prost(bytes = "vec", optional, tag = "5")]
+    pub spec: Option<Vec<u8>>,
 }
 
 /// A beat: answered by [`Pong`] with the same number.
@@ -480,6 +486,9 @@ pub struct AgentState {
     /// As in [`AgentHello`].
     #[prost(string, tag = "1")]
     pub refusing: String,
+    /// Whatever a database that went back in time may lack was sent on this connection.
+    #[prost(bool, tag = "2")]
+    pub caught_up: bool,
 }
 
 /// A request on a run's control socket (`ctl.sock`), from the network-processor to the job-processor.

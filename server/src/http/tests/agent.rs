@@ -96,9 +96,13 @@ fn reply(query: &Query, facts: &[RunFact]) -> Answer {
         QueryBody::Ledger(_) if records.is_empty() => {
             AnswerBody::Ledger(Ledger { place: "no record".into(), ..Ledger::default() })
         }
-        QueryBody::Ledger(_) => {
-            AnswerBody::Ledger(Ledger { place: "settled".into(), locked: false, acked_seq: Some(3), records })
-        }
+        QueryBody::Ledger(_) => AnswerBody::Ledger(Ledger {
+            place: "settled".into(),
+            locked: false,
+            acked_seq: Some(3),
+            records,
+            spec: None,
+        }),
         QueryBody::Output(OutputRange { offset, bytes_max, .. }) => {
             let whole = output();
             let from = usize::try_from(offset.unwrap()).unwrap().min(whole.len());
