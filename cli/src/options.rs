@@ -135,6 +135,7 @@ mod tests {
             "job submit --name n --queue q --on host1 --user u --cwd /tmp -e A=b -p x=1 --timeout 1h --grace 5s --priority 7 --wait -- sh -c 'exit 3'",
             "job submit --idempotency-key k --follow --script run.sh -- a b",
             "job list --status Running,Queued --queue q --agent a --name n --limit 5 -o jsonl",
+            "job list --failed --since 24h --until 2026-11-22T02:00:00Z --name pay* --exit-code 7",
             "job show 1042 -o json",
             "job logs 1042 --stderr --follow",
             "job logs 1042.2 --tail 100",

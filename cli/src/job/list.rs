@@ -1,8 +1,8 @@
 //! Lists jobs, page by page.
 
 use crate::client::{Client, encode};
-use crate::output::{Output, Row, hint, moment, or_empty};
-use api::{JobList, JobSummary, LIST_LIMIT_MAX, Status};
+use crate::output::{Output, Row, hint, moment, now_ms, or_empty};
+use api::{JobList, JobSummary, LIST_LIMIT_MAX, Span, Status};
 use clap::Args;
 
 /// Which jobs.
@@ -11,6 +11,8 @@ use clap::Args;
 Examples:
   lastword job list --status Running,Queued
   lastword job list --queue nightly --limit 0 -o jsonl      # all of them
+  lastword job list --failed --since 24h                    # what went wrong since yesterday
+  lastword job list --name 'pay*' --exit-code 7
   lastword job list --status Queued -o name | xargs lastword job kill")]
 pub(crate) struct List {
     /// Only these statuses, separated by commas.
@@ -22,9 +24,21 @@ pub(crate) struct List {
     /// Only jobs whose latest run is or was on this agent.
     #[arg(long)]
     agent: Option<String>,
-    /// Only jobs of exactly this name.
+    /// Only jobs of exactly this name; 'pay*': whose name begins so.
     #[arg(long)]
     name: Option<String>,
+    /// Only jobs submitted at this time or later: 24h (ago), or 2026-11-22T02:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only jobs submitted before this time.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Only jobs that are over and went wrong: Error, Killed, Unknown, Abandoned.
+    #[arg(long)]
+    failed: bool,
+    /// Only jobs whose latest run exited with this.
+    #[arg(long, value_name = "CODE")]
+    exit_code: Option<u8>,
     /// At most this many; 0 for all.
     #[arg(long, default_value_t = 100)]
     limit: u64,
@@ -57,10 +71,19 @@ impl List {
             let names: Vec<&str> = self.status.iter().map(|status| status.name()).collect();
             question.push_str(&format!("&status={}", names.join(",")));
         }
+        if self.failed {
+            question.push_str("&failed=true");
+        }
+        if let Some(code) = self.exit_code {
+            question.push_str(&format!("&exit_code={code}"));
+        }
+        let (since, until) = (self.since.as_deref().map(moment_of), self.until.as_deref().map(moment_of));
         let filters = [
             ("queue", self.queue.as_deref()),
             ("agent", self.agent.as_deref()),
             ("name", self.name.as_deref()),
+            ("since", since.as_deref()),
+            ("until", until.as_deref()),
         ];
         for (name, value) in filters.into_iter().chain([("cursor", cursor)]) {
             if let Some(value) = value {
@@ -68,6 +91,17 @@ impl List {
             }
         }
         question
+    }
+}
+
+/// A span is meant from now back; anything else is the server's to read.
+fn moment_of(text: &str) -> String {
+    match text.parse::<Span>() {
+        Ok(span) => {
+            let back = i64::try_from(span.ms).unwrap_or(i64::MAX);
+            api::Time { ms: now_ms().saturating_sub(back) }.to_string()
+        }
+        Err(_) => text.to_owned(),
     }
 }
 
@@ -120,12 +154,17 @@ mod tests {
             status: vec![Status::Running, Status::Queued],
             queue: Some("a&b".into()),
             agent: None,
-            name: None,
+            name: Some("pay*".into()),
+            since: Some("2026-11-22T02:00:00Z".into()),
+            until: None,
+            failed: true,
+            exit_code: Some(7),
             limit: 5_000,
         };
         assert_eq!(
             list.question(5_000, Some("17")),
-            "/api/v1/jobs?limit=1000&status=Running,Queued&queue=a%26b&cursor=17"
+            "/api/v1/jobs?limit=1000&status=Running,Queued&failed=true&exit_code=7&queue=a%26b&name=pay%2A\
+             &since=2026-11-22T02%3A00%3A00Z&cursor=17"
         );
     }
 }

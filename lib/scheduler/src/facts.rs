@@ -48,7 +48,7 @@ impl Engine {
 
     fn on_stray(&mut self, agent: &str, fact: FactIn, now_ms: i64) {
         let FactIn { run, seq, bytes, .. } = fact;
-        let fact = FactRecord { run, seq, received_at_ms: now_ms, commit: 0, bytes };
+        let fact = FactRecord { run, seq, received_at_ms: now_ms, commit: 0, committed_at_ms: None, bytes };
         self.write(Change::StrayInserted(StrayRecord { agent: agent.to_owned(), fact }));
         self.act(Action::Ack { agent: agent.to_owned(), run, seq });
     }
@@ -56,7 +56,14 @@ impl Engine {
     fn on_next_fact(&mut self, agent: &str, fact: FactIn, now_ms: i64) {
         let FactIn { run, seq, bytes, fact } = fact;
         self.run_mut(run).acked_seq = seq;
-        self.write(Change::FactInserted(FactRecord { run, seq, received_at_ms: now_ms, commit: 0, bytes }));
+        self.write(Change::FactInserted(FactRecord {
+            run,
+            seq,
+            received_at_ms: now_ms,
+            commit: 0,
+            committed_at_ms: None,
+            bytes,
+        }));
         self.act(Action::Ack { agent: agent.to_owned(), run, seq });
         let fact = match fact {
             Ok(fact) => fact,

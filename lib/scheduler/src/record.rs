@@ -111,6 +111,8 @@ pub struct FactRecord {
     pub received_at_ms: i64,
     /// The number of the commit that stored it; filled in by the database.
     pub commit: u64,
+    /// When that commit began, the server's wall clock; filled in by the database, absent in what an older version stored.
+    pub committed_at_ms: Option<i64>,
     /// The encoded `protocol::message::Fact`, unchanged.
     pub bytes: Vec<u8>,
 }

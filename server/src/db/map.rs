@@ -187,7 +187,7 @@ fn outcome(bytes: &[u8]) -> Result<Outcome, String> {
     Outcome::try_from(&ended).map_err(|e| e.to_string())
 }
 
-/// In the order run, seq, received_at, commit_number, bytes.
+/// In the order run, seq, received_at, commit_number, bytes, committed_at.
 pub(super) fn fact(row: &Row<'_>) -> Result<FactRecord, Bad> {
     Ok(FactRecord {
         run: run_id(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?,
@@ -195,6 +195,7 @@ pub(super) fn fact(row: &Row<'_>) -> Result<FactRecord, Bad> {
         received_at_ms: row.get(2)?,
         commit: unsigned(row.get(3)?)?,
         bytes: row.get(4)?,
+        committed_at_ms: row.get(5)?,
     })
 }
 

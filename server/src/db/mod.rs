@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod conformance;
 mod journal;
+mod list;
 mod map;
 mod schema;
 mod sqlite;
@@ -36,7 +37,20 @@ pub struct JobFilter {
     pub agent: Option<String>,
     /// Exactly this name.
     pub name: Option<String>,
+    /// A name that begins so.
+    pub name_prefix: Option<String>,
+    /// Submitted at or after, the server's wall clock.
+    pub since_ms: Option<i64>,
+    /// Submitted before, the server's wall clock.
+    pub until_ms: Option<i64>,
+    /// Over, and neither completed nor taken back: any of [`FAILED`].
+    pub failed: bool,
+    /// The latest run exited with this.
+    pub exit_code: Option<u8>,
 }
+
+/// The ends of a job that somebody has to look at.
+pub const FAILED: [Status; 4] = [Status::Error, Status::Killed, Status::Unknown, Status::Abandoned];
 
 /// Which way a journal is read, and from where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -52,6 +52,26 @@ CREATE TABLE tokens (
 CREATE TABLE events (
     number INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, severity INTEGER NOT NULL, object TEXT NOT NULL,
     queue TEXT, text TEXT NOT NULL, data TEXT NOT NULL);
+", "
+-- Only what changes when a job changes is in an index that has to be written then; see `list.rs`.
+DROP INDEX jobs_by_status;
+DROP INDEX jobs_by_queue;
+DROP INDEX jobs_by_agent;
+DROP INDEX jobs_by_name;
+CREATE INDEX jobs_by_status ON jobs (status);
+CREATE INDEX jobs_by_queue ON jobs (queue);
+CREATE INDEX jobs_by_agent ON jobs (agent) WHERE agent IS NOT NULL;
+CREATE INDEX jobs_by_name ON jobs (name);
+CREATE INDEX jobs_by_exit_code ON jobs (exit_code) WHERE exit_code > 0;
+CREATE INDEX failed_jobs_by_queue ON jobs (queue) WHERE status IN (9, 10, 12, 13);
+CREATE INDEX failed_jobs_by_agent ON jobs (agent) WHERE status IN (9, 10, 12, 13);
+CREATE INDEX failed_jobs_by_name ON jobs (name) WHERE status IN (9, 10, 12, 13);
+
+-- When the commit of a fact began, the server's wall clock.
+ALTER TABLE facts ADD COLUMN committed_at INTEGER;
+
+-- After a restore: agents that have not told yet what they ran since the backup.
+CREATE TABLE untold (agent TEXT PRIMARY KEY) WITHOUT ROWID;
 "];
 
 /// Brings the file to the newest version and begins a new epoch. Returns the database's id, the epoch and the number of the last
@@ -65,16 +85,7 @@ pub(super) fn open(
     let steps = &STEPS[..steps_max.unwrap_or(STEPS.len()).min(STEPS.len())];
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(unusable)?;
-    let pragma =
-        |name: &str| transaction.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
-    let version = usize::try_from(pragma("user_version").map_err(unusable)?).unwrap_or(usize::MAX);
-    let ours = pragma("application_id").map_err(unusable)? == APPLICATION_ID;
-    let tables: i64 = transaction
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(unusable)?;
-    if !ours && (version != 0 || tables != 0) {
-        return Err(DbError::Unusable("it is a SQLite file of another program".to_owned()));
-    }
+    let version = version_of(&transaction)?;
     if version > steps.len() {
         return Err(DbError::Unusable(format!(
             "it has schema version {version}, and this program knows versions up to {}: a newer version of the server wrote it. \
@@ -94,6 +105,19 @@ pub(super) fn open(
     let meta = read_meta(&transaction)?;
     transaction.commit().map_err(unusable)?;
     Ok(meta)
+}
+
+/// The version of a file's tables; 0 for an empty file.
+fn version_of(connection: &Connection) -> Result<usize, DbError> {
+    let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
+    let version = usize::try_from(pragma("user_version").map_err(unusable)?).unwrap_or(usize::MAX);
+    let ours = pragma("application_id").map_err(unusable)? == APPLICATION_ID;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(unusable)?;
+    if !ours && (version != 0 || tables != 0) {
+        return Err(DbError::Unusable("it is a SQLite file of another program".to_owned()));
+    }
+    Ok(version)
 }
 
 fn create(connection: &Connection, new_id: [u8; 16], now_ms: i64) -> rusqlite::Result<()> {

@@ -12,13 +12,13 @@
 //! | a lock held on `<database>.lock`          | another server is alive        | refused                                 |
 //! | a lock file nobody holds                  | that server is dead            | taken                                   |
 
-use super::map::{self, AGENT_COLUMNS, Bad, FIRST_FINAL_CODE, JOB_COLUMNS, RUN_COLUMNS, signed, status_code};
+use super::map::{self, AGENT_COLUMNS, Bad, FIRST_FINAL_CODE, JOB_COLUMNS, RUN_COLUMNS, signed};
 use super::{
-    AgentSecrets, Database, DbError, Identity, JobFilter, Piece, TokenRecord, Walk, journal, schema, write,
+    AgentSecrets, Database, DbError, Identity, JobFilter, Piece, TokenRecord, Walk, journal, list, schema,
+    write,
 };
-use job::{JobId, RunId, Status};
-use rusqlite::types::Value;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter};
+use job::{JobId, RunId};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use scheduler::{Change, Counts, EventFilter, EventRecord, FactRecord, JobRecord, RunRecord, Snapshot};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -308,7 +308,7 @@ impl Database for Sqlite {
     }
 
     fn commit(&self, batch: &[Change]) -> Result<u64, DbError> {
-        let number = self.write(|c| Ok(write::commit(c, batch)?))?;
+        let number = self.write(|c| Ok(write::commit(c, batch, os::clock::wall_ms())?))?;
         self.commit.store(number, Ordering::Release);
         Ok(number)
     }
@@ -334,22 +334,7 @@ impl Database for Sqlite {
         cursor: Option<JobId>,
         limit: usize,
     ) -> Result<Vec<JobRecord>, DbError> {
-        let by_attribute = filter.queue.is_some() || filter.agent.is_some() || filter.name.is_some();
-        self.read(|c| {
-            if filter.statuses.is_empty() && !by_attribute {
-                return list(c, filter, None, cursor, limit);
-            }
-            // One short walk along an index for each status, then the newest of all.
-            let mut found = Vec::new();
-            for status in Status::ALL {
-                if filter.statuses.is_empty() || filter.statuses.contains(&status) {
-                    found.append(&mut list(c, filter, Some(status), cursor, limit)?);
-                }
-            }
-            found.sort_unstable_by_key(|job: &JobRecord| std::cmp::Reverse(job.id));
-            found.truncate(limit);
-            Ok(found)
-        })
+        self.read(|c| list::jobs(c, filter, cursor, limit))
     }
 
     fn job_of_key(&self, key: &str) -> Result<Option<JobId>, DbError> {
@@ -363,8 +348,8 @@ impl Database for Sqlite {
     }
 
     fn facts(&self, run: RunId) -> Result<Vec<FactRecord>, DbError> {
-        let sql = "SELECT run, seq, received_at, commit_number, bytes FROM facts WHERE run = ?1 UNION ALL \
-                   SELECT run, seq, received_at, commit_number, bytes FROM strays WHERE run = ?1 ORDER BY seq";
+        let sql = "SELECT run, seq, received_at, commit_number, bytes, committed_at FROM facts WHERE run = ?1 UNION ALL \
+                   SELECT run, seq, received_at, commit_number, bytes, NULL FROM strays WHERE run = ?1 ORDER BY seq";
         self.read(|c| rows(c, sql, [run.as_bytes().as_slice()], map::fact))
     }
 
@@ -435,74 +420,6 @@ fn counts(connection: &Connection) -> Result<Counts, Bad> {
     }
     Ok(counts)
 }
-
-/// One walk along one index, the newest first.
-fn list(
-    connection: &Connection,
-    filter: &JobFilter,
-    status: Option<Status>,
-    cursor: Option<JobId>,
-    limit: usize,
-) -> Result<Vec<JobRecord>, Bad> {
-    let index = match status {
-        Some(status) => format!("INDEXED BY {}", shortest_index(connection, filter, status)?),
-        None => String::new(),
-    };
-    let mut sql = format!("SELECT {JOB_COLUMNS} FROM jobs {index} WHERE TRUE");
-    let mut values: Vec<Value> = Vec::new();
-    let mut and = |condition: &str, value: Value| {
-        sql.push_str(condition);
-        values.push(value);
-    };
-    if let Some(status) = status {
-        and(" AND status = ?", Value::Integer(status_code(status)));
-    }
-    let attributes = [
-        (" AND name = ?", &filter.name),
-        (" AND agent = ?", &filter.agent),
-        (" AND queue = ?", &filter.queue),
-    ];
-    for (condition, value) in attributes {
-        if let Some(value) = value {
-            and(condition, Value::Text(value.clone()));
-        }
-    }
-    if let Some(cursor) = cursor {
-        and(" AND id < ?", Value::Integer(signed(cursor.0)));
-    }
-    and(" ORDER BY id DESC LIMIT ?", Value::Integer(signed(limit as u64)));
-    rows(connection, &sql, params_from_iter(values), map::job)
-}
-
-/// The index with the shortest walk to what the filter asks for. Two attributes may be as different as one queue for everything and
-/// one agent of a thousand.
-fn shortest_index(connection: &Connection, filter: &JobFilter, status: Status) -> Result<&'static str, Bad> {
-    let usable: Vec<(&str, &str, &String)> = [
-        ("name", "jobs_by_name", &filter.name),
-        ("agent", "jobs_by_agent", &filter.agent),
-        ("queue", "jobs_by_queue", &filter.queue),
-    ]
-    .into_iter()
-    .filter_map(|(column, index, value)| value.as_ref().map(|value| (column, index, value)))
-    .collect();
-    let Some((_, mut best, _)) = usable.first().copied() else { return Ok("jobs_by_status") };
-    let mut shortest = i64::MAX;
-    for (column, index, value) in usable.iter().filter(|_| usable.len() > 1) {
-        let sql = format!(
-            "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY {index} WHERE {column} = ?1 AND status = ?2 LIMIT {PROBED_MAX})"
-        );
-        let count =
-            one(connection, &sql, params![value, status_code(status)], |row| Ok(row.get::<_, i64>(0)?))?;
-        let count = count.unwrap_or(0);
-        if count < shortest {
-            (shortest, best) = (count, index);
-        }
-    }
-    Ok(best)
-}
-
-/// So far an index is walked to find out how long its walk is.
-const PROBED_MAX: usize = 10_000;
 
 fn qualified(table: &str, columns: &str) -> String {
     columns.split(',').map(|column| format!("{table}.{}", column.trim())).collect::<Vec<_>>().join(", ")

@@ -1,5 +1,6 @@
 use super::super::conformance::conformance;
 use super::*;
+use job::Status;
 use std::os::unix::fs::PermissionsExt as _;
 
 #[test]

@@ -10,25 +10,33 @@ use scheduler::{
 /// So many secrets of an agent are valid at once: the new one, and the one before.
 const SECRETS_MAX: i64 = 2;
 
-pub(super) fn commit(connection: &mut Connection, batch: &[Change]) -> rusqlite::Result<u64> {
+pub(super) fn commit(connection: &mut Connection, batch: &[Change], now_ms: i64) -> rusqlite::Result<u64> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let number: i64 = transaction
         .prepare_cached("UPDATE meta SET value = value + 1 WHERE key = 'commit' RETURNING value")?
         .query_row([], |row| row.get(0))?;
     for change in batch {
-        write(&transaction, change, number)?;
+        write(&transaction, change, Commit { number, now_ms })?;
     }
     transaction.commit()?;
     Ok(u64::try_from(number).unwrap_or(0))
 }
 
-fn write(c: &Connection, change: &Change, number: i64) -> rusqlite::Result<()> {
+/// The commit that a change is part of.
+#[derive(Clone, Copy)]
+struct Commit {
+    number: i64,
+    /// When it began, wall clock.
+    now_ms: i64,
+}
+
+fn write(c: &Connection, change: &Change, commit: Commit) -> rusqlite::Result<()> {
     match change {
         Change::JobInserted(job) => insert_job(c, job),
         Change::JobUpdated(job) => update_job(c, job),
         Change::RunInserted(run) | Change::RunUpdated(run) => put_run(c, run),
-        Change::FactInserted(fact) => insert_fact(c, fact, number),
-        Change::StrayInserted(stray) => insert_stray(c, stray, number),
+        Change::FactInserted(fact) => insert_fact(c, fact, commit),
+        Change::StrayInserted(stray) => insert_stray(c, stray, commit.number),
         Change::QueueInserted(queue) | Change::QueueUpdated(queue) => put_queue(c, queue),
         Change::QueueDeleted(name) => {
             c.execute("DELETE FROM queues WHERE name = ?1", [name])?;
@@ -165,16 +173,20 @@ fn put_run(c: &Connection, run: &RunRecord) -> rusqlite::Result<()> {
     .map(drop)
 }
 
-fn insert_fact(c: &Connection, fact: &FactRecord, number: i64) -> rusqlite::Result<()> {
-    c.prepare_cached("INSERT INTO facts VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING")?
-        .execute(params![
-            fact.run.as_bytes().as_slice(),
-            signed(fact.seq),
-            fact.received_at_ms,
-            number,
-            fact.bytes
-        ])
-        .map(drop)
+fn insert_fact(c: &Connection, fact: &FactRecord, commit: Commit) -> rusqlite::Result<()> {
+    c.prepare_cached(
+        "INSERT INTO facts (run, seq, received_at, commit_number, committed_at, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+         ON CONFLICT DO NOTHING",
+    )?
+    .execute(params![
+        fact.run.as_bytes().as_slice(),
+        signed(fact.seq),
+        fact.received_at_ms,
+        commit.number,
+        commit.now_ms,
+        fact.bytes
+    ])
+    .map(drop)
 }
 
 fn insert_stray(c: &Connection, stray: &StrayRecord, number: i64) -> rusqlite::Result<()> {

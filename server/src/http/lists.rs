@@ -4,7 +4,7 @@ use super::extract::Params;
 use super::problem::Problem;
 use super::{Http, show};
 use crate::db::JobFilter;
-use api::{JobList, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX};
+use api::{JobList, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, Time};
 use axum::Json;
 use axum::extract::State;
 use job::{JobId, Status};
@@ -22,8 +22,19 @@ pub(super) struct Filter {
     queue: Option<String>,
     /// Only jobs whose latest run is or was on this agent.
     agent: Option<String>,
-    /// Only jobs of exactly this name.
+    /// Only jobs of exactly this name; with a `*` at its end: whose name begins so.
     name: Option<String>,
+    /// Only jobs submitted at this time (RFC 3339) or later.
+    #[param(value_type = Option<String>)]
+    since: Option<Time>,
+    /// Only jobs submitted before this time (RFC 3339).
+    #[param(value_type = Option<String>)]
+    until: Option<Time>,
+    /// `true`: only jobs that are over and went wrong: Error, Killed, Unknown, Abandoned.
+    #[serde(default)]
+    failed: bool,
+    /// Only jobs whose latest run exited with this.
+    exit_code: Option<u8>,
     /// At most this many, 1 to 1000; 100 if absent.
     limit: Option<u32>,
     /// `next_cursor` of the page before.
@@ -45,7 +56,24 @@ pub(super) async fn list(
     }
     let cursor = params.cursor.as_deref().map(read_cursor).transpose()?;
     let statuses = params.status.as_deref().map(read_statuses).transpose()?.unwrap_or_default();
-    let filter = JobFilter { statuses, queue: params.queue, agent: params.agent, name: params.name };
+    let (name, name_prefix) = match params.name {
+        Some(name) => match name.strip_suffix('*') {
+            Some(prefix) => (None, Some(prefix.to_owned())),
+            None => (Some(name), None),
+        },
+        None => (None, None),
+    };
+    let filter = JobFilter {
+        statuses,
+        queue: params.queue,
+        agent: params.agent,
+        name,
+        name_prefix,
+        since_ms: params.since.map(|time| time.ms),
+        until_ms: params.until.map(|time| time.ms),
+        failed: params.failed,
+        exit_code: params.exit_code,
+    };
     let limit = limit as usize;
     // One more than is shown: it tells whether there is another page.
     let found = http.read(move |db| db.jobs(&filter, cursor, limit + 1)).await?;

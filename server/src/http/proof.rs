@@ -91,7 +91,7 @@ fn steps(
     if let Some(last) = facts.last() {
         let what = format!("{} messages", facts.len());
         steps.push(step("received", view(Some(last.received_at_ms), what), None));
-        steps.push(step("committed", view(None, format!("by commit {}", last.commit)), None));
+        steps.push(step("committed", view(last.committed_at_ms, format!("by commit {}", last.commit)), None));
     }
     if run.acked_seq > 0 {
         let server = view(None, format!("up to {}", run.acked_seq));
@@ -214,6 +214,7 @@ mod tests {
             seq,
             received_at_ms: 5,
             commit: 9,
+            committed_at_ms: Some(6),
             bytes: bytes.clone(),
         };
         (1..).zip(facts).map(record).collect()

@@ -78,7 +78,22 @@ fn lists_are_filtered_and_paged_to_their_end() {
     }
     assert_eq!(seen, [5, 4, 3, 2, 1]);
     assert_eq!(server.get("/api/v1/jobs?name=b").json()["items"].as_array().unwrap().len(), 2);
-    for wrong in ["limit=0", "limit=1001", "status=Finished", "cursor=x", "colour=red", "limit=x"] {
+    let found =
+        |query: &str| server.get(&format!("/api/v1/jobs?{query}")).json()["items"].as_array().unwrap().len();
+    assert_eq!((found("name=b*"), found("name=*"), found("name=c*")), (2, 5, 0));
+    assert_eq!((found("since=2020-01-01T00:00:00Z"), found("until=2020-01-01T00:00:00Z")), (5, 0));
+    assert_eq!((found("failed=true"), found("exit_code=7")), (0, 0));
+    for wrong in [
+        "since=yesterday",
+        "exit_code=256",
+        "failed=1",
+        "limit=0",
+        "limit=1001",
+        "status=Finished",
+        "cursor=x",
+        "colour=red",
+        "limit=x",
+    ] {
         let answer = server.get(&format!("/api/v1/jobs?{wrong}"));
         assert_eq!((answer.status, answer.kind().as_str()), (400, "unreadable"), "{wrong}");
     }
