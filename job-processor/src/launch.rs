@@ -1,6 +1,6 @@
 //! From a run's spec to a program behind its gate: files, environment, arguments.
 
-use os::child::Program;
+use os::child::{Attributes, Limit, Program};
 use protocol::RunSpec;
 use spool::{CONTROL_SOCKET, RunDir};
 use std::ffi::{CString, OsStr, OsString};
@@ -46,10 +46,20 @@ pub(crate) fn program(dir: &RunDir, spec: &RunSpec) -> Result<Program, String> {
         arguments: c_strings(arguments)?,
         environment: c_strings(environment(dir, spec, &search))?,
         directory: c_string(directory.into_vec())?,
+        attributes: attributes(spec)?,
         stdio,
         cgroup: None,
         farewell: None,
     })
+}
+
+fn attributes(spec: &RunSpec) -> Result<Attributes, String> {
+    let limit = |limit: &protocol::message::Limit| {
+        let known = Limit::new(&limit.resource, limit.soft, limit.hard);
+        known.ok_or_else(|| format!("this agent knows no limit \"{}\"", limit.resource))
+    };
+    let limits = spec.limits.iter().map(limit).collect::<Result<_, _>>()?;
+    Ok(Attributes { umask: spec.umask, nice: spec.nice, limits, user: None })
 }
 
 fn write_script(path: &Path, script: &[u8]) -> io::Result<()> {

@@ -143,7 +143,9 @@ impl Starter<'_> {
     fn cannot_execute(self, error: ChildError, pidfd: &Pidfd, pid: u32, monitor: &Monitor) -> Done {
         let first = self.spec.command.first().map(|word| String::from_utf8_lossy(word).into_owned());
         let what = match (&self.spec.cwd, &self.spec.script) {
-            (Some(cwd), _) if error.stage == os::child::STAGE_NAME_DIRECTORY => cwd.clone(),
+            (cwd, _) if error.stage == os::child::STAGE_NAME_DIRECTORY => {
+                cwd.clone().unwrap_or_else(|| self.dir.work().display().to_string())
+            }
             (_, Some(_)) => "the script".to_owned(),
             (_, None) => first.unwrap_or_default(),
         };

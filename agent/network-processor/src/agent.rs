@@ -125,7 +125,7 @@ impl Agent {
         if self.runs.contains_key(&run_id) {
             return; // it is accepted, or about to be: its messages are on their way
         }
-        let spec = start.spec.unwrap_or_default();
+        let spec = start.spec.map_or_else(RunSpec::default, |spec| *spec);
         if let Err(e) = self.check_spec(&spec) {
             return self.refuse(run_id, RefusalKind::Invalid, e);
         }

@@ -22,6 +22,7 @@ const LOST_PAUSE: Duration = Duration::from_millis(300);
 Examples:
   lastword job submit -- /usr/local/bin/nightly --full
   lastword job submit --wait --timeout 1h --queue batch -- make -C /srv/app
+  lastword job submit --user batch --umask 027 --nice 10 --limit nofile=1024:4096 -- /srv/app/export
   lastword job submit --follow --script report.sh -- 2026-11
   lastword job submit -e LANG=C -p month=11 --on host1 -- /bin/sh -c 'echo $LASTWORD_PARAM_MONTH'
   generate-script | lastword job submit --script -
@@ -44,6 +45,15 @@ pub(crate) struct Submit {
     /// Run in this directory (absolute) instead of a private one.
     #[arg(long, value_name = "DIR")]
     cwd: Option<String>,
+    /// File mode mask of the job's process, octal: 027.
+    #[arg(long, value_name = "MASK")]
+    umask: Option<String>,
+    /// Niceness of the job's process, -20 to 19.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    nice: Option<i32>,
+    /// A resource limit, as in nofile=1024:4096, as=2G, core=unlimited (one value: soft and hard); may be given several times.
+    #[arg(long = "limit", value_name = "NAME=SOFT[:HARD]", value_parser = read_pair)]
+    limits: Vec<(String, String)>,
     /// An environment variable; may be given several times.
     #[arg(short, long = "env", value_name = "K=V", value_parser = read_pair)]
     env: Vec<(String, String)>,
@@ -129,6 +139,9 @@ impl Submit {
             agent: self.on,
             user: self.user,
             cwd: self.cwd,
+            umask: self.umask,
+            nice: self.nice,
+            limits: BTreeMap::from_iter(self.limits),
             env: BTreeMap::from_iter(self.env),
             params: BTreeMap::from_iter(self.params),
             timeout: self.timeout,

@@ -38,6 +38,17 @@ pub struct JobSubmit {
     /// Working directory (absolute); the run's own private directory if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
+    /// File mode mask of its process, octal; the agent's own if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "027")]
+    pub umask: Option<String>,
+    /// Niceness of its process, -20 to 19; the agent's own if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nice: Option<i32>,
+    /// Resource limits of its process by name (`nofile`, `as`, `core`, `cpu`, …): `SOFT` or `SOFT:HARD`, numbers or `unlimited`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(example = json!({"nofile": "1024:4096", "core": "0"}))]
+    pub limits: BTreeMap<String, String>,
     /// Environment variables beyond the standard ones.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -115,6 +126,12 @@ pub struct Job {
     pub user: Option<String>,
     /// Its working directory, if one was asked for.
     pub cwd: Option<String>,
+    /// File mode mask of its process, octal, if one was asked for.
+    pub umask: Option<String>,
+    /// Niceness of its process, if one was asked for.
+    pub nice: Option<i32>,
+    /// Resource limits of its process that were asked for.
+    pub limits: BTreeMap<String, String>,
     /// Environment variables beyond the standard ones.
     pub env: BTreeMap<String, String>,
     /// It is ended after this long.

@@ -5,12 +5,15 @@
 
 #![forbid(unsafe_code)]
 
+mod attributes;
 mod id;
 mod outcome;
 pub mod span;
 mod status;
 pub mod supervise;
+pub mod users;
 
+pub use attributes::{AttributeError, Limit, NICE_MAX, NICE_MIN, Resource, UMASK_MAX, Umask, check_nice};
 pub use id::{AgentId, BootId, JobId, ParseIdError, RunId, RunIds};
 pub use outcome::{End, Outcome, StopCause, Usage, Witness};
 pub use status::{ParseStatusError, Status};

@@ -3,6 +3,7 @@
 //!
 //! Linux only. Every function says which kernel it needs and what it does on an older one.
 
+mod capability;
 pub mod cgroup;
 pub mod child;
 pub mod clock;

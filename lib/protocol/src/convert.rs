@@ -1,7 +1,7 @@
 //! Between the wire's messages and `job`'s types: where `optional` fields are checked.
 
-use crate::message::{EndKind, Ended, Fact, FactBody, RunSpec, WitnessKind};
-use job::{End, Outcome, RunId, StopCause, Usage, Witness};
+use crate::message::{EndKind, Ended, Fact, FactBody, Limit, RunSpec, WitnessKind};
+use job::{AttributeError, End, Outcome, Resource, RunId, StopCause, Usage, Witness};
 use prost::Message;
 
 /// A message lacks a field that must be known, or a field has a value that cannot be.
@@ -84,7 +84,31 @@ impl RunSpec {
         if self.cwd.as_ref().is_some_and(|cwd| !cwd.starts_with('/') || has_nul(cwd.as_bytes())) {
             return Err(bad_field("RunSpec", "cwd"));
         }
+        if self.umask.is_some_and(|umask| umask > job::UMASK_MAX) {
+            return Err(bad_field("RunSpec", "umask"));
+        }
+        if self.nice.is_some_and(|nice| job::check_nice(nice).is_err()) {
+            return Err(bad_field("RunSpec", "nice"));
+        }
+        if self.limits.iter().any(|limit| job::Limit::try_from(limit).is_err()) {
+            return Err(bad_field("RunSpec", "limits"));
+        }
         Ok(())
+    }
+}
+
+impl From<&job::Limit> for Limit {
+    fn from(limit: &job::Limit) -> Limit {
+        Limit { resource: limit.resource.name().to_owned(), soft: limit.soft, hard: limit.hard }
+    }
+}
+
+impl TryFrom<&Limit> for job::Limit {
+    type Error = AttributeError;
+    fn try_from(limit: &Limit) -> Result<job::Limit, AttributeError> {
+        let resource = Resource::named(&limit.resource)
+            .ok_or_else(|| AttributeError::NoSuchLimit { name: limit.resource.clone() })?;
+        job::Limit::new(resource, limit.soft, limit.hard)
     }
 }
 

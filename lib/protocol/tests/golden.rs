@@ -51,6 +51,19 @@ fn run_spec() -> RunSpec {
         idempotency_key: "key-1".into(),
         previous_outcome: "Unknown".into(),
         scheduled_at_ms: Some(1_795_312_673_000),
+        umask: None,
+        nice: None,
+        limits: Vec::new(),
+    }
+}
+
+fn run_spec_attributes() -> RunSpec {
+    let limit = |resource: &str, soft, hard| Limit { resource: resource.into(), soft, hard };
+    RunSpec {
+        umask: Some(0o27),
+        nice: Some(-5),
+        limits: vec![limit("nofile", Some(1024), Some(4096)), limit("core", None, None)],
+        ..run_spec()
     }
 }
 
@@ -177,7 +190,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("auth_proof", AuthProof { tag: (32..64).collect() }.into()),
         ("agent_hello", agent_hello().into()),
         ("server_hello", server_hello().into()),
-        ("start", Start { epoch: Some(5), run_id: run_id(), spec: Some(run_spec()) }.into()),
+        ("start", Start { epoch: Some(5), run_id: run_id(), spec: Some(Box::new(run_spec())) }.into()),
         ("kill", Kill { epoch: Some(5), run_id: run_id(), grace_ms: Some(2_000), by: "anna".into() }.into()),
         ("facts", Facts { facts: vec![run_fact(), run_fact()] }.into()),
         ("acks", Acks { acks: vec![run_position()], position: Some(position()) }.into()),
@@ -210,6 +223,7 @@ fn bare() -> Vec<(&'static str, Vec<u8>)> {
     let stop = Stop { grace_ms: Some(2_000), by: "anna".into() };
     vec![
         ("run_spec", run_spec().encode_to_vec()),
+        ("run_spec_attributes", run_spec_attributes().encode_to_vec()),
         ("fact_accepted", fact(FactBody::Accepted(Accepted { boot_id: Some(BOOT.to_vec()) }))),
         ("fact_started", fact(FactBody::Started(started()))),
         ("fact_ended", fact(FactBody::Ended(ended()))),
@@ -279,6 +293,7 @@ fn every_frame_of_every_version_is_read() {
 #[test]
 fn everything_that_an_older_self_left_on_disk_is_read() {
     assert_eq!(RunSpec::read(&golden("run_spec")), Ok(run_spec()));
+    assert_eq!(RunSpec::read(&golden("run_spec_attributes")), Ok(run_spec_attributes()));
     let body = |name: &str| Fact::read(&golden(name)).expect(name).body.expect(name);
     assert_eq!(body("fact_accepted"), FactBody::Accepted(Accepted { boot_id: Some(BOOT.to_vec()) }));
     assert_eq!(body("fact_started"), FactBody::Started(started()));

@@ -1,6 +1,6 @@
 //! What a user asks for.
 
-use job::JobId;
+use job::{JobId, Limit, Umask};
 use prost::Message;
 use protocol::message::{Pair, RunSpec};
 use protocol::{Malformed, convert};
@@ -28,6 +28,12 @@ pub struct JobSpec {
     pub cwd: Option<String>,
     /// User to run as; the agent's own if absent.
     pub user: Option<String>,
+    /// File mode mask of its process; the agent's own if absent.
+    pub umask: Option<Umask>,
+    /// Niceness of its process; the agent's own if absent.
+    pub nice: Option<i32>,
+    /// Resource limits of its process.
+    pub limits: Vec<Limit>,
     /// Stop it after this long, milliseconds.
     pub timeout_ms: Option<u64>,
     /// Between the soft signal and SIGKILL, milliseconds.
@@ -104,7 +110,11 @@ impl JobSpec {
         let body = RunSpec::decode(bytes)
             .map_err(|e| Malformed::Undecodable { message: "RunSpec", what: e.to_string() })?;
         let pairs = |pairs: Vec<Pair>| pairs.into_iter().map(|p| (p.name, p.value)).collect();
+        let limits = body.limits.iter().map(Limit::try_from).collect::<Result<_, _>>();
         Ok(JobSpec {
+            umask: body.umask.map(Umask),
+            nice: body.nice,
+            limits: limits.map_err(|_| convert::bad_field("RunSpec", "limits"))?,
             name: body.job_name,
             queue: body.queue,
             agent: columns.pinned,
@@ -149,6 +159,9 @@ impl JobSpec {
             user: self.user.clone(),
             timeout_ms: self.timeout_ms,
             grace_ms: self.grace_ms,
+            umask: self.umask.map(|mask| mask.0),
+            nice: self.nice,
+            limits: self.limits.iter().map(Into::into).collect(),
             ..RunSpec::default()
         }
     }
@@ -178,6 +191,12 @@ mod tests {
             params: vec![("P".into(), "2".into())],
             cwd: Some("/tmp".into()),
             user: Some("u".into()),
+            umask: Some(Umask(0o27)),
+            nice: Some(-3),
+            limits: vec![
+                Limit::read("nofile", "1024:4096").unwrap(),
+                Limit::read("core", "unlimited").unwrap(),
+            ],
             timeout_ms: Some(1),
             grace_ms: Some(2),
             submitted_by: "me".into(),

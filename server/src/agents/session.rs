@@ -279,7 +279,7 @@ async fn write(
             }
             ToAgent::Hello { known, missing, commit } => hello(&context, epoch, known, missing, commit),
             ToAgent::Start { run, spec } => {
-                Frame::Start(Start { epoch: Some(epoch), run_id: run_id_field(run), spec: Some(*spec) })
+                Frame::Start(Start { epoch: Some(epoch), run_id: run_id_field(run), spec: Some(spec) })
             }
             ToAgent::Kill { run, grace_ms, by } => {
                 Frame::Kill(Kill { epoch: Some(epoch), run_id: run_id_field(run), grace_ms, by })

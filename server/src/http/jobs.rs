@@ -209,7 +209,12 @@ fn spec(request: JobSubmit, caller: &Caller) -> Result<JobSpec, Problem> {
             "there is nothing to run: give \"command\" ([\"/bin/true\"]) or \"script\"",
         ));
     }
+    let bad = |e: job::AttributeError| Problem::invalid(e.to_string());
+    let limits = request.limits.iter().map(|(name, value)| job::Limit::read(name, value));
     Ok(JobSpec {
+        umask: request.umask.map(|mask| mask.parse()).transpose().map_err(bad)?,
+        nice: request.nice.map(job::check_nice).transpose().map_err(bad)?,
+        limits: limits.collect::<Result<_, _>>().map_err(bad)?,
         name: request.name.unwrap_or_default(),
         queue: request.queue.unwrap_or_else(|| QUEUE_DEFAULT.to_owned()),
         agent: request.agent,

@@ -93,7 +93,11 @@ impl Commander {
     }
 
     pub(crate) fn order(&self, epoch: u64, run: RunId, spec: &RunSpec) -> Result<()> {
-        self.send(Start { epoch: Some(epoch), run_id: convert::run_id_field(run), spec: Some(spec.clone()) })
+        self.send(Start {
+            epoch: Some(epoch),
+            run_id: convert::run_id_field(run),
+            spec: Some(Box::new(spec.clone())),
+        })
     }
 
     pub(crate) fn order_kill(&self, epoch: u64, run: RunId) -> Result<()> {

@@ -152,6 +152,31 @@ fn a_job_finds_its_environment_parameters_and_directory() {
 }
 
 #[test]
+fn a_job_has_the_mask_niceness_and_limits_that_were_asked_for() {
+    on_site(|site| {
+        let job = JobSubmit {
+            umask: Some("027".into()),
+            nice: Some(7),
+            limits: [("nofile".to_owned(), "64:128".to_owned()), ("core".to_owned(), "0".to_owned())].into(),
+            ..shell("umask; nice; ulimit -Sn; ulimit -Hn; ulimit -c; touch mine; stat -c %a mine")
+        };
+        let id = site.client().submit(&job)?;
+        assert_eq!(site.client().wait(id)?.status.0, Status::Completed);
+        assert_eq!(site.client().stdout(id)?, "0027\n7\n64\n128\n0\n640\n");
+        // No host has so many: nothing is executed, and the limit is named.
+        let beyond =
+            JobSubmit { limits: [("nofile".to_owned(), "unlimited".to_owned())].into(), ..shell("true") };
+        let ended = site.client().wait(site.client().submit(&beyond)?)?;
+        assert_eq!((ended.status.0, ended.exit_code), (Status::Error, None), "{ended:#?}");
+        assert!(
+            ended.reason.as_ref().is_some_and(|reason| reason.contains("limit \"nofile\"")),
+            "{ended:#?}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
 fn what_a_job_leaves_behind_is_ended() {
     on_site(|site| {
         let id =

@@ -56,6 +56,29 @@ pub struct RunSpec {
     /// When it was due.
     #[prost(int64, optional, tag = "17")]
     pub scheduled_at_ms: Option<i64>,
+    /// The file mode mask of its process; the agent's own if absent.
+    #[prost(uint32, optional, tag = "18")]
+    pub umask: Option<u32>,
+    /// The niceness of its process; the agent's own if absent.
+    #[prost(sint32, optional, tag = "19")]
+    pub nice: Option<i32>,
+    /// Resource limits of its process.
+    #[prost(message, repeated, tag = "20")]
+    pub limits: Vec<Limit>,
+}
+
+/// A resource limit (`setrlimit(2)`). A value that is absent means unlimited.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Limit {
+    /// Of what: `nofile`, `as`, …
+    #[prost(string, tag = "1")]
+    pub resource: String,
+    /// What holds at first.
+    #[prost(uint64, optional, tag = "2")]
+    pub soft: Option<u64>,
+    /// Up to which the process may raise it.
+    #[prost(uint64, optional, tag = "3")]
+    pub hard: Option<u64>,
 }
 
 /// A name and a value.

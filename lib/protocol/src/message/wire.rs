@@ -147,8 +147,8 @@ pub struct Start {
     #[prost(bytes = "vec", optional, tag = "2")]
     pub run_id: Option<Vec<u8>>,
     /// What to run.
-    #[prost(message, optional, tag = "3")]
-    pub spec: Option<RunSpec>,
+    #[prost(message, optional, boxed, tag = "3")]
+    pub spec: Option<Box<RunSpec>>,
 }
 
 /// End this run, or see to it that it never starts. May be repeated for ever.

@@ -27,6 +27,32 @@ fn a_submission_is_answered_with_the_job_and_where_it_is() {
 }
 
 #[test]
+fn attributes_are_shown_as_they_were_asked_for_and_impossible_ones_are_refused() {
+    let server = Server::start();
+    let with = |body: Value| {
+        let mut whole = json!({"command": ["/bin/true"]});
+        whole.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        server.post("/api/v1/jobs", whole)
+    };
+    let answer =
+        with(json!({"umask": "27", "nice": -5, "limits": {"nofile": "1K:4096", "core": "unlimited"}}));
+    let job = answer.json();
+    assert_eq!((answer.status, &job["umask"], &job["nice"]), (201, &json!("027"), &json!(-5)), "{job}");
+    assert_eq!(job["limits"], json!({"nofile": "1024:4096", "core": "unlimited"}));
+    for (body, said) in [
+        (json!({"umask": "888"}), "umask"),
+        (json!({"nice": 20}), "-20 to 19"),
+        (json!({"limits": {"files": "1"}}), "no limit \"files\""),
+        (json!({"limits": {"nofile": "9:8"}}), "beyond the hard"),
+        (json!({"limits": {"rtprio": "100"}}), "0 to 99"),
+    ] {
+        let refused = with(body);
+        let text = refused.json().to_string().replace("\\\"", "\"");
+        assert!(refused.status == 422 && text.contains(said), "{said}: {text}");
+    }
+}
+
+#[test]
 fn the_same_key_is_the_same_job_and_another_request_under_it_is_refused() {
     let server = Server::start();
     let with_key = |body: Value| {

@@ -1,0 +1,51 @@
+//! Capabilities of this process (capabilities(7)), by direct system calls.
+
+const VERSION_3: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
+/// The lower and the upper 32 bits of a set are in two of these.
+#[repr(C)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Half {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+fn get() -> Option<[Half; 2]> {
+    let header = Header { version: VERSION_3, pid: 0 };
+    let mut halves = [Half::default(); 2];
+    // SAFETY: header and data are laid out as capget(2) says, and live in this frame.
+    let got = unsafe { libc::syscall(libc::SYS_capget, &raw const header, halves.as_mut_ptr()) };
+    (got == 0).then_some(halves)
+}
+
+/// 0, or -1 with errno.
+fn set(halves: [Half; 2]) -> i32 {
+    let header = Header { version: VERSION_3, pid: 0 };
+    // SAFETY: header and data are laid out as capset(2) says, and live in this frame.
+    let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) };
+    if done == 0 { 0 } else { -1 }
+}
+
+/// Makes all permitted capabilities effective. 0, or -1 with errno.
+pub(crate) fn raise_all() -> i32 {
+    let Some(halves) = get() else { return -1 };
+    let raised = halves.map(|half| Half { effective: half.permitted, ..half });
+    if raised == halves { 0 } else { set(raised) }
+}
+
+/// Gives up every capability for ever (also the ambient ones: they go with the permitted). 0, or -1 with errno.
+pub(crate) fn drop_all() -> i32 {
+    set([Half::default(); 2])
+}
+
+/// Whether there is none, in any set.
+pub(crate) fn has_none() -> bool {
+    get() == Some([Half::default(); 2])
+}
