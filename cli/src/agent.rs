@@ -1,11 +1,12 @@
 //! Agents.
 
 use crate::client::{Client, encode};
-use crate::output::{Output, Row, moment, or_empty, pairs};
+use crate::output::{Output, Row, hint, moment, or_empty, pairs};
 use crate::secret;
-use api::{Agent, AgentAdd, AgentChange, AgentList, Ping};
+use api::{Agent, AgentAdd, AgentChange, AgentDrainRequest, AgentList, Ping};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -30,6 +31,48 @@ pub(crate) enum Verb {
         /// The file with the new secret.
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
+    },
+    /// Place no new runs on an agent; what runs there goes on, and the agent stays connected.
+    #[command(after_help = "\
+Example, before maintenance of the host:
+  lastword agent drain host1 --reason 'new kernel' --wait && ssh host1 reboot; lastword agent resume host1")]
+    Drain {
+        /// Its name.
+        agent: String,
+        /// Why; everybody who asks why a job waits reads it.
+        #[arg(long)]
+        reason: Option<String>,
+        /// Return when it has no run any more.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Place runs on an agent again; trouble that was reported of it is taken for cleared up.
+    #[command(after_help = "Example:\n  lastword agent resume host1")]
+    Resume {
+        /// Its name.
+        agent: String,
+    },
+    /// Rotate an agent's secret: make a new one valid beside the old one, or the old one invalid.
+    #[command(after_help = "\
+Example, without a gap and without a restart:
+  lastword secret new host1.new
+  lastword agent secret host1 --file host1.new      the server takes both from now on
+  (put host1.new in the place of the agent's secret_file; the agent reads it by itself)
+  lastword agent secret host1 --retire-old          the old one is worth nothing any more")]
+    Secret {
+        /// Its name.
+        agent: String,
+        /// The file with the new secret.
+        #[arg(
+            long,
+            value_name = "FILE",
+            required_unless_present = "retire_old",
+            conflicts_with = "retire_old"
+        )]
+        file: Option<PathBuf>,
+        /// Only the newest secret stays valid; links in use are not cut.
+        #[arg(long)]
+        retire_old: bool,
     },
     /// Forget an agent. Refused while it has runs without an outcome.
     Remove {
@@ -84,7 +127,17 @@ impl Verb {
             Verb::Add(add) => show(&client.post("/api/v1/agents", &add.request()?, false)?, output)?,
             Verb::Set { agent, slots, secret_file } => {
                 let secret_hex = secret_file.as_deref().map(secret::read_hex).transpose()?;
-                let change = AgentChange { slots, secret: None, secret_hex };
+                let change = AgentChange { slots, secret_hex, ..AgentChange::default() };
+                show(&client.post(&path(&agent, "/set"), &change, true)?, output)?;
+            }
+            Verb::Drain { agent, reason, wait } => drain(client, output, &agent, reason, wait)?,
+            Verb::Resume { agent } => {
+                show(&client.post(&path(&agent, "/resume"), &serde_json::json!({}), true)?, output)?;
+            }
+            Verb::Secret { agent, file, retire_old } => {
+                let secret_hex = file.as_deref().map(secret::read_hex).transpose()?;
+                let change =
+                    AgentChange { secret_hex, retire_old_secret: retire_old, ..AgentChange::default() };
                 show(&client.post(&path(&agent, "/set"), &change, true)?, output)?;
             }
             Verb::Remove { agent, force } => {
@@ -98,6 +151,26 @@ impl Verb {
         }
         Ok(0)
     }
+}
+
+/// Between two looks whether an agent has runs.
+const DRAIN_PAUSE: Duration = Duration::from_millis(500);
+
+fn drain(
+    client: &Client,
+    output: &Output,
+    name: &str,
+    reason: Option<String>,
+    wait: bool,
+) -> anyhow::Result<()> {
+    let mut agent: Agent = client.post(&path(name, "/drain"), &AgentDrainRequest { reason }, true)?;
+    while wait && agent.slots_used > 0 {
+        hint(&format!("{name} still has {} runs", agent.slots_used));
+        std::thread::sleep(DRAIN_PAUSE);
+        agent = client.get(&path(name, ""))?;
+        anyhow::ensure!(agent.drain.is_some(), "somebody let agent \"{name}\" take runs again");
+    }
+    show(&agent, output)
 }
 
 fn path(agent: &str, rest: &str) -> String {
@@ -133,7 +206,10 @@ fn for_people(agent: &Agent) -> String {
         ("Link", link(agent)),
         ("Slots", format!("{} of {} taken", agent.slots_used, agent.slots)),
         ("Queues", if agent.queues.is_empty() { "none".into() } else { agent.queues.join(", ") }),
+        ("Drained", drained(agent)),
         ("Refusing", or_empty(&agent.refusing)),
+        ("Trouble", or_empty(&agent.trouble)),
+        ("Noticed", moment(agent.trouble_at, true)),
         ("Paused until", moment(agent.paused_until, true)),
         ("Address", or_empty(&agent.address)),
         ("Identity", or_empty(&agent.agent_id)),
@@ -143,12 +219,26 @@ fn for_people(agent: &Agent) -> String {
 }
 
 fn state(agent: &Agent) -> String {
-    match (agent.connected, agent.refusing.is_some()) {
-        (true, false) => "connected".into(),
-        (true, true) => "connected, refusing".into(),
-        (false, _) if agent.stopped => "stopped".into(),
-        (false, _) => "away".into(),
-    }
+    let link = match (agent.connected, agent.refusing.is_some()) {
+        (true, false) => "connected",
+        (true, true) => "connected, refusing",
+        (false, _) if agent.stopped => "stopped",
+        (false, _) if agent.software.is_none() => "never connected",
+        (false, _) => "lost",
+    };
+    let drained = match agent.drain {
+        Some(_) if agent.slots_used > 0 => ", draining",
+        Some(_) => ", drained",
+        None => "",
+    };
+    let trouble = if agent.trouble.is_some() { ", trouble" } else { "" };
+    format!("{link}{drained}{trouble}")
+}
+
+fn drained(agent: &Agent) -> String {
+    let Some(drain) = &agent.drain else { return String::new() };
+    let reason = drain.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("by {} since {}{reason}", drain.by, moment(Some(drain.since), true))
 }
 
 fn link(agent: &Agent) -> String {

@@ -112,6 +112,9 @@ impl Agent {
     }
 
     pub(crate) fn on_acks(&mut self, session: u64, acks: Acks) {
+        if !acks.notice.is_empty() {
+            tracing::warn!("the server says: {}", acks.notice);
+        }
         os::crash::point("ack.on-receipt");
         for ack in &acks.acks {
             let (Ok(run_id), Some(seq)) = (convert::run_id("RunPosition", &ack.run_id), ack.seq) else {

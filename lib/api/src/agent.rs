@@ -39,8 +39,38 @@ pub struct Agent {
     pub software: Option<String>,
     /// Its host's name, kernel and machine.
     pub platform: Option<String>,
-    /// Its latest link ended because it was stopped on purpose.
+    /// Its latest link ended because it was stopped on purpose; if not, and it is not connected, it is lost.
     pub stopped: bool,
+    /// It gets no new runs; what runs there goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<AgentDrain>,
+    /// What its operator has to look at: another host claims to be it, its data root went back in time, a message was changed on its disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// When that was noticed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble_at: Option<Time>,
+}
+
+/// Since when and why an agent gets no new runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AgentDrain {
+    /// Who asked for it.
+    pub by: String,
+    /// Why; absent if nobody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when.
+    pub since: Time,
+}
+
+/// Asks for no new runs on an agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentDrainRequest {
+    /// Why, for people; at most 500 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// All agents.
@@ -92,6 +122,9 @@ pub struct AgentChange {
     /// A new shared secret as the hexadecimal digits of its bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_hex: Option<String>,
+    /// Only the newest secret stays valid. Links in use are not cut.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub retire_old_secret: bool,
 }
 
 /// The answer to a ping.

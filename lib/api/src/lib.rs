@@ -18,7 +18,7 @@ mod time;
 pub use ::job::Status;
 
 pub use ::job::span::ParseSpanError;
-pub use agent::{Agent, AgentAdd, AgentChange, AgentList, Ping};
+pub use agent::{Agent, AgentAdd, AgentChange, AgentDrain, AgentDrainRequest, AgentList, Ping};
 pub use job::{
     BATCH_JOBS_MAX, BatchSubmit, Counts, Job, JobList, JobSubmit, JobSubmitted, JobSummary, Kill,
     LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, LateOutcome, Run, Why,

@@ -2,8 +2,8 @@
 
 use crate::engine::{AgentIx, Engine, check_name};
 use crate::input::{Action, Change, Connected, NewAgent, Rejection};
-use crate::{AgentRecord, Event, EventKind, Object};
-use job::{AgentId, Outcome, RunId};
+use crate::{AgentRecord, Drain, Event, EventKind, Object};
+use job::{Outcome, RunId};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -13,6 +13,8 @@ const SLOTS_MAX: u32 = 50_000;
 const SECRET_BYTES_MIN: usize = 32;
 /// The longest.
 const SECRET_BYTES_MAX: usize = 4096;
+/// The longest reason for a drain.
+const REASON_CHARS_MAX: usize = 500;
 /// So many known runs are named to an agent; of the others it sends everything again, which is dropped here.
 const KNOWN_MAX: usize = 50_000;
 
@@ -39,6 +41,8 @@ impl Engine {
             connected_at_ms: None,
             disconnected_at_ms: None,
             stopped: false,
+            drain: None,
+            trouble: None,
         };
         self.write(Change::AgentInserted(record.clone(), new.secret));
         let agent_ix = self.add_agent(record);
@@ -111,28 +115,64 @@ impl Engine {
         Ok(())
     }
 
+    pub(crate) fn on_retire_secrets(&mut self, name: String) -> Result<(), Rejection> {
+        self.find_agent(&name)?;
+        self.write(Change::SecretsRetired(name));
+        Ok(())
+    }
+
+    pub(crate) fn on_drain(
+        &mut self,
+        name: &str,
+        by: String,
+        reason: String,
+        now_ms: i64,
+    ) -> Result<(), Rejection> {
+        if reason.chars().count() > REASON_CHARS_MAX {
+            let range = format!("at most {REASON_CHARS_MAX} characters long");
+            return Err(Rejection::OutOfRange { what: "the reason", range });
+        }
+        let ix = self.find_agent(name)?;
+        let record = &mut self.agent_mut(ix).record;
+        let at_ms = record.drain.as_ref().map_or(now_ms, |drain| drain.at_ms);
+        let text = format!(
+            "{by} wants no new runs on it{}",
+            if reason.is_empty() { String::new() } else { format!(": {reason}") }
+        );
+        record.drain = Some(Drain { by, reason, at_ms });
+        self.write_agent(ix);
+        self.tell(Event::new(EventKind::AgentDraining, Object::Agent(name.to_owned()), text));
+        Ok(())
+    }
+
+    pub(crate) fn on_resume(&mut self, name: &str, now_ms: i64) -> Result<(), Rejection> {
+        let ix = self.find_agent(name)?;
+        let record = &mut self.agent_mut(ix).record;
+        (record.drain, record.trouble) = (None, None);
+        self.write_agent(ix);
+        let text = "it takes runs again".to_owned();
+        self.tell(Event::new(EventKind::AgentResumed, Object::Agent(name.to_owned()), text));
+        self.place_agent(ix, now_ms);
+        Ok(())
+    }
+
     pub(crate) fn on_connected(&mut self, connected: Connected, now_ms: i64) {
         let (name, session) = (connected.agent.clone(), connected.session);
         let Some(&ix) = self.agent_names.get(&name) else {
             let reason = format!("there is no agent \"{name}\" any more");
             return self.act(Action::RefuseSession { agent: name, session, reason });
         };
-        if let Some(reason) = self.is_another_host(ix, &connected) {
-            self.warn(format!("refused a connection: {reason}"));
+        if let Some(reason) = self.refusal(ix, &connected, now_ms) {
             self.tell(Event::new(EventKind::AgentRefused, Object::Agent(name.clone()), reason.clone()));
             return self.act(Action::RefuseSession { agent: name, session, reason });
         }
-        let agent = self.agent_mut(ix);
-        let known_id = agent.record.agent_id.replace(connected.agent_id);
-        if known_id.is_some_and(|id| id != connected.agent_id) {
-            self.warn(format!(
-                "agent \"{name}\" has a new data root; it had no runs here, so it is taken for the same"
-            ));
-        }
+        self.note_other_root(ix, &connected, now_ms);
         let agent = self.agent_mut(ix);
         agent.session = Some(session);
+        agent.rival = None;
         agent.refusing = connected.refusing;
         let record = &mut agent.record;
+        record.agent_id = Some(connected.agent_id);
         record.boot_id = Some(connected.boot_id);
         record.incarnation = Some(connected.incarnation);
         record.software = connected.software;
@@ -148,24 +188,6 @@ impl Engine {
         self.rest_no_more(ix);
         self.reconcile(ix, session, &connected.inventory);
         self.place_agent(ix, now_ms);
-    }
-
-    /// Why this cannot be the agent that is known by that name.
-    fn is_another_host(&self, ix: AgentIx, connected: &Connected) -> Option<String> {
-        let agent = &self.agents[&ix];
-        let known = agent.record.agent_id.filter(|id| *id != connected.agent_id)?;
-        if agent.runs.is_empty() && agent.session.is_none() {
-            return None;
-        }
-        let (name, known, new) = (&agent.record.name, AgentId(known), AgentId(connected.agent_id));
-        let why = match agent.session {
-            Some(_) => "which is connected".to_owned(),
-            None => format!("which has {} runs that are not over", agent.runs.len()),
-        };
-        Some(format!(
-            "agent \"{name}\" is known as data root {known}, {why}, and this is data root {new}: two hosts must not have one name. \
-             If its data root was lost for good, `lastword agent remove {name} --force` and add it again"
-        ))
     }
 
     /// Compares what the agent has with what it should have, and says what follows.
@@ -212,6 +234,7 @@ impl Engine {
             return; // a newer session took its place
         }
         agent.session = None;
+        agent.rival = None; // it did not prove to be alive: the other one may be the same host after a restart
         agent.record.disconnected_at_ms = Some(now_ms);
         agent.record.stopped = stopping;
         let runs = agent.runs.len();
@@ -255,7 +278,7 @@ impl Engine {
         }
     }
 
-    fn write_agent(&mut self, ix: AgentIx) {
+    pub(crate) fn write_agent(&mut self, ix: AgentIx) {
         let record = self.agent_mut(ix).record.clone();
         self.write(Change::AgentUpdated(record));
     }

@@ -1,6 +1,7 @@
 //! The engine's state, and the one door in and out.
 
 use crate::event;
+use crate::identity::Rival;
 use crate::input::{Action, Change, Input, Output, Rejection, Reply};
 use crate::place::Key;
 use crate::{
@@ -41,6 +42,8 @@ pub(crate) struct Agent {
     pub(crate) queues: BTreeSet<QueueIx>,
     pub(crate) session: Option<u64>,
     pub(crate) refusing: String,
+    /// Who else claims to be this agent, until its session gave a sign of life or ended.
+    pub(crate) rival: Option<Rival>,
     pub(crate) paused_until_ms: Option<i64>,
     /// The length of the last pause; 0 after a run was accepted.
     pub(crate) pause_ms: i64,
@@ -221,6 +224,10 @@ impl Engine {
             Input::RemoveAgent { name, force, by } => self.on_remove_agent(&name, force, &by, now_ms)?,
             Input::SetSlots { name, slots } => self.on_set_slots(&name, slots, now_ms)?,
             Input::SetSecret { name, secret } => self.on_set_secret(name, secret)?,
+            Input::RetireSecrets { name } => self.on_retire_secrets(name)?,
+            Input::DrainAgent { name, by, reason } => self.on_drain(&name, by, reason, now_ms)?,
+            Input::ResumeAgent { name } => self.on_resume(&name, now_ms)?,
+            Input::AgentAnswered { agent, session } => self.on_answered(&agent, session, now_ms),
             Input::AgentConnected(connected) => self.on_connected(connected, now_ms),
             Input::AgentDisconnected { agent, session, stopping } => {
                 self.on_disconnected(&agent, session, stopping, now_ms);
@@ -294,6 +301,11 @@ impl Engine {
     /// hands in facts about it.
     pub fn has_run(&self, run: RunId) -> bool {
         self.runs.contains_key(&run)
+    }
+
+    /// Up to which of its facts a run is stored; 0 if it is not in memory.
+    pub fn acked_seq(&self, run: RunId) -> u64 {
+        self.runs.get(&run).map_or(0, |run| run.record.acked_seq)
     }
 
     /// A run that is over, from the database; stays until the next commit.
@@ -393,6 +405,7 @@ impl Engine {
                 queues: BTreeSet::new(),
                 session: None,
                 refusing: String::new(),
+                rival: None,
                 paused_until_ms: None,
                 pause_ms: 0,
                 runs: BTreeSet::new(),

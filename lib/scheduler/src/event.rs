@@ -130,6 +130,8 @@ kinds! {
     AgentRefused = "agent.refused", Error;
     /// Two hosts use one identity.
     AgentTwoIdentities = "agent.two-identities", Error;
+    /// An agent's data root or record is not what it should be: it went back in time, or a message of it changed.
+    AgentTrouble = "agent.trouble", Error;
     /// An agent takes no new runs, and says why.
     AgentRefusing = "agent.refusing", Warning;
     /// An agent takes runs again.

@@ -12,7 +12,7 @@ use serde_json::json;
 const PAUSE_MS_MIN: i64 = 5_000;
 /// The longest.
 const PAUSE_MS_MAX: i64 = 60_000;
-/// A run that never started is placed again, up to this attempt.
+/// A job that an agent took and that never started is placed again, up to this many times; a refusal for want of room does not count.
 const NEVER_STARTED_ATTEMPTS_MAX: u32 = 3;
 
 impl Engine {
@@ -21,10 +21,7 @@ impl Engine {
             let known = self.runs.get(&fact.run).map(|run| (run.record.agent == agent, run.record.acked_seq));
             match known {
                 Some((true, acked)) if fact.seq == acked + 1 => self.on_next_fact(agent, fact, now_ms),
-                // It was stored before: only the acknowledgement was lost.
-                Some((true, acked)) if fact.seq <= acked => {
-                    self.act(Action::Ack { agent: agent.to_owned(), run: fact.run, seq: acked });
-                }
+                Some((true, acked)) if fact.seq <= acked => self.on_known_fact(agent, &fact, acked, now_ms),
                 Some((true, acked)) => {
                     let (seq, run) = (fact.seq, fact.run);
                     let reason = format!(
@@ -46,6 +43,34 @@ impl Engine {
         }
     }
 
+    /// It was stored before: only the acknowledgement was lost. If it is not what was stored, one of the two disks is damaged or one of the two
+    /// went back in time, and nobody may take it for settled.
+    fn on_known_fact(&mut self, agent: &str, fact: &FactIn, acked: u64, now_ms: i64) {
+        let FactIn { run, seq, bytes, .. } = fact;
+        let pending = || {
+            self.out.changes.iter().rev().find_map(|change| {
+                if let Change::FactInserted(known) = change
+                    && (known.run, known.seq) == (*run, *seq)
+                {
+                    return Some(&known.bytes);
+                }
+                None
+            })
+        };
+        let stored = fact.stored.as_ref().or_else(pending);
+        if stored.is_none_or(|stored| stored == bytes) {
+            return self.act(Action::Ack { agent: agent.to_owned(), run: *run, seq: acked });
+        }
+        let text = format!(
+            "message {seq} of run {run} from agent \"{agent}\" is not the one that was stored under that number: the agent's disk \
+             or this database is damaged, or went back in time. It is not acknowledged; `lastword job prove` shows both"
+        );
+        match self.agent_names.get(agent).copied() {
+            Some(ix) => self.note_trouble(ix, EventKind::AgentTrouble, text, None, now_ms),
+            None => self.warn(text),
+        }
+    }
+
     fn on_stray(&mut self, agent: &str, fact: FactIn, now_ms: i64) {
         let FactIn { run, seq, bytes, .. } = fact;
         let fact = FactRecord { run, seq, received_at_ms: now_ms, commit: 0, committed_at_ms: None, bytes };
@@ -54,7 +79,7 @@ impl Engine {
     }
 
     fn on_next_fact(&mut self, agent: &str, fact: FactIn, now_ms: i64) {
-        let FactIn { run, seq, bytes, fact } = fact;
+        let FactIn { run, seq, bytes, fact, .. } = fact;
         self.run_mut(run).acked_seq = seq;
         self.write(Change::FactInserted(FactRecord {
             run,
@@ -111,7 +136,7 @@ impl Engine {
             match outcome {
                 // It never executed, so it can safely be placed again; but what never starts anywhere has to end.
                 Outcome::NeverStarted { reason, canceled: false }
-                    if record.attempt < NEVER_STARTED_ATTEMPTS_MAX =>
+                    if self.unstarted(run) < NEVER_STARTED_ATTEMPTS_MAX =>
                 {
                     self.give_back(run, format!("never started: {reason}"), now_ms);
                 }
@@ -135,6 +160,13 @@ impl Engine {
             self.tell(Event::new(EventKind::RunLateOutcome, Object::Job(job), text.clone()).with(data));
             self.warn(text);
         }
+    }
+
+    /// How many attempts of the run's job were taken by an agent, this one included.
+    fn unstarted(&self, run: RunId) -> u32 {
+        let record = &self.runs[&run].record;
+        let refusals = self.jobs.get(&record.job).map_or(0, |job| job.record.refusals);
+        record.attempt.saturating_sub(refusals)
     }
 
     /// The run is over, and its job with it.
@@ -242,6 +274,8 @@ impl Engine {
         match kind {
             RefusalKind::NoRoom => {
                 self.pause(agent, now_ms);
+                let job = self.runs[&run].record.job;
+                self.job_mut(job).refusals += 1;
                 self.give_back(run, format!("agent \"{agent}\" had no room: {reason}"), now_ms);
             }
             RefusalKind::Fenced | RefusalKind::Unspecified => {

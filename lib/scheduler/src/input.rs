@@ -93,6 +93,32 @@ pub enum Input {
         /// The new one.
         secret: Vec<u8>,
     },
+    /// Of an agent's secrets only the newest stays valid.
+    RetireSecrets {
+        /// The agent.
+        name: String,
+    },
+    /// No new runs for an agent; what runs there goes on.
+    DrainAgent {
+        /// Its name.
+        name: String,
+        /// Who asks.
+        by: String,
+        /// Why, for people; may be empty.
+        reason: String,
+    },
+    /// New runs for an agent again; trouble that was noticed with it is taken for cleared up.
+    ResumeAgent {
+        /// Its name.
+        name: String,
+    },
+    /// A session that was asked for a sign of life ([`Action::Probe`]) gave one.
+    AgentAnswered {
+        /// The agent.
+        agent: String,
+        /// Which of its sessions.
+        session: u64,
+    },
     /// An authenticated agent gave its account of itself.
     AgentConnected(Connected),
     /// A session is over.
@@ -206,13 +232,15 @@ pub struct FactIn {
     pub bytes: Vec<u8>,
     /// As far as it can be read.
     pub fact: Result<Fact, Malformed>,
+    /// What the database has under that number, if it was stored before; filled in by the owner of the engine.
+    pub stored: Option<Vec<u8>>,
 }
 
 impl FactIn {
     /// Reads `bytes`, keeps them.
     pub fn new(run: RunId, seq: u64, bytes: Vec<u8>) -> FactIn {
         let fact = Fact::read(&bytes);
-        FactIn { run, seq, bytes, fact }
+        FactIn { run, seq, bytes, fact, stored: None }
     }
 }
 
@@ -278,6 +306,8 @@ pub enum Change {
     SecretAdded(String, Vec<u8>),
     /// Something happened that people or programs may follow.
     Event(EventRecord),
+    /// Of an agent's secrets only the newest stays.
+    SecretsRetired(String),
 }
 
 /// Something to do after the changes were committed. Losing one costs time, never a job: the next connection repeats it.
@@ -302,6 +332,20 @@ pub enum Action {
         session: u64,
         /// Why, for people.
         reason: String,
+    },
+    /// Ask a session for a sign of life; if it gives one, [`Input::AgentAnswered`] says so.
+    Probe {
+        /// The agent.
+        agent: String,
+        /// Its session.
+        session: u64,
+    },
+    /// Tell an agent something that its operator should read.
+    Notice {
+        /// The agent.
+        agent: String,
+        /// What.
+        text: String,
     },
     /// The agent was removed: close its session, stop dialling it.
     AgentGone {

@@ -73,6 +73,7 @@ impl Engine {
             started_at_ms: None,
             ended_at_ms: None,
             kill: None,
+            refusals: 0,
         };
         self.insert_job(record, queue);
         if !held && self.enqueue(id) {

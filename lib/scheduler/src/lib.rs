@@ -20,7 +20,9 @@
 //! | a fact is missing in a row                       | the rest is neither stored nor acknowledged: the agent sends again  |
 //! | a fact of a run that nobody knows                | kept as a stray, acknowledged                                       |
 //! | the true outcome of an `Unknown` run             | kept beside it; the status stays                                    |
-//! | two hosts with one name                          | the second is refused while the first has runs or is connected      |
+//! | two hosts with one name or one data root         | see `identity`: the second is refused, and both are told            |
+//! | another message under a number that is stored    | reported, not acknowledged                                          |
+//! | it is drained                                    | what runs goes on, nothing new is placed                            |
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +30,7 @@ mod agents;
 mod engine;
 mod event;
 mod facts;
+mod identity;
 mod input;
 mod jobs;
 mod place;
@@ -43,8 +46,8 @@ pub use input::{
     Action, Change, Connected, FactIn, Input, InventoryEntry, NewAgent, Output, Rejection, Reply, Submitted,
 };
 pub use record::{
-    AgentRecord, Counts, Dial, FactRecord, JobRecord, KillWish, LateOutcome, QueueRecord, RunRecord,
-    Snapshot, StrayRecord,
+    AgentRecord, Counts, Dial, Drain, FactRecord, JobRecord, KillWish, LateOutcome, QueueRecord, RunRecord,
+    Snapshot, StrayRecord, Trouble,
 };
 pub use spec::{JobSpec, SpecColumns};
 pub use views::{AgentView, QueueView};

@@ -21,6 +21,7 @@ impl Agent {
     /// Whether a new run may be placed on it.
     pub(crate) fn is_free(&self, now_ms: i64) -> bool {
         self.session.is_some()
+            && self.record.drain.is_none()
             && self.refusing.is_empty()
             && self.paused_until_ms.is_none_or(|until| until <= now_ms)
             && self.used() < self.record.slots

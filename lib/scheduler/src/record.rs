@@ -33,6 +33,8 @@ pub struct JobRecord {
     pub ended_at_ms: Option<i64>,
     /// Somebody wants it ended.
     pub kill: Option<KillWish>,
+    /// How many of its attempts no agent took for want of room.
+    pub refusals: u32,
 }
 
 /// A durable wish that a job ends. It is told to the agent until the run has an outcome.
@@ -173,6 +175,32 @@ pub struct AgentRecord {
     pub disconnected_at_ms: Option<i64>,
     /// Its latest connection ended because it was stopped on purpose.
     pub stopped: bool,
+    /// Somebody wants no new runs on it; what runs goes on.
+    pub drain: Option<Drain>,
+    /// What is wrong with its identity or its record, as far as it was noticed; stays until somebody says that it is in order.
+    pub trouble: Option<Trouble>,
+}
+
+/// An agent gets no new runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Who wants it.
+    pub by: String,
+    /// Why, for people; may be empty.
+    pub reason: String,
+    /// Since when, the server's wall clock.
+    pub at_ms: i64,
+}
+
+/// Something about an agent that its operator has to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What, for people.
+    pub text: String,
+    /// When it was noticed last, the server's wall clock.
+    pub at_ms: i64,
+    /// The boot of the other host that claims to be this agent, if that is it: it is not let in.
+    pub rival_boot_id: Option<[u8; 16]>,
 }
 
 /// How many jobs there are of each status, in the order of [`Status::ALL`].

@@ -98,6 +98,14 @@ impl Engine {
         if agent.session.is_none() {
             return Some(format!("agent \"{name}\" is not connected{}", absence(agent)));
         }
+        if let Some(drain) = &agent.record.drain {
+            let reason = if drain.reason.is_empty() { String::new() } else { format!(" ({})", drain.reason) };
+            return Some(format!(
+                "agent \"{name}\" is drained by {} since {}{reason}; `lastword agent resume {name}` lets it take runs again",
+                drain.by,
+                time(drain.at_ms)
+            ));
+        }
         if !agent.refusing.is_empty() {
             return Some(format!("agent \"{name}\" refuses new runs: {}", agent.refusing));
         }

@@ -93,15 +93,26 @@ const QUERIES_MAX: usize = 256;
 impl Directory {
     /// Asks an agent about a run: a range of its output, or its ledger.
     pub async fn query(&self, agent: &str, run: RunId, body: QueryBody) -> Result<AnswerBody, QueryError> {
+        let live = self.get(agent).ok_or_else(|| QueryError::Away(agent.to_owned()))?;
+        self.ask(agent, &live, run, body).await
+    }
+
+    /// The same in a certain session.
+    pub(super) async fn ask(
+        &self,
+        agent: &str,
+        live: &Live,
+        run: RunId,
+        body: QueryBody,
+    ) -> Result<AnswerBody, QueryError> {
         let away = || QueryError::Away(agent.to_owned());
         let failed = |reason: &str| QueryError::Failed { agent: agent.to_owned(), reason: reason.to_owned() };
-        let live = self.get(agent).ok_or_else(away)?;
         let query_id = self.shared.next_query.fetch_add(1, Ordering::Relaxed) + 1;
         let (reply, answer) = oneshot::channel();
         if !live.open(query_id, reply) {
             return Err(failed("too many questions are open with it"));
         }
-        let _close = Close { live: &live, query_id };
+        let _close = Close { live, query_id };
         let query = Query {
             query_id: Some(query_id),
             run_id: protocol::convert::run_id_field(run),

@@ -174,6 +174,12 @@ impl Roster for Listener {
         secrets.truncate(SECRETS_MAX);
     }
 
+    fn on_retired(&self, agent: &str) {
+        if let Some(secrets) = lock(&self.0.secrets.0).get_mut(agent) {
+            secrets.truncate(1);
+        }
+    }
+
     fn on_removed(&self, agent: &str) {
         lock(&self.0.secrets.0).remove(agent);
         if let Some(task) = lock(&self.0.dialled).remove(agent) {

@@ -10,8 +10,8 @@ use protocol::Malformed;
 use protocol::convert::{bad_field, run_id, run_id_field};
 use protocol::frame::Frame;
 use protocol::message::{
-    Acks, AgentHello, Facts, Goodbye, InventoryItem, Kill, Position, RefusalKind, Refused, RunPosition,
-    ServerHello, Start,
+    Acks, AgentHello, Facts, Goodbye, InventoryItem, Kill, LedgerQuery, Position, QueryBody, RefusalKind,
+    Refused, RunPosition, ServerHello, Start,
 };
 use scheduler::{Connected, FactIn, Input, InventoryEntry};
 use std::collections::HashSet;
@@ -285,7 +285,13 @@ async fn write(
                 Frame::Kill(Kill { epoch: Some(epoch), run_id: run_id_field(run), grace_ms, by })
             }
             ToAgent::Acks { acks, commit } => {
-                Frame::Acks(Acks { acks: positions(acks), position: Some(position(&context, commit)) })
+                let position = Some(position(&context, commit));
+                Frame::Acks(Acks { acks: positions(acks), position, notice: String::new() })
+            }
+            ToAgent::Notice(notice) => Frame::Acks(Acks { notice, ..Acks::default() }),
+            ToAgent::Probe => {
+                tokio::spawn(probe(context.clone(), agent.clone(), Arc::clone(&live)));
+                continue;
             }
         };
         let is_hello = matches!(frame, Frame::ServerHello(_));
@@ -303,6 +309,15 @@ async fn write(
     let reason =
         "another connection of this agent took its place, or it took too long to take what it was told";
     live.sender.close(Some(Goodbye { reason: reason.to_owned(), stopping: false }));
+}
+
+/// Asks this very session for a sign of life, and tells the core if it gives one.
+async fn probe(context: Context, agent: String, live: Arc<Live>) {
+    if context.directory.ask(&agent, &live, RunId::new(0, 0), QueryBody::Ledger(LedgerQuery {})).await.is_ok()
+    {
+        // Only the core's end makes this fail, and then nobody needs to know.
+        let _ = context.handle.tell(Input::AgentAnswered { agent, session: live.session }).await;
+    }
 }
 
 fn hello(context: &Context, epoch: u64, known: Vec<(RunId, u64)>, missing: Vec<RunId>, commit: u64) -> Frame {

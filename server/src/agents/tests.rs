@@ -253,8 +253,65 @@ async fn a_newer_connection_takes_the_place_of_the_older_and_another_host_does_n
     other.send(hello(9)).await;
     let over = other.recv().await.unwrap_err().to_string();
     assert!(over.contains("two hosts must not have one name"), "{over}");
+    let Frame::Acks(acks) = newer.recv().await.unwrap() else { panic!("no notice") };
+    assert!(acks.notice.contains("two hosts must not have one name"), "{acks:?}");
     server.submit().await;
     newer.start().await;
+}
+
+#[tokio::test]
+async fn a_copy_of_a_data_root_on_another_host_is_refused_and_the_agent_that_answers_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::new(dir.path()).await;
+    server.add(None).await;
+    let mut agent = Agent::dial(&server).await;
+    let link = endpoint(7).dial("127.0.0.1", server.port, None).await.unwrap();
+    let mut copy = Agent { link, hello: ServerHello::default() };
+    copy.send(AgentHello { boot_id: Some(vec![3; 16]), incarnation: Some(2), ..hello(1) }).await;
+    let over = copy.recv().await.unwrap_err().to_string();
+    assert!(over.contains("must not be used by two agents"), "{over}");
+    let Frame::Query(query) = agent.recv().await.unwrap() else { panic!("no question") };
+    assert_eq!(server.handle.agent("host1").await.unwrap().record.trouble, None);
+    let body = Some(AnswerBody::Ledger(Ledger::default()));
+    agent.send(Answer { query_id: query.query_id, body }).await;
+    let Frame::Acks(acks) = agent.recv().await.unwrap() else { panic!("no notice") };
+    assert!(acks.notice.contains("must not be used by two agents"), "{acks:?}");
+    assert!(server.handle.agent("host1").await.unwrap().record.trouble.is_some());
+}
+
+#[tokio::test]
+async fn a_message_that_changed_on_the_agents_disk_is_not_acknowledged_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::new(dir.path()).await;
+    server.add(None).await;
+    let mut agent = Agent::dial(&server).await;
+    server.submit().await;
+    let run = agent.start().await;
+    agent.say(run, &whole_life()).await;
+    assert!(matches!(agent.recv().await, Ok(Frame::Acks(acks)) if acks.notice.is_empty()));
+    agent.say(run, &whole_life()).await;
+    assert!(matches!(agent.recv().await, Ok(Frame::Acks(acks)) if acks.acks[0].seq == Some(3)));
+    agent.say(run, &[FactBody::Accepted(Accepted { boot_id: Some(vec![9; 16]) })]).await;
+    let Frame::Acks(acks) = agent.recv().await.unwrap() else { panic!("no notice") };
+    assert!(acks.acks.is_empty() && acks.notice.contains("not the one that was stored"), "{acks:?}");
+}
+
+#[tokio::test]
+async fn a_retired_secret_opens_no_new_link_and_cuts_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::new(dir.path()).await;
+    server.add(None).await;
+    let mut agent = Agent::dial(&server).await;
+    server.handle.set_secret("host1", vec![8; 32]).await.unwrap();
+    endpoint(7).dial("127.0.0.1", server.port, None).await.unwrap();
+    endpoint(8).dial("127.0.0.1", server.port, None).await.unwrap();
+    server.handle.retire_secrets("host1").await.unwrap();
+    assert!(endpoint(7).dial("127.0.0.1", server.port, None).await.is_err());
+    endpoint(8).dial("127.0.0.1", server.port, None).await.unwrap();
+    server.submit().await;
+    agent.start().await;
+    let kept = server.db.secrets().unwrap();
+    assert_eq!(kept[0].secrets, [vec![8; 32]]);
 }
 
 #[tokio::test]

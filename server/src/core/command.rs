@@ -72,6 +72,10 @@ pub enum ToAgent {
         /// The last commit.
         commit: u64,
     },
+    /// Something that the agent's operator should read.
+    Notice(String),
+    /// Give a sign of life.
+    Probe,
     /// Close the connection and say why.
     Close {
         /// Why, for people.

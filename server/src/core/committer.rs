@@ -5,7 +5,9 @@ use super::handle::{CoreError, Handle, ServerStatus};
 use super::health::Shared;
 use crate::db::{Database, DbError};
 use job::{JobId, RunId, RunIds};
-use scheduler::{Action, AgentRecord, Change, Connected, Engine, FactIn, Input, Output, Rejection, Reply};
+use scheduler::{
+    Action, AgentRecord, Change, Connected, Engine, FactIn, FactRecord, Input, Output, Rejection, Reply,
+};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -28,6 +30,8 @@ pub trait Roster: Send {
     fn on_added(&self, agent: &AgentRecord, secret: &[u8]);
     /// A newer secret.
     fn on_secret(&self, agent: &str, secret: &[u8]);
+    /// Only the newest secret stays valid.
+    fn on_retired(&self, agent: &str);
     /// An agent is gone.
     fn on_removed(&self, agent: &str);
 }
@@ -162,14 +166,14 @@ impl Core {
     }
 
     /// A word of an agent: nobody waits for an answer, so what cannot be taken is repaired by a new connection.
-    fn on_word(&mut self, input: Input) {
-        if let Input::Facts { agent, facts } = &input {
+    fn on_word(&mut self, mut input: Input) {
+        if let Input::Facts { agent, facts } = &mut input {
             metrics::counter!("lastword_facts_total").increment(facts.len() as u64);
             // What follows a message that was not taken must not be acknowledged in its place.
             if self.unheard.contains(agent) {
                 return;
             }
-            if let Err(e) = self.recall_runs(facts) {
+            if let Err(e) = self.recall_runs(facts).and_then(|()| self.recall_facts(facts)) {
                 tracing::warn!(%agent, "messages were not taken, the agent will send them again: {e}");
                 self.ports.remove(agent);
                 self.unheard.insert(agent.clone());
@@ -193,6 +197,22 @@ impl Core {
             {
                 self.engine.recall_run(record);
             }
+        }
+        Ok(())
+    }
+
+    /// What comes again is compared with what was stored: it must be the same.
+    fn recall_facts(&mut self, facts: &mut [FactIn]) -> Result<(), DbError> {
+        let mut known: Option<(RunId, Vec<FactRecord>)> = None;
+        for fact in facts {
+            if self.engine.acked_seq(fact.run) < fact.seq {
+                continue;
+            }
+            if known.as_ref().is_none_or(|(run, _)| *run != fact.run) {
+                known = Some((fact.run, self.database.facts(fact.run)?));
+            }
+            let stored = known.iter().flat_map(|(_, facts)| facts).find(|stored| stored.seq == fact.seq);
+            fact.stored = stored.map(|stored| stored.bytes.clone());
         }
         Ok(())
     }
@@ -263,6 +283,7 @@ impl Core {
             Change::StrayInserted(_) => self.strays += 1,
             Change::AgentInserted(agent, secret) => self.roster.on_added(agent, secret),
             Change::SecretAdded(agent, secret) => self.roster.on_secret(agent, secret),
+            Change::SecretsRetired(agent) => self.roster.on_retired(agent),
             Change::AgentDeleted(agent) => self.roster.on_removed(agent),
             Change::JobInserted(_)
             | Change::JobUpdated(_)
@@ -296,6 +317,12 @@ impl Core {
                         let _ = port.try_send(close); // a new port has room
                     }
                 }
+                Action::Probe { agent, session } => {
+                    if self.ports.get(&agent).is_some_and(|(present, _)| *present == session) {
+                        self.deliver(&agent, ToAgent::Probe);
+                    }
+                }
+                Action::Notice { agent, text } => self.deliver(&agent, ToAgent::Notice(text)),
                 Action::AgentGone { agent } => {
                     let reason = "this agent was removed on the server".to_owned();
                     self.end_session(&agent, reason);

@@ -133,6 +133,22 @@ impl Handle {
         self.done(Input::SetSecret { name: name.to_owned(), secret }).await
     }
 
+    /// Of an agent's secrets only the newest stays valid.
+    pub async fn retire_secrets(&self, name: &str) -> Result<(), CoreError> {
+        self.done(Input::RetireSecrets { name: name.to_owned() }).await
+    }
+
+    /// No new runs for an agent; what runs there goes on.
+    pub async fn drain_agent(&self, name: &str, by: &str, reason: &str) -> Result<(), CoreError> {
+        let (name, by, reason) = (name.to_owned(), by.to_owned(), reason.to_owned());
+        self.done(Input::DrainAgent { name, by, reason }).await
+    }
+
+    /// New runs for an agent again.
+    pub async fn resume_agent(&self, name: &str) -> Result<(), CoreError> {
+        self.done(Input::ResumeAgent { name: name.to_owned() }).await
+    }
+
     /// Every agent, by name.
     pub async fn agents(&self) -> Result<Vec<AgentView>, CoreError> {
         self.ask(Request::Agents).await

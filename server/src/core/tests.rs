@@ -95,6 +95,7 @@ struct Nobody;
 impl Roster for Nobody {
     fn on_added(&self, _: &AgentRecord, _: &[u8]) {}
     fn on_secret(&self, _: &str, _: &[u8]) {}
+    fn on_retired(&self, _: &str) {}
     fn on_removed(&self, _: &str) {}
 }
 

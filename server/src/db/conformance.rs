@@ -5,8 +5,8 @@ mod lists;
 use super::{Database, TokenRecord, Walk};
 use job::{End, JobId, Outcome, RunId, Status, StopCause, Usage, Witness};
 use scheduler::{
-    AgentRecord, Change, Dial, Event, EventFilter, EventKind, EventRecord, FactRecord, JobRecord, JobSpec,
-    KillWish, LateOutcome, Object, QueueRecord, RunRecord, Severity, StrayRecord,
+    AgentRecord, Change, Dial, Drain, Event, EventFilter, EventKind, EventRecord, FactRecord, JobRecord,
+    JobSpec, KillWish, LateOutcome, Object, QueueRecord, RunRecord, Severity, StrayRecord, Trouble,
 };
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ pub(super) fn conformance<D: Database>(open: impl Fn() -> D) {
     facts_are_kept_once_in_their_order(&open);
     agents_queues_and_attachments_come_and_go(&open);
     two_secrets_are_valid_the_newest_first(&open);
+    only_the_newest_secret_stays_when_the_others_are_retired(&open);
     tokens_are_kept(&open);
     lists::lists_are_filtered_and_paged(&open);
     events_are_kept_once_and_read_from_either_end(&open);
@@ -51,6 +52,7 @@ fn job(id: u64, name: &str, status: Status) -> JobRecord {
         started_at_ms: None,
         ended_at_ms: None,
         kill: None,
+        refusals: 0,
     }
 }
 
@@ -80,6 +82,7 @@ fn full_job() -> JobRecord {
         started_at_ms: Some(2_000),
         ended_at_ms: Some(-1),
         kill: Some(KillWish { by: "me".into(), grace_ms: Some(u64::from(u32::MAX)), at_ms: 3_000 }),
+        refusals: 2,
         ..job(1, "full", Status::Running)
     }
 }
@@ -150,6 +153,8 @@ fn agent(name: &str) -> AgentRecord {
         connected_at_ms: Some(4),
         disconnected_at_ms: Some(5),
         stopped: true,
+        drain: Some(Drain { by: "me".into(), reason: "r".into(), at_ms: 6 }),
+        trouble: Some(Trouble { text: "t".into(), at_ms: 7, rival_boot_id: Some([8; 16]) }),
     }
 }
 
@@ -256,7 +261,15 @@ fn facts_are_kept_once_in_their_order<D: Database>(open: &impl Fn() -> D) {
 fn agents_queues_and_attachments_come_and_go<D: Database>(open: &impl Fn() -> D) {
     let db = open();
     let queue = QueueRecord { name: "q".into(), held: true, created_at_ms: 9 };
-    let dials_in = AgentRecord { dial: None, agent_id: None, boot_id: None, incarnation: None, ..agent("b") };
+    let dials_in = AgentRecord {
+        dial: None,
+        agent_id: None,
+        boot_id: None,
+        incarnation: None,
+        drain: None,
+        trouble: None,
+        ..agent("b")
+    };
     let pair = || ("q".to_owned(), "a".to_owned());
     db.commit(&[
         Change::QueueInserted(queue.clone()),
@@ -270,7 +283,8 @@ fn agents_queues_and_attachments_come_and_go<D: Database>(open: &impl Fn() -> D)
     let snapshot = db.load().unwrap();
     assert_eq!(snapshot.agents, [agent("a"), dials_in.clone()]);
     assert!(snapshot.queues.contains(&queue) && snapshot.attachments.contains(&pair()));
-    let changed = AgentRecord { slots: 1, ..agent("a") };
+    let trouble = Some(Trouble { text: "t".into(), at_ms: 7, rival_boot_id: None });
+    let changed = AgentRecord { slots: 1, trouble, ..agent("a") };
     db.commit(&[
         Change::AgentUpdated(changed.clone()),
         Change::AgentDeleted("b".into()),
@@ -285,6 +299,19 @@ fn agents_queues_and_attachments_come_and_go<D: Database>(open: &impl Fn() -> D)
     db.commit(&[Change::QueueDeleted("q".into())]).unwrap();
     let snapshot = db.load().unwrap();
     assert_eq!((snapshot.queues.len(), snapshot.attachments.len()), (1, 0));
+}
+
+fn only_the_newest_secret_stays_when_the_others_are_retired<D: Database>(open: &impl Fn() -> D) {
+    let db = open();
+    db.commit(&[
+        Change::AgentInserted(agent("a"), vec![1; 32]),
+        Change::AgentInserted(agent("b"), vec![2; 32]),
+        Change::SecretAdded("a".into(), vec![3; 32]),
+    ])
+    .unwrap();
+    db.commit(&[Change::SecretsRetired("a".into()), Change::SecretsRetired("b".into())]).unwrap();
+    let left: Vec<_> = db.secrets().unwrap().into_iter().map(|agent| agent.secrets).collect();
+    assert_eq!(left, [vec![vec![3; 32]], vec![vec![2; 32]]]);
 }
 
 fn two_secrets_are_valid_the_newest_first<D: Database>(open: &impl Fn() -> D) {

@@ -6,17 +6,17 @@ use prost::Message;
 use protocol::message::Ended;
 use rusqlite::Row;
 use scheduler::{
-    AgentRecord, Dial, Event, EventKind, EventRecord, FactRecord, JobRecord, JobSpec, KillWish, LateOutcome,
-    QueueRecord, RunRecord, Severity, SpecColumns,
+    AgentRecord, Dial, Drain, Event, EventKind, EventRecord, FactRecord, JobRecord, JobSpec, KillWish,
+    LateOutcome, QueueRecord, RunRecord, Severity, SpecColumns, Trouble,
 };
 use std::sync::Arc;
 
 pub(super) const JOB_COLUMNS: &str = "id, status, name, queue, agent, priority, pinned, held, idempotency_key, submitted_at, \
-     started_at, ended_at, attempts, run, exit_code, signal, reason, kill_by, kill_grace, kill_at, spec";
+     started_at, ended_at, attempts, run, exit_code, signal, reason, kill_by, kill_grace, kill_at, spec, refusals";
 pub(super) const RUN_COLUMNS: &str = "run, job, attempt, agent, status, placed_at, accepted_at, started_at, ended_at, exit_code, \
      signal, core, witness, reason, cpu_ms, max_rss_kib, acked_seq, late, late_ended_at, late_received_at, late_seq";
 pub(super) const AGENT_COLUMNS: &str = "name, slots, host, port, added_at, agent_id, boot_id, incarnation, software, platform, \
-     connected_at, disconnected_at, stopped";
+     connected_at, disconnected_at, stopped, drain_by, drain_reason, drain_at, trouble, trouble_at, rival_boot_id";
 
 /// A row that cannot be read: SQLite's error, or what is wrong with its content.
 pub(super) enum Bad {
@@ -139,6 +139,7 @@ pub(super) fn job(row: &Row<'_>) -> Result<JobRecord, Bad> {
         started_at_ms: row.get(10)?,
         ended_at_ms: row.get(11)?,
         kill,
+        refusals: row.get(21)?,
     })
 }
 
@@ -211,6 +212,20 @@ pub(super) fn agent(row: &Row<'_>) -> Result<AgentRecord, Bad> {
         let wrong = |_| Bad::Content(format!("agent \"{name}\" has an id that is not 16 bytes long"));
         bytes.map(|bytes| bytes.try_into().map_err(wrong)).transpose()
     };
+    let drain = match row.get::<_, Option<String>>(13)? {
+        Some(by) => {
+            let reason = row.get::<_, Option<String>>(14)?.unwrap_or_default();
+            Some(Drain { by, reason, at_ms: row.get::<_, Option<i64>>(15)?.unwrap_or(0) })
+        }
+        None => None,
+    };
+    let trouble = match row.get::<_, Option<String>>(16)? {
+        Some(text) => {
+            let at_ms = row.get::<_, Option<i64>>(17)?.unwrap_or(0);
+            Some(Trouble { text, at_ms, rival_boot_id: id(row.get(18)?)? })
+        }
+        None => None,
+    };
     let host: Option<String> = row.get(2)?;
     let port: Option<u16> = row.get(3)?;
     Ok(AgentRecord {
@@ -225,6 +240,8 @@ pub(super) fn agent(row: &Row<'_>) -> Result<AgentRecord, Bad> {
         connected_at_ms: row.get(10)?,
         disconnected_at_ms: row.get(11)?,
         stopped: row.get(12)?,
+        drain,
+        trouble,
         name,
     })
 }

@@ -72,6 +72,14 @@ ALTER TABLE facts ADD COLUMN committed_at INTEGER;
 
 -- After a restore: agents that have not told yet what they ran since the backup.
 CREATE TABLE untold (agent TEXT PRIMARY KEY) WITHOUT ROWID;
+", "
+ALTER TABLE agents ADD COLUMN drain_by TEXT;
+ALTER TABLE agents ADD COLUMN drain_reason TEXT;
+ALTER TABLE agents ADD COLUMN drain_at INTEGER;
+ALTER TABLE agents ADD COLUMN trouble TEXT;
+ALTER TABLE agents ADD COLUMN trouble_at INTEGER;
+ALTER TABLE agents ADD COLUMN rival_boot_id BLOB;
+ALTER TABLE jobs ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Brings the file to the newest version and begins a new epoch. Returns the database's id, the epoch and the number of the last

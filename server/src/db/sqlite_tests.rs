@@ -146,6 +146,7 @@ fn a_million_jobs_are_listed_quickly() {
                 started_at_ms: Some(1),
                 ended_at_ms: Some(2),
                 kill: None,
+                refusals: 0,
             })
         };
         db.commit(&(0..10_000).map(record).collect::<Vec<_>>()).unwrap();

@@ -62,6 +62,12 @@ fn write(c: &Connection, change: &Change, commit: Commit) -> rusqlite::Result<()
         }
         Change::SecretAdded(name, secret) => add_secret(c, name, secret),
         Change::Event(record) => insert_event(c, record),
+        Change::SecretsRetired(name) => c
+            .execute(
+                "DELETE FROM secrets WHERE agent = ?1 AND number < (SELECT max(number) FROM secrets WHERE agent = ?1)",
+                [name],
+            )
+            .map(drop),
     }
 }
 
@@ -86,8 +92,8 @@ fn insert_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
     let kill = job.kill.as_ref();
     c.prepare_cached(
         "INSERT INTO jobs (id, status, name, queue, agent, priority, pinned, held, idempotency_key, submitted_at, started_at, \
-         ended_at, attempts, run, exit_code, signal, reason, kill_by, kill_grace, kill_at, spec) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21) \
+         ended_at, attempts, run, exit_code, signal, reason, kill_by, kill_grace, kill_at, spec, refusals) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22) \
          ON CONFLICT (id) DO NOTHING",
     )?
     .execute(params![
@@ -112,6 +118,7 @@ fn insert_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
         kill.and_then(|kill| kill.grace_ms).map(signed),
         kill.map(|kill| kill.at_ms),
         spec.encode(),
+        job.refusals,
     ])
     .map(drop)
 }
@@ -120,7 +127,7 @@ fn update_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
     let kill = job.kill.as_ref();
     c.prepare_cached(
         "UPDATE jobs SET status = ?2, agent = ?3, started_at = ?4, ended_at = ?5, attempts = ?6, run = ?7, exit_code = ?8, \
-         signal = ?9, reason = ?10, kill_by = ?11, kill_grace = ?12, kill_at = ?13 WHERE id = ?1",
+         signal = ?9, reason = ?10, kill_by = ?11, kill_grace = ?12, kill_at = ?13, refusals = ?14 WHERE id = ?1",
     )?
     .execute(params![
         signed(job.id.0),
@@ -136,6 +143,7 @@ fn update_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
         kill.map(|kill| &kill.by),
         kill.and_then(|kill| kill.grace_ms).map(signed),
         kill.map(|kill| kill.at_ms),
+        job.refusals,
     ])
     .map(drop)
 }
@@ -214,7 +222,8 @@ fn put_queue(c: &Connection, queue: &QueueRecord) -> rusqlite::Result<()> {
 fn put_agent(c: &Connection, agent: &AgentRecord) -> rusqlite::Result<()> {
     c.prepare_cached(
         "INSERT OR REPLACE INTO agents (name, slots, host, port, added_at, agent_id, boot_id, incarnation, software, platform, \
-         connected_at, disconnected_at, stopped) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+         connected_at, disconnected_at, stopped, drain_by, drain_reason, drain_at, trouble, trouble_at, rival_boot_id) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
     )?
     .execute(params![
         agent.name,
@@ -230,6 +239,12 @@ fn put_agent(c: &Connection, agent: &AgentRecord) -> rusqlite::Result<()> {
         agent.connected_at_ms,
         agent.disconnected_at_ms,
         agent.stopped,
+        agent.drain.as_ref().map(|drain| &drain.by),
+        agent.drain.as_ref().map(|drain| &drain.reason),
+        agent.drain.as_ref().map(|drain| drain.at_ms),
+        agent.trouble.as_ref().map(|trouble| &trouble.text),
+        agent.trouble.as_ref().map(|trouble| trouble.at_ms),
+        agent.trouble.as_ref().and_then(|trouble| trouble.rival_boot_id),
     ])
     .map(drop)
 }

@@ -4,7 +4,7 @@ use super::extract::{Body, Params, Part};
 use super::problem::Problem;
 use super::{Http, show};
 use crate::auth::Caller;
-use api::{Agent, AgentAdd, AgentChange, AgentList, Ping};
+use api::{Agent, AgentAdd, AgentChange, AgentDrainRequest, AgentList, Ping};
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::HeaderName;
@@ -49,7 +49,7 @@ pub(super) async fn show(State(http): State<Http>, Part(name): Part<String>) -> 
     Ok(Json(load(&http, &name).await?))
 }
 
-/// Change an agent's number of slots, or give it a new secret; the secret before stays valid beside it.
+/// Change an agent's number of slots, or give it a new secret; the secret before stays valid beside it until it is retired.
 #[utoipa::path(post, path = "/api/v1/agents/{name}/set", tag = "agents", params(("name" = String, Path)), request_body = AgentChange,
     responses((status = 200, body = Agent), (status = 404, body = api::Problem), (status = 422, body = api::Problem)))]
 pub(super) async fn set(
@@ -67,6 +67,34 @@ pub(super) async fn set(
     if let Some(secret) = secret {
         http.app.handle.set_secret(&name, secret).await?;
     }
+    if change.retire_old_secret {
+        http.app.handle.retire_secrets(&name).await?;
+    }
+    Ok(Json(load(&http, &name).await?))
+}
+
+/// Place no new runs on an agent; what runs there goes on.
+#[utoipa::path(post, path = "/api/v1/agents/{name}/drain", tag = "agents", params(("name" = String, Path)), request_body = AgentDrainRequest,
+    responses((status = 200, body = Agent), (status = 404, body = api::Problem), (status = 422, body = api::Problem)))]
+pub(super) async fn drain(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Part(name): Part<String>,
+    Body(request): Body<AgentDrainRequest>,
+) -> Result<Json<Agent>, Problem> {
+    let reason = request.reason.unwrap_or_default();
+    http.app.handle.drain_agent(&name, &caller.name, &reason).await?;
+    Ok(Json(load(&http, &name).await?))
+}
+
+/// Place runs on an agent again; trouble that was noticed with it is taken for cleared up.
+#[utoipa::path(post, path = "/api/v1/agents/{name}/resume", tag = "agents", params(("name" = String, Path)),
+    responses((status = 200, body = Agent), (status = 404, body = api::Problem)))]
+pub(super) async fn resume(
+    State(http): State<Http>,
+    Part(name): Part<String>,
+) -> Result<Json<Agent>, Problem> {
+    http.app.handle.resume_agent(&name).await?;
     Ok(Json(load(&http, &name).await?))
 }
 

@@ -74,9 +74,8 @@ fn role_needed(method: &Method, path: &str) -> Option<Role> {
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let operator = match segments[..] {
         ["api", "v1", "jobs", ..] => true,
-        ["api", "v1", "queues", _, "hold" | "release"] | ["api", "v1", "agents", _, "ping"] => {
-            method == Method::POST
-        }
+        ["api", "v1", "queues", _, "hold" | "release"]
+        | ["api", "v1", "agents", _, "ping" | "drain" | "resume"] => method == Method::POST,
         _ => false,
     };
     Some(if operator { Role::Operator } else { Role::Admin })
@@ -113,6 +112,8 @@ mod tests {
             (Method::DELETE, "/api/v1/queues/release", Some(Role::Admin)),
             (Method::DELETE, "/api/v1/queues/q%2Fhold", Some(Role::Admin)),
             (Method::POST, "/api/v1/agents/a/ping", Some(Role::Operator)),
+            (Method::POST, "/api/v1/agents/a/drain", Some(Role::Operator)),
+            (Method::POST, "/api/v1/agents/a/resume", Some(Role::Operator)),
             (Method::DELETE, "/api/v1/agents/ping", Some(Role::Admin)),
             (Method::POST, "/api/v1/agents/ping/set", Some(Role::Admin)),
             (Method::POST, "/api/v1/jobsx", Some(Role::Admin)),

@@ -42,6 +42,8 @@ pub(super) fn described() -> OpenApiRouter<Http> {
         .routes(routes!(agents::show, agents::remove))
         .routes(routes!(agents::set))
         .routes(routes!(agents::ping))
+        .routes(routes!(agents::drain))
+        .routes(routes!(agents::resume))
         .routes(routes!(queues::list, queues::create))
         .routes(routes!(queues::show, queues::remove))
         .routes(routes!(queues::hold))

@@ -1,7 +1,7 @@
 //! Records as the interface shows them.
 
 use crate::agents::LiveView;
-use api::{Job, JobSummary, LateOutcome, Run, Span};
+use api::{AgentDrain, Job, JobSummary, LateOutcome, Run, Span};
 use job::{AgentId, Status};
 use scheduler::{AgentView, Counts, JobRecord, QueueView, RunRecord};
 
@@ -123,6 +123,13 @@ pub(super) fn agent(view: &AgentView, live: Option<&LiveView>) -> api::Agent {
         software: some(&record.software),
         platform: some(&record.platform),
         stopped: record.stopped && !view.connected,
+        drain: record.drain.as_ref().map(|drain| AgentDrain {
+            by: drain.by.clone(),
+            reason: some(&drain.reason),
+            since: drain.at_ms.into(),
+        }),
+        trouble: record.trouble.as_ref().map(|trouble| trouble.text.clone()),
+        trouble_at: record.trouble.as_ref().map(|trouble| trouble.at_ms.into()),
     }
 }
 

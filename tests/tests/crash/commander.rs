@@ -136,6 +136,6 @@ impl Commander {
         let acks = vec![RunPosition { run_id: convert::run_id_field(run), seq: Some(seq) }];
         let position =
             Some(Position { database_id: Some(vec![2; 16]), commit: Some(seq), ancestors: Vec::new() });
-        self.send(Acks { acks, position })
+        self.send(Acks { acks, position, notice: String::new() })
     }
 }

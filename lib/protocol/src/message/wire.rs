@@ -199,6 +199,9 @@ pub struct Acks {
     /// Where the database stood after that commit.
     #[prost(message, optional, tag = "2")]
     pub position: Option<Position>,
+    /// Something about this agent that its operator should read; empty mostly. Older agents do not show it.
+    #[prost(string, tag = "3")]
+    pub notice: String,
 }
 
 /// The agent did not take a run; nothing of it is on its disk.

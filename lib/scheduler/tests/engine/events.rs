@@ -70,6 +70,7 @@ fn agents_and_queues_are_told_of_and_what_changes_nothing_is_not() {
         EventKind::AgentRefusing,
         EventKind::QueueHeld,
         EventKind::AgentTaking,
+        EventKind::AgentTwoIdentities,
         EventKind::AgentRefused,
         EventKind::AgentLost,
     ];

@@ -74,7 +74,7 @@ impl Store {
                     self.agents.remove(&name);
                     self.attachments.retain(|(_, agent)| *agent != name);
                 }
-                Change::SecretAdded(..) => {}
+                Change::SecretAdded(..) | Change::SecretsRetired(_) => {}
                 Change::Event(event) => {
                     assert_eq!(
                         event.number,
@@ -272,6 +272,8 @@ pub(crate) fn starts(actions: &[Action]) -> Vec<(String, RunId)> {
         Action::Start { agent, run, .. } => Some((agent.clone(), *run)),
         Action::Hello { .. }
         | Action::RefuseSession { .. }
+        | Action::Probe { .. }
+        | Action::Notice { .. }
         | Action::AgentGone { .. }
         | Action::Kill { .. }
         | Action::Ack { .. }

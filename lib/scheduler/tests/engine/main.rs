@@ -1,6 +1,7 @@
 //! The engine from outside: what it promises, and what it holds to under random events.
 
 mod events;
+mod identity;
 mod lab;
 mod promises;
 mod random;

@@ -239,6 +239,8 @@ impl World {
             | Action::AgentGone { .. }
             | Action::Fenced { .. }
             | Action::Resync { .. }
+            | Action::Probe { .. }
+            | Action::Notice { .. }
             | Action::Warn(_) => {}
         }
     }
