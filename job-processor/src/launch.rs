@@ -102,7 +102,7 @@ fn environment(dir: &RunDir, spec: &RunSpec, search: &OsStr) -> Vec<Vec<u8>> {
         set(&pair.name, OsString::from(&pair.value));
     }
     for pair in &spec.params {
-        set(&format!("LASTWORD_PARAM_{}", pair.name.to_uppercase()), OsString::from(&pair.value));
+        set(&protocol::params::variable(&pair.name), OsString::from(&pair.value));
     }
     let scheduled_at = spec.scheduled_at_ms.map_or_else(String::new, |ms| ms.to_string());
     for (name, value) in [

@@ -2,6 +2,7 @@
 
 mod list;
 mod logs;
+mod policy;
 mod prove;
 mod show;
 mod submit;
@@ -241,6 +242,12 @@ pub(crate) mod tests {
             submitted_by: "admin".into(),
             idempotency_key: None,
             kill_requested_by: None,
+            waits_for: None,
+            waits_until: None,
+            start_at: None,
+            retry: None,
+            on_unknown: Default::default(),
+            restart_safe: Default::default(),
         }
     }
 

@@ -1,10 +1,11 @@
 //! Submits a job, and stays with it if asked to.
 
+use super::policy::Policy;
 use super::{logs, show, wait};
 use crate::client::{CallError, Client};
 use crate::exit::{IO, LATER, NOT_FOUND, REFUSED, failure};
 use crate::output::{Format, Output, hint, line};
-use api::{Job, JobSubmit, Span};
+use api::{Job, JobSubmit, Span, Time};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -25,6 +26,8 @@ Examples:
   lastword job submit --user batch --umask 027 --nice 10 --limit nofile=1024:4096 -- /srv/app/export
   lastword job submit --follow --script report.sh -- 2026-11
   lastword job submit -e LANG=C -p month=11 --on host1 -- /bin/sh -c 'echo $LASTWORD_PARAM_MONTH'
+  lastword job submit --retry 3 --retry-backoff 10s..5m --retry-on 75,100-110 -- /usr/local/bin/fetch
+  lastword job submit --at 2026-11-23T02:00Z --restart-safe ask -- /usr/local/bin/nightly
   generate-script | lastword job submit --script -
 
 Prints the job's number first. With --wait and --follow the exit code is the job's (killed: 128+signal,
@@ -72,6 +75,14 @@ pub(crate) struct Submit {
     /// Start out held.
     #[arg(long)]
     hold: bool,
+    /// Start it at this time, not before: 2026-11-23T02:00Z. A time in the past is now.
+    #[arg(long, value_name = "TIME", conflicts_with = "delay")]
+    at: Option<Time>,
+    /// Start it this long from now, not before: 10m.
+    #[arg(long, value_name = "SPAN")]
+    delay: Option<Span>,
+    #[command(flatten)]
+    policy: Policy,
     /// Wait until it has ended; the exit code is the job's.
     #[arg(long)]
     wait: bool,
@@ -148,6 +159,11 @@ impl Submit {
             grace: self.grace,
             priority: self.priority,
             held: self.hold,
+            start_at: self.at,
+            delay: self.delay,
+            retry: self.policy.retry(),
+            on_unknown: self.policy.on_unknown,
+            restart_safe: self.policy.restart_safe,
             idempotency_key: Some(key),
         })
     }

@@ -1,6 +1,6 @@
 //! Jobs and their runs.
 
-use crate::{JobStatus, Span, Time};
+use crate::{JobStatus, RestartPolicy, Retry, Span, Time, UnknownPolicy};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -67,6 +67,22 @@ pub struct JobSubmit {
     /// Start out held: it does not run before it is released.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// Start it at this time, not before; a time in the past is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<Time>,
+    /// Start it this long after its submission, not before; not beside `start_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Span>,
+    /// Whether, when and how often a failed attempt is repeated; never if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// What is done when nobody can say how an attempt ended; `none` if absent. `restart` needs `restart_safe` to allow it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_unknown: Option<UnknownPolicy>,
+    /// Whether it may be executed a second time if the first may have executed; `never_twice` if absent. With `ask` an
+    /// operator decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart_safe: Option<RestartPolicy>,
     /// A second request with the same key creates nothing and answers with the first one's job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
@@ -146,6 +162,24 @@ pub struct Job {
     pub idempotency_key: Option<String>,
     /// Somebody wants it to end; stays until it has.
     pub kill_requested_by: Option<String>,
+    /// What it waits for beside a slot: `start` (its time), `retry` (the pause before its next attempt), `decision` (an operator's).
+    #[serde(default)]
+    pub waits_for: Option<String>,
+    /// When that is over by itself.
+    #[serde(default)]
+    pub waits_until: Option<Time>,
+    /// It does not start before this time, if one was asked for.
+    #[serde(default)]
+    pub start_at: Option<Time>,
+    /// How failed attempts are repeated, if they are.
+    #[serde(default)]
+    pub retry: Option<Retry>,
+    /// What is done when nobody can say how an attempt ended.
+    #[serde(default)]
+    pub on_unknown: UnknownPolicy,
+    /// Whether it may be executed a second time if the first may have executed.
+    #[serde(default)]
+    pub restart_safe: RestartPolicy,
 }
 
 /// One attempt at a job.

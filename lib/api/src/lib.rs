@@ -8,6 +8,7 @@
 
 mod agent;
 mod job;
+mod policy;
 mod proof;
 mod queue;
 mod server;
@@ -23,8 +24,9 @@ pub use job::{
     BATCH_JOBS_MAX, BatchSubmit, Counts, Job, JobList, JobSubmit, JobSubmitted, JobSummary, Kill,
     LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, LateOutcome, Run, Why,
 };
+pub use policy::{Factor, JobAbandon, JobRestart, RestartPolicy, Retry, RetryOn, UnknownPolicy};
 pub use proof::{Proof, RunProof, Step, View};
-pub use queue::{Attachment, Queue, QueueCreate, QueueList};
+pub use queue::{Attachment, Queue, QueueChange, QueueCreate, QueueList};
 pub use server::{Health, Problem, ServerStatus};
 pub use span::Span;
 pub use status::JobStatus;

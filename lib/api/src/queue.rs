@@ -10,6 +10,12 @@ pub struct Queue {
     pub name: String,
     /// Nothing is taken from it while it is held.
     pub held: bool,
+    /// So many of its jobs may be with agents at once; no limit of its own if absent.
+    #[serde(default)]
+    pub slots: Option<u32>,
+    /// Among queues that share an agent the higher goes first.
+    #[serde(default)]
+    pub priority: i32,
     /// The agents that serve it.
     pub agents: Vec<String>,
     /// Jobs that wait in it, the held ones included.
@@ -37,6 +43,21 @@ pub struct QueueCreate {
     /// The agents that serve it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub agents: Vec<String>,
+}
+
+/// Changes a queue; what is absent stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueueChange {
+    /// So many of its jobs may be with agents at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u32>,
+    /// It has no limit of its own; not beside `slots`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_slots: bool,
+    /// Among queues that share an agent the higher goes first; 0 is usual.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
 }
 
 /// Names the agent that is attached to a queue or detached from it.

@@ -5,6 +5,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -47,6 +48,16 @@ impl fmt::Display for Time {
     }
 }
 
+impl FromStr for Time {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Time, String> {
+        let stamp: Timestamp = text.parse().map_err(|e| {
+            format!("\"{text}\" is not a time such as 2026-11-23T02:00Z or 2026-11-23T02:00:00+01:00: {e}")
+        })?;
+        Ok(Time { ms: stamp.as_millisecond() })
+    }
+}
+
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -56,9 +67,7 @@ impl Serialize for Time {
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let stamp: Timestamp =
-            text.parse().map_err(|e| D::Error::custom(format_args!("\"{text}\" is not a time: {e}")))?;
-        Ok(Time { ms: stamp.as_millisecond() })
+        text.parse().map_err(D::Error::custom)
     }
 }
 
@@ -89,6 +98,15 @@ mod tests {
         assert_eq!(time.to_seconds(), "2025-11-22 01:46:40");
         assert_eq!(serde_json::from_str::<Time>(&serde_json::to_string(&time).unwrap()).unwrap(), time);
         assert_eq!(serde_json::from_str::<Time>("\"2025-11-22T02:46:40.023+01:00\"").unwrap(), time);
+    }
+
+    #[test]
+    fn seconds_need_not_be_said_but_the_zone_must() {
+        assert_eq!("2025-11-22T01:46Z".parse(), Ok(Time { ms: 1_763_775_960_000 }));
+        assert_eq!("2025-11-22T02:46+01:00".parse(), Ok(Time { ms: 1_763_775_960_000 }));
+        for text in ["2025-11-22T01:46", "tomorrow", ""] {
+            assert!(text.parse::<Time>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod attributes;
 mod id;
 mod outcome;
+pub mod policy;
 pub mod span;
 mod status;
 pub mod supervise;
@@ -16,4 +17,5 @@ pub mod users;
 pub use attributes::{AttributeError, Limit, NICE_MAX, NICE_MIN, Resource, UMASK_MAX, Umask, check_nice};
 pub use id::{AgentId, BootId, JobId, ParseIdError, RunId, RunIds};
 pub use outcome::{End, Outcome, StopCause, Usage, Witness};
+pub use policy::{OnUnknown, Policy, RestartSafe, Retry, RetryCause};
 pub use status::{ParseStatusError, Status};

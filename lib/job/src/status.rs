@@ -26,7 +26,7 @@ pub enum Status {
     Error,
     /// Final: ended because it was to end (a user's kill, a time-out).
     Killed,
-    /// Final: taken back before it started.
+    /// Final: taken back before it started, or before its next attempt.
     Canceled,
     /// Final: no witness saw its end; the reason says why.
     Unknown,
@@ -85,10 +85,28 @@ impl Status {
             (
                 Status::Scheduled | Status::Held | Status::Queued | Status::Waiting,
                 Status::Running | Status::Suspended,
-            ) => false,
+            )
+            | (Status::Scheduled | Status::Held | Status::Waiting, Status::Dispatched) => false,
             (Status::Held, Status::Scheduled) | (Status::Waiting, Status::Held | Status::Queued) => true,
             (Status::Queued, Status::Held) | (Status::Suspended, Status::Running) => true,
             (from, to) => from < to,
+        }
+    }
+
+    /// Whether a *job* may go from `self` to `next` because its attempt is over and another follows: by itself from a placed
+    /// attempt, by an operator's word from a final status. The attempt's run keeps its own final status.
+    pub fn may_begin_again(self, next: Status) -> bool {
+        match self {
+            Status::Dispatched | Status::Running | Status::Suspended => {
+                matches!(next, Status::Queued | Status::Waiting)
+            }
+            Status::Completed
+            | Status::Error
+            | Status::Killed
+            | Status::Canceled
+            | Status::Unknown
+            | Status::Abandoned => matches!(next, Status::Queued | Status::Held),
+            Status::Scheduled | Status::Held | Status::Queued | Status::Waiting => false,
         }
     }
 }
@@ -143,9 +161,24 @@ mod tests {
     fn nothing_runs_that_was_not_dispatched() {
         for from in [Status::Scheduled, Status::Held, Status::Queued, Status::Waiting] {
             assert!(!from.may_become(Status::Running), "{from}");
+            assert_eq!(from.may_become(Status::Dispatched), from == Status::Queued, "{from}");
         }
         assert!(Status::Dispatched.may_become(Status::Running));
         assert!(!Status::Running.may_become(Status::Dispatched));
+    }
+
+    #[test]
+    fn only_what_was_placed_or_is_over_begins_again() {
+        for from in Status::ALL {
+            let again: Vec<Status> = Status::ALL.into_iter().filter(|to| from.may_begin_again(*to)).collect();
+            let placed = [Status::Dispatched, Status::Running, Status::Suspended].contains(&from);
+            let expected: &[Status] = match (placed, from.is_final()) {
+                (true, _) => &[Status::Queued, Status::Waiting],
+                (false, true) => &[Status::Held, Status::Queued],
+                (false, false) => &[],
+            };
+            assert_eq!(again, expected, "{from}");
+        }
     }
 
     #[test]

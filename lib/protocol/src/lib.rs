@@ -8,6 +8,7 @@ pub mod frame;
 pub mod handshake;
 pub mod message;
 pub mod outbox;
+pub mod params;
 pub mod reconcile;
 mod role;
 pub mod session;

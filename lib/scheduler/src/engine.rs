@@ -3,9 +3,9 @@
 use crate::event;
 use crate::identity::Rival;
 use crate::input::{Action, Change, Input, Output, Rejection, Reply};
-use crate::place::Key;
+use crate::place::{Key, Rank};
 use crate::{
-    AgentRecord, AgentView, Counts, JobRecord, JobSpec, QueueRecord, QueueView, RunRecord, Snapshot,
+    AgentRecord, AgentView, Counts, JobRecord, JobSpec, QueueRecord, QueueView, RunRecord, Snapshot, Wait,
 };
 use job::{JobId, RunId, RunIds, Status};
 use std::cmp::Reverse;
@@ -29,7 +29,7 @@ pub(crate) struct Queue {
     /// Queued jobs that may go to one agent only, by its name (it may not exist).
     pub(crate) pinned: BTreeMap<String, BTreeSet<Key>>,
     /// What [`Engine::heads`] has of this queue.
-    pub(crate) head: Option<Key>,
+    pub(crate) head: Option<Rank>,
     /// Jobs that are not over and have no run.
     pub(crate) waiting: u64,
     /// Jobs with a run that is not over.
@@ -49,9 +49,9 @@ pub(crate) struct Agent {
     pub(crate) pause_ms: i64,
     /// Runs that are not over: each takes a slot.
     pub(crate) runs: BTreeSet<RunId>,
-    /// The first job pinned to this agent of each attached queue that is not held, and the same the other way round.
-    pub(crate) pinned_heads: BTreeSet<(Key, QueueIx)>,
-    pub(crate) pinned_head_of: BTreeMap<QueueIx, Key>,
+    /// The first job pinned to this agent of each attached queue that gives jobs away, and the same the other way round.
+    pub(crate) pinned_heads: BTreeSet<(Rank, QueueIx)>,
+    pub(crate) pinned_head_of: BTreeMap<QueueIx, Rank>,
 }
 
 /// What the engine has of a job.
@@ -87,8 +87,14 @@ pub struct Engine {
     pub(crate) jobs: HashMap<JobId, Job>,
     pub(crate) runs: HashMap<RunId, Run>,
     pub(crate) keys: HashMap<String, (JobId, Arc<JobSpec>)>,
-    /// The first unpinned job of every queue that is not held and has one.
-    pub(crate) heads: BTreeSet<(Key, QueueIx)>,
+    /// The first unpinned job of every queue that gives jobs away and has one.
+    pub(crate) heads: BTreeSet<(Rank, QueueIx)>,
+    /// Jobs that wait for a moment, by that moment.
+    pub(crate) due: BTreeSet<(i64, JobId)>,
+    /// What the clock said last.
+    pub(crate) seen_ms: i64,
+    /// Jobs that are over, from the database, until the next commit.
+    pub(crate) recalled: HashMap<JobId, JobRecord>,
     /// Agents that rest, by the end of their rest.
     pub(crate) paused: BTreeSet<(i64, AgentIx)>,
     pub(crate) ids: RunIds,
@@ -99,11 +105,11 @@ pub struct Engine {
     pub(crate) now_ms: i64,
     next_ix: u64,
     pub(crate) out: Output,
-    dirty_jobs: Vec<JobId>,
-    dirty_runs: Vec<RunId>,
+    pub(crate) dirty_jobs: Vec<JobId>,
+    pub(crate) dirty_runs: Vec<RunId>,
     /// In memory only until the next commit.
     pub(crate) passing_jobs: Vec<JobId>,
-    passing_runs: Vec<RunId>,
+    pub(crate) passing_runs: Vec<RunId>,
     passing_keys: Vec<String>,
 }
 
@@ -140,6 +146,9 @@ impl Engine {
         for record in snapshot.jobs {
             engine.restore_job(record)?;
         }
+        for queue in engine.queues.keys().copied().collect::<Vec<_>>() {
+            engine.refresh_queue(queue); // now that it is known how many of its slots are taken
+        }
         Ok(engine)
     }
 
@@ -153,6 +162,9 @@ impl Engine {
             runs: HashMap::new(),
             keys: HashMap::new(),
             heads: BTreeSet::new(),
+            due: BTreeSet::new(),
+            seen_ms: i64::MIN,
+            recalled: HashMap::new(),
             paused: BTreeSet::new(),
             ids,
             counts: Counts::default(),
@@ -184,13 +196,14 @@ impl Engine {
         let queue = *self.queue_names.get(&record.spec.queue).ok_or_else(|| {
             RestoreError(format!("job {id} waits in queue \"{}\", which is missing", record.spec.queue))
         })?;
-        let active = matches!(record.status, Status::Dispatched | Status::Running | Status::Suspended);
+        let active = is_placed(record.status);
         if active && record.run.is_none_or(|run| !self.runs.contains_key(&run)) {
             return Err(RestoreError(format!("job {id} is {}, and its run is missing", record.status)));
         }
         if let Some(key) = &record.spec.idempotency_key {
             self.keys.insert(key.clone(), (id, Arc::clone(&record.spec)));
         }
+        let until_ms = record.wait.and_then(Wait::until_ms).filter(|_| record.status != Status::Held);
         let queued = record.status == Status::Queued;
         let told = Some(record.status);
         self.jobs.insert(id, Job { record, queue, write: Write::Clean, told });
@@ -199,6 +212,9 @@ impl Engine {
             entry.active += 1;
         } else {
             entry.waiting += 1;
+        }
+        if let Some(until_ms) = until_ms {
+            self.due.insert((until_ms, id));
         }
         if queued {
             self.enqueue(id);
@@ -215,9 +231,12 @@ impl Engine {
             Input::CancelJob { job, by } => self.on_cancel(job, &by, now_ms)?,
             Input::HoldJob { job } => self.on_hold(job)?,
             Input::ReleaseJob { job } => self.on_release(job, now_ms)?,
+            Input::RestartJob(restart) => self.on_restart(restart, now_ms)?,
+            Input::AbandonJob { job, by, reason } => self.on_abandon(job, &by, &reason, now_ms)?,
             Input::CreateQueue { name } => self.on_create_queue(name, now_ms)?,
             Input::DeleteQueue { name } => self.on_delete_queue(&name)?,
             Input::HoldQueue { name, held } => self.on_hold_queue(&name, held, now_ms)?,
+            Input::SetQueue { name, slots, priority } => self.on_set_queue(&name, slots, priority, now_ms)?,
             Input::Attach { queue, agent } => self.on_attach(&queue, &agent, now_ms)?,
             Input::Detach { queue, agent } => self.on_detach(&queue, &agent)?,
             Input::AddAgent(agent) => self.on_add_agent(agent, now_ms)?,
@@ -282,8 +301,11 @@ impl Engine {
 
     /// What was taken is committed: what is over leaves the memory.
     pub fn on_committed(&mut self) {
+        self.recalled.clear();
         for id in std::mem::take(&mut self.passing_jobs) {
-            if let Some(job) = self.jobs.remove(&id)
+            // Unless it was restarted since.
+            if self.jobs.get(&id).is_some_and(|job| job.record.status.is_final())
+                && let Some(job) = self.jobs.remove(&id)
                 && let Some(key) = &job.record.spec.idempotency_key
             {
                 self.keys.remove(key);
@@ -293,7 +315,9 @@ impl Engine {
             self.runs.remove(&id);
         }
         for key in std::mem::take(&mut self.passing_keys) {
-            self.keys.remove(&key);
+            if self.keys.get(&key).is_some_and(|(id, _)| !self.jobs.contains_key(id)) {
+                self.keys.remove(&key);
+            }
         }
     }
 
@@ -332,6 +356,18 @@ impl Engine {
             self.passing_keys.push(key.clone());
             self.keys.insert(key.clone(), (job.id, Arc::clone(&job.spec)));
         }
+    }
+
+    /// Whether the engine has the job in memory. If not, and somebody wants it restarted, the owner looks it up and tells by
+    /// [`Engine::recall_job`].
+    pub fn has_job(&self, job: JobId) -> bool {
+        self.jobs.contains_key(&job)
+    }
+
+    /// A job that is over, from the database; stays until the next commit, or for good if it is restarted.
+    pub fn recall_job(&mut self, record: JobRecord) {
+        debug_assert!(record.status.is_final(), "job {} is {} and not in memory", record.id, record.status);
+        self.recalled.insert(record.id, record);
     }
 
     /// A job that is not over.
@@ -442,84 +478,6 @@ impl Engine {
         }
     }
 
-    /// The record of a job, to be changed: it will be written.
-    pub(crate) fn job_mut(&mut self, id: JobId) -> &mut JobRecord {
-        match self.jobs.get_mut(&id) {
-            Some(job) => {
-                if job.write == Write::Clean {
-                    job.write = Write::Update;
-                    self.dirty_jobs.push(id);
-                }
-                &mut job.record
-            }
-            None => unreachable!("job {id} is referred to and not there"),
-        }
-    }
-
-    /// The record of a run, to be changed: it will be written.
-    pub(crate) fn run_mut(&mut self, id: RunId) -> &mut RunRecord {
-        match self.runs.get_mut(&id) {
-            Some(run) => {
-                if run.write == Write::Clean {
-                    run.write = Write::Update;
-                    self.dirty_runs.push(id);
-                }
-                &mut run.record
-            }
-            None => unreachable!("run {id} is referred to and not there"),
-        }
-    }
-
-    pub(crate) fn insert_job(&mut self, record: JobRecord, queue: QueueIx) {
-        let id = record.id;
-        self.counts.add(record.status);
-        self.dirty_jobs.push(id);
-        if let Some(key) = &record.spec.idempotency_key {
-            self.keys.insert(key.clone(), (id, Arc::clone(&record.spec)));
-        }
-        self.jobs.insert(id, Job { record, queue, write: Write::Insert, told: None });
-        self.queue_mut(queue).waiting += 1;
-    }
-
-    pub(crate) fn insert_run(&mut self, record: RunRecord) {
-        let id = record.id;
-        self.dirty_runs.push(id);
-        self.runs.insert(id, Run { record, write: Write::Insert });
-    }
-
-    /// Moves a job on. `again`: its run is over and it goes back to its queue for a new one.
-    pub(crate) fn set_job_status(&mut self, id: JobId, next: Status, again: bool) {
-        let from = self.job_mut(id).status;
-        let legal = from.may_become(next) || again && !from.is_final();
-        debug_assert!(legal, "job {id} from {from} to {next}");
-        if !legal {
-            self.warn(format!("our defect: job {id} was to go from {from} to {next}; left as it was"));
-            return;
-        }
-        self.counts.sub(from);
-        self.counts.add(next);
-        self.job_mut(id).status = next;
-        if next.is_final() {
-            self.passing_jobs.push(id);
-        }
-    }
-
-    /// Moves a run on; `false` if it may not go there.
-    pub(crate) fn set_run_status(&mut self, id: RunId, next: Status) -> bool {
-        let from = self.run_mut(id).status;
-        let legal = from.may_become(next);
-        debug_assert!(legal, "run {id} from {from} to {next}");
-        if !legal {
-            self.warn(format!("our defect: run {id} was to go from {from} to {next}; left as it was"));
-            return false;
-        }
-        self.run_mut(id).status = next;
-        if next.is_final() {
-            self.passing_runs.push(id);
-        }
-        true
-    }
-
     pub(crate) fn key_of(&self, id: JobId) -> Key {
         (Reverse(self.jobs[&id].record.spec.priority), id)
     }
@@ -543,6 +501,11 @@ impl Engine {
     pub(crate) fn warn(&mut self, text: String) {
         self.act(Action::Warn(text));
     }
+}
+
+/// With an agent: it has a run that is not over.
+pub(crate) fn is_placed(status: Status) -> bool {
+    matches!(status, Status::Dispatched | Status::Running | Status::Suspended)
 }
 
 impl Agent {

@@ -3,6 +3,7 @@
 use crate::engine::{AgentIx, Engine, Run};
 use crate::event::severity_of;
 use crate::input::{Action, Change, FactIn};
+use crate::stand::Stand;
 use crate::{Event, EventKind, FactRecord, LateOutcome, Object, StrayRecord};
 use job::{Outcome, RunId, Status, Witness};
 use protocol::message::{Ended, FactBody, RefusalKind};
@@ -123,7 +124,7 @@ impl Engine {
         let job = record.job;
         if record.status == Status::Dispatched && self.set_run_status(run, Status::Running) {
             self.job_mut(job).started_at_ms = Some(at_ms);
-            self.set_job_status(job, Status::Running, false);
+            self.set_job_status(job, Status::Running);
         }
     }
 
@@ -152,6 +153,7 @@ impl Engine {
         if !same && record.late.is_none() {
             let (status, late) = (record.status, outcome.status());
             let job = record.job;
+            let truth = outcome.clone();
             record.late = Some(LateOutcome { outcome, ended_at_ms: at_ms, received_at_ms: now_ms, seq });
             let text =
                 format!("run {run} was {status}; its true outcome came late: {late}. It is shown beside");
@@ -159,17 +161,18 @@ impl Engine {
                 json!({"run_id": run.to_string(), "status": status.name(), "late_status": late.name()});
             self.tell(Event::new(EventKind::RunLateOutcome, Object::Job(job), text.clone()).with(data));
             self.warn(text);
+            self.conclude_late(run, &truth, at_ms.unwrap_or(now_ms), now_ms);
         }
     }
 
-    /// How many attempts of the run's job were taken by an agent, this one included.
+    /// How many attempts of the run's job were taken by an agent and came to nothing, this one included.
     fn unstarted(&self, run: RunId) -> u32 {
         let record = &self.runs[&run].record;
-        let refusals = self.jobs.get(&record.job).map_or(0, |job| job.record.refusals);
-        record.attempt.saturating_sub(refusals)
+        let others = self.jobs.get(&record.job).map_or(0, |job| job.record.refusals + job.record.tries);
+        record.attempt.saturating_sub(others)
     }
 
-    /// The run is over, and its job with it.
+    /// The run is over; what becomes of its job is decided by the job's policy.
     pub(crate) fn finish(&mut self, run: RunId, outcome: &Outcome, ended_at_ms: i64, now_ms: i64) {
         let status = outcome.status();
         let Some(agent_ix) = self.end_run(run, status, ended_at_ms) else { return };
@@ -197,14 +200,11 @@ impl Engine {
         let event =
             Event::new(EventKind::RunOutcome, Object::Job(job), text).with(data).grave(severity_of(status));
         self.tell(event.in_queue(&self.queues[&queue].record.name.clone()));
-        self.queue_mut(queue).active -= 1;
-        self.set_job_status(job, status, false);
-        let job = self.job_mut(job);
-        job.exit_code = outcome.exit_code();
-        job.signal = outcome.signal();
-        job.reason = outcome.reason();
-        job.ended_at_ms = Some(ended_at_ms);
+        let look = self.conclude(job, outcome, ended_at_ms, now_ms);
         self.place_agent(agent_ix, now_ms);
+        if look {
+            self.place_queue(queue, now_ms);
+        }
     }
 
     /// The run is over without ever having executed: its job goes back to its queue, or is over if somebody wants that.
@@ -214,30 +214,24 @@ impl Engine {
         record.reason = Some(reason.clone());
         record.witness = Some(Witness::None);
         let job = record.job;
-        let queue_ix = self.jobs[&job].queue;
-        let queue = self.queue_mut(queue_ix);
-        queue.active -= 1;
-        queue.waiting += 1;
-        self.set_job_status(job, Status::Queued, true);
-        let first = self.enqueue(job);
-        let wish = self.job_mut(job).kill.clone();
-        match wish {
-            Some(wish) => {
-                self.cancel_waiting(job, format!("canceled by {} before it started", wish.by), now_ms)
-            }
-            None => {
-                let job = self.job_mut(job);
-                (job.reason, job.started_at_ms) = (Some(reason), None);
-                if first {
-                    self.place_queue(queue_ix, now_ms);
-                }
-            }
+        let queue = self.jobs[&job].queue;
+        let record = self.job_mut(job);
+        record.previous.get_or_insert(Status::Canceled);
+        (record.reason, record.started_at_ms) = (Some(reason), None);
+        let wish = record.kill.clone();
+        let mut look = self.stand(job, Stand::Queued);
+        if let Some(wish) = wish {
+            self.cancel_waiting(job, &wish.by, now_ms);
+            look = true; // whatever is first now
+        }
+        if look {
+            self.place_queue(queue, now_ms);
         }
         self.place_agent(agent_ix, now_ms); // its slot is free, for whichever job is first now
     }
 
     /// Frees the slot; returns whose it was.
-    fn end_run(&mut self, run: RunId, status: Status, ended_at_ms: i64) -> Option<AgentIx> {
+    pub(crate) fn end_run(&mut self, run: RunId, status: Status, ended_at_ms: i64) -> Option<AgentIx> {
         if !self.set_run_status(run, status) {
             return None;
         }
@@ -312,11 +306,7 @@ impl Engine {
         let agent = record.agent.clone();
         let action = match &job.kill {
             Some(wish) => Action::Kill { agent, run, grace_ms: wish.grace_ms, by: wish.by.clone() },
-            None => {
-                let previous = if record.attempt > 1 { Status::Canceled.name() } else { "" };
-                let spec = job.spec.run_spec(job.id, record.attempt, &agent, previous, job.submitted_at_ms);
-                Action::Start { agent, run, spec: Box::new(spec) }
-            }
+            None => Action::Start { agent, run, spec: Box::new(job.run_spec(record.attempt)) },
         };
         self.act(action);
     }
@@ -344,6 +334,7 @@ impl Engine {
     }
 
     pub(crate) fn on_tick(&mut self, now_ms: i64) {
+        self.on_due(now_ms);
         // A wall clock that was set back must not prolong a pause.
         while let Some(&(until, ix)) = self.paused.last().filter(|(until, _)| *until > now_ms + PAUSE_MS_MAX)
         {

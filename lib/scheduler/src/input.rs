@@ -37,6 +37,17 @@ pub enum Input {
         /// Which.
         job: JobId,
     },
+    /// A new attempt at a job that is over, or that waits for this decision.
+    RestartJob(Restart),
+    /// Give up a job whose agent will never come back.
+    AbandonJob {
+        /// Which.
+        job: JobId,
+        /// Who asks.
+        by: String,
+        /// Why, for people.
+        reason: String,
+    },
     /// A new queue.
     CreateQueue {
         /// Its name.
@@ -53,6 +64,15 @@ pub enum Input {
         name: String,
         /// Hold or release.
         held: bool,
+    },
+    /// Other limits for a queue; what is absent stays.
+    SetQueue {
+        /// Its name.
+        name: String,
+        /// So many of its jobs may be with agents at once; the inner `None`: no limit of its own.
+        slots: Option<Option<u32>>,
+        /// Among queues that share an agent the higher goes first.
+        priority: Option<i32>,
     },
     /// The queue may use the agent.
     Attach {
@@ -170,6 +190,21 @@ pub enum Input {
     },
     /// Time passed.
     Tick,
+}
+
+/// The wish for a new attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// At which job.
+    pub job: JobId,
+    /// Who asks.
+    pub by: String,
+    /// It is to be held first.
+    pub hold: bool,
+    /// Also if it must not be executed twice and may have been executed.
+    pub force: bool,
+    /// Why, for people; needed with `force`.
+    pub reason: Option<String>,
 }
 
 /// A new process server.
@@ -449,6 +484,44 @@ pub enum Rejection {
         /// Where it stands.
         status: Status,
     },
+    /// Only what is over, or waits for it, can be restarted.
+    #[error(
+        "job {job} is {status}: only a job that is over, or waits for its next attempt, can be restarted"
+    )]
+    NotOver {
+        /// Which.
+        job: JobId,
+        /// Where it stands.
+        status: Status,
+    },
+    /// It may have been executed, and must not be executed twice.
+    #[error(
+        "job {job} is {status} and may have been executed, and its setting is restart_safe = never_twice;          `lastword job restart {job} --force --reason TEXT` executes it again all the same"
+    )]
+    NeverTwice {
+        /// Which.
+        job: JobId,
+        /// How it ended.
+        status: Status,
+    },
+    /// What is done against the rules needs a reason.
+    #[error("a reason is needed for this: `--reason TEXT`")]
+    NoReason,
+    /// A job whose agent is there is not given up.
+    #[error(
+        "job {job} is {status} on agent \"{agent}\", which is connected: `lastword job kill {job}` ends it;          only a job whose agent is away can be abandoned"
+    )]
+    AgentPresent {
+        /// Which.
+        job: JobId,
+        /// Where it stands.
+        status: Status,
+        /// Where it is.
+        agent: String,
+    },
+    /// The settings contradict each other, or a name cannot be used.
+    #[error("the job cannot be accepted: {0}")]
+    BadSettings(String),
     /// The spec cannot be run anywhere.
     #[error("the job cannot be accepted: {0}")]
     BadSpec(Malformed),

@@ -1,8 +1,9 @@
 //! Commands about jobs.
 
-use crate::engine::Engine;
+use crate::engine::{Engine, is_placed};
 use crate::input::{Action, Rejection, Submitted};
-use crate::{JobRecord, JobSpec, KillWish};
+use crate::stand::Stand;
+use crate::{JobRecord, JobSpec, KillWish, Wait};
 use job::{JobId, Status};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ impl Engine {
                 spec.name = spec.default_name();
             }
             spec.check().map_err(Rejection::BadSpec)?;
+            spec.check_settings().map_err(Rejection::BadSettings)?;
             if let Some(key) = &spec.idempotency_key {
                 let same = |other: &JobSpec| is_same_request(&spec, other);
                 if let Some((job, before)) = self.keys.get(key) {
@@ -58,12 +60,11 @@ impl Engine {
             unreachable!("queue \"{}\" was there a moment ago", spec.queue)
         };
         let id = self.new_job_id();
-        let held = spec.held;
-        let record = JobRecord {
+        let mut record = JobRecord {
             id,
             spec: Arc::new(spec),
             submitted_at_ms: now_ms,
-            status: if held { Status::Held } else { Status::Queued },
+            status: Status::Queued,
             agent: None,
             attempts: 0,
             run: None,
@@ -74,9 +75,23 @@ impl Engine {
             ended_at_ms: None,
             kill: None,
             refusals: 0,
+            wait: None,
+            tries: 0,
+            previous: None,
         };
+        let until_ms = record.due_at_ms();
+        record.wait = (until_ms > now_ms).then_some(Wait::Start { until_ms });
+        record.status = match (record.spec.held, record.wait.is_some()) {
+            (true, _) => Status::Held,
+            (false, true) => Status::Scheduled,
+            (false, false) => Status::Queued,
+        };
+        let status = record.status;
         self.insert_job(record, queue);
-        if !held && self.enqueue(id) {
+        if status == Status::Scheduled {
+            self.due.insert((until_ms, id));
+        }
+        if status == Status::Queued && self.enqueue(id) {
             self.place_queue(queue, now_ms);
         }
         Submitted { job: id, existing: false }
@@ -91,7 +106,7 @@ impl Engine {
     ) -> Result<(), Rejection> {
         let job = self.live(id)?;
         let Some((run, agent)) = job.run.zip(job.agent.clone()).filter(|_| is_placed(job.status)) else {
-            self.cancel_waiting(id, format!("canceled by {by} before it started"), now_ms);
+            self.cancel_waiting(id, &by, now_ms);
             return Ok(());
         };
         self.job_mut(id).kill = Some(KillWish { by: by.clone(), grace_ms, at_ms: now_ms });
@@ -101,16 +116,14 @@ impl Engine {
 
     pub(crate) fn on_cancel(&mut self, id: JobId, by: &str, now_ms: i64) -> Result<(), Rejection> {
         self.must_wait(id, "canceled")?;
-        self.cancel_waiting(id, format!("canceled by {by} before it started"), now_ms);
+        self.cancel_waiting(id, by, now_ms);
         Ok(())
     }
 
     pub(crate) fn on_hold(&mut self, id: JobId) -> Result<(), Rejection> {
         self.must_wait(id, "held")?;
-        if self.job_mut(id).status == Status::Queued {
-            self.dequeue(id);
-            self.set_job_status(id, Status::Held, false);
-        }
+        let wait = self.jobs[&id].record.wait;
+        self.stand(id, Stand::Held(wait));
         Ok(())
     }
 
@@ -119,28 +132,28 @@ impl Engine {
         if status != Status::Held {
             return Err(Rejection::NotHeld { job: id, status });
         }
-        self.set_job_status(id, Status::Queued, false);
-        let queue = self.jobs[&id].queue;
-        if self.enqueue(id) {
+        let job = &self.jobs[&id];
+        let (wait, queue) = (job.record.wait, job.queue);
+        let waits = wait.filter(|wait| wait.until_ms().is_none_or(|until_ms| until_ms > now_ms));
+        if self.stand(id, waits.map_or(Stand::Queued, Stand::Waiting)) {
             self.place_queue(queue, now_ms);
         }
         Ok(())
     }
 
     /// A job without a run is over.
-    pub(crate) fn cancel_waiting(&mut self, id: JobId, reason: String, now_ms: i64) {
-        if self.jobs[&id].record.status == Status::Queued {
-            self.dequeue(id);
-        }
-        let queue = self.jobs[&id].queue;
-        self.queue_mut(queue).waiting -= 1;
-        self.set_job_status(id, Status::Canceled, false);
+    pub(crate) fn cancel_waiting(&mut self, id: JobId, by: &str, now_ms: i64) {
         let job = self.job_mut(id);
-        job.reason = Some(reason);
+        let before = job.previous.filter(|_| job.tries > 0).zip(job.reason.take());
+        job.reason = Some(match before {
+            Some((_, before)) => format!("canceled by {by} before its next attempt; {before}"),
+            None => format!("canceled by {by} before it started"),
+        });
         job.ended_at_ms = Some(now_ms);
+        self.stand(id, Stand::Over(Status::Canceled));
     }
 
-    fn live(&self, id: JobId) -> Result<&JobRecord, Rejection> {
+    pub(crate) fn live(&self, id: JobId) -> Result<&JobRecord, Rejection> {
         let job = self.jobs.get(&id).map(|job| &job.record).ok_or(Rejection::NoSuchJob(id))?;
         if job.status.is_final() {
             return Err(Rejection::AlreadyFinal { job: id, status: job.status });
@@ -156,11 +169,6 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-/// With an agent: it has a run that is not over.
-fn is_placed(status: Status) -> bool {
-    matches!(status, Status::Dispatched | Status::Running | Status::Suspended)
 }
 
 /// Whether two requests with the same idempotency key ask for the same thing. Who asks does not matter.

@@ -26,7 +26,9 @@
 
 #![forbid(unsafe_code)]
 
+mod after;
 mod agents;
+mod books;
 mod engine;
 mod event;
 mod facts;
@@ -36,18 +38,22 @@ mod jobs;
 mod place;
 mod queues;
 mod record;
+mod restart;
+mod settings;
 mod spec;
+mod stand;
 mod views;
 mod why;
 
 pub use engine::{Engine, RestoreError};
 pub use event::{Event, EventFilter, EventKind, EventRecord, Object, Severity};
 pub use input::{
-    Action, Change, Connected, FactIn, Input, InventoryEntry, NewAgent, Output, Rejection, Reply, Submitted,
+    Action, Change, Connected, FactIn, Input, InventoryEntry, NewAgent, Output, Rejection, Reply, Restart,
+    Submitted,
 };
 pub use record::{
     AgentRecord, Counts, Dial, Drain, FactRecord, JobRecord, KillWish, LateOutcome, QueueRecord, RunRecord,
-    Snapshot, StrayRecord, Trouble,
+    Snapshot, StrayRecord, Trouble, Wait,
 };
 pub use spec::{JobSpec, SpecColumns};
 pub use views::{AgentView, QueueView};

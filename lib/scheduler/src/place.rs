@@ -1,21 +1,39 @@
 //! Which job goes where.
 //!
 //! Within a queue the order is strict among the jobs that can go somewhere: the higher priority first, then the lower number. A
-//! job that waits for one certain agent never blocks those behind it. Among the agents that can take a job, the one with the
-//! greatest share of free slots gets it; then the name decides.
+//! job that waits for one certain agent never blocks those behind it. Among queues that share an agent the queue with the higher
+//! priority goes first; between equal ones their jobs are compared as if they stood in one queue. Among the agents that can take a
+//! job, the one with the greatest share of free slots gets it; then the name decides.
+//!
+//! A queue gives jobs away unless it is held or all slots of its own are taken; one that does not has no heads.
 //!
 //! After each input this holds: **no job at the head of a queue could be placed**. So a new job behind a head needs no look
 //! at all, a queue is looked at only when its head changes, and a freed slot looks at heads only. No work here depends
 //! on how many jobs wait.
 
 use crate::RunRecord;
-use crate::engine::{Agent, AgentIx, Engine, QueueIx};
+use crate::engine::{Agent, AgentIx, Engine, Queue, QueueIx};
 use crate::input::Action;
+use crate::stand::Stand;
 use job::{JobId, Status};
 use std::cmp::{Ordering, Reverse};
 
 /// The place of a job in its queue.
 pub(crate) type Key = (Reverse<i32>, JobId);
+/// The place of a job among those of other queues: first the queue's priority, then its own place.
+pub(crate) type Rank = (Reverse<i32>, Key);
+
+impl Queue {
+    /// Whether it gives jobs away.
+    pub(crate) fn gives(&self) -> bool {
+        !self.record.held && !self.is_full()
+    }
+
+    /// Whether all slots of its own are taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.record.slots.is_some_and(|slots| self.active >= u64::from(slots))
+    }
+}
 
 impl Agent {
     /// Whether a new run may be placed on it.
@@ -101,7 +119,7 @@ impl Engine {
         self.refresh_pinned(queue_ix, &name);
     }
 
-    /// Brings everything up to date that depends on whether the queue is held.
+    /// Brings everything up to date that depends on the queue's priority and on whether it gives jobs away.
     pub(crate) fn refresh_queue(&mut self, queue_ix: QueueIx) {
         self.refresh_head(queue_ix);
         let names: Vec<_> = self.queue_mut(queue_ix).pinned.keys().cloned().collect();
@@ -112,7 +130,8 @@ impl Engine {
 
     fn refresh_head(&mut self, queue_ix: QueueIx) {
         let queue = self.queue_mut(queue_ix);
-        let head = if queue.record.held { None } else { queue.unpinned.first().copied() };
+        let first = queue.unpinned.first().filter(|_| queue.gives());
+        let head = first.map(|key| (Reverse(queue.record.priority), *key));
         let before = std::mem::replace(&mut queue.head, head);
         if before == head {
             return;
@@ -128,8 +147,9 @@ impl Engine {
     fn refresh_pinned(&mut self, queue_ix: QueueIx, name: &str) {
         let Some(&agent_ix) = self.agent_names.get(name) else { return };
         let queue = &self.queues[&queue_ix];
-        let usable = !queue.record.held && queue.agents.contains(&agent_ix);
-        let head = if usable { queue.pinned.get(name).and_then(|keys| keys.first()).copied() } else { None };
+        let usable = queue.gives() && queue.agents.contains(&agent_ix);
+        let first = queue.pinned.get(name).and_then(|keys| keys.first()).filter(|_| usable);
+        let head = first.map(|key| (Reverse(queue.record.priority), *key));
         let agent = self.agent_mut(agent_ix);
         let before = match head {
             Some(key) => agent.pinned_head_of.insert(queue_ix, key),
@@ -163,11 +183,11 @@ impl Engine {
 
     fn next_of_queue(&self, queue_ix: QueueIx, now_ms: i64) -> Option<(JobId, AgentIx)> {
         let queue = &self.queues[&queue_ix];
-        if queue.record.held {
+        if !queue.gives() {
             return None;
         }
         let mut roomiest: Option<(AgentIx, &Agent)> = None;
-        let mut pinned: Option<(Key, AgentIx)> = None;
+        let mut pinned: Option<(Rank, AgentIx)> = None;
         for &agent_ix in &queue.agents {
             let agent = &self.agents[&agent_ix];
             if !agent.is_free(now_ms) {
@@ -176,47 +196,41 @@ impl Engine {
             if roomiest.is_none_or(|(_, best)| agent.compare_room(best) == Ordering::Greater) {
                 roomiest = Some((agent_ix, agent));
             }
-            if let Some(&key) = agent.pinned_head_of.get(&queue_ix)
-                && pinned.is_none_or(|(best, _)| key < best)
+            if let Some(&rank) = agent.pinned_head_of.get(&queue_ix)
+                && pinned.is_none_or(|(best, _)| rank < best)
             {
-                pinned = Some((key, agent_ix));
+                pinned = Some((rank, agent_ix));
             }
         }
         let unpinned = queue.head.zip(roomiest.map(|(agent_ix, _)| agent_ix));
-        [unpinned, pinned].into_iter().flatten().min().map(|((_, job), agent_ix)| (job, agent_ix))
+        [unpinned, pinned].into_iter().flatten().min().map(|((_, (_, job)), agent_ix)| (job, agent_ix))
     }
 
     fn next_of_agent(&self, agent_ix: AgentIx) -> Option<JobId> {
         let agent = &self.agents[&agent_ix];
-        let pinned = agent.pinned_heads.first().map(|(key, _)| *key);
+        let pinned = agent.pinned_heads.first().map(|(rank, _)| *rank);
         // Two ways to the first head among the agent's queues; the shorter list is walked.
         let unpinned = if agent.queues.len() <= self.heads.len() / HEADS_PER_QUEUE_WALKED {
             agent.queues.iter().filter_map(|ix| self.queues[ix].head).min()
         } else {
-            self.heads.iter().find(|(_, queue)| agent.queues.contains(queue)).map(|(key, _)| *key)
+            self.heads.iter().find(|(_, queue)| agent.queues.contains(queue)).map(|(rank, _)| *rank)
         };
-        [pinned, unpinned].into_iter().flatten().min().map(|(_, job)| job)
+        [pinned, unpinned].into_iter().flatten().min().map(|(_, (_, job))| job)
     }
 
     fn place(&mut self, id: JobId, agent_ix: AgentIx, now_ms: i64) {
-        self.dequeue(id);
         let run = self.ids.next(u64::try_from(now_ms).unwrap_or(0));
         let agent = self.agent_mut(agent_ix);
         agent.runs.insert(run);
         let name = agent.record.name.clone();
-        let queue_ix = self.jobs[&id].queue;
-        let queue = self.queue_mut(queue_ix);
-        queue.waiting -= 1;
-        queue.active += 1;
-        self.set_job_status(id, Status::Dispatched, false);
+        self.stand(id, Stand::Placed);
         let job = self.job_mut(id);
-        let previous = if job.attempts == 0 { "" } else { Status::Canceled.name() };
         job.attempts += 1;
         job.run = Some(run);
         job.agent = Some(name.clone());
-        job.reason = None;
+        (job.reason, job.exit_code, job.signal, job.started_at_ms) = (None, None, None, None);
         let attempt = job.attempts;
-        let spec = Box::new(job.spec.run_spec(id, attempt, &name, previous, job.submitted_at_ms));
+        let spec = Box::new(job.run_spec(attempt));
         self.insert_run(RunRecord {
             id: run,
             job: id,

@@ -10,7 +10,7 @@ impl Engine {
         if self.queue_names.contains_key(&name) {
             return Err(Rejection::NameTaken("a queue", name));
         }
-        let record = QueueRecord { name, held: false, created_at_ms: now_ms };
+        let record = QueueRecord { name, held: false, slots: None, priority: 0, created_at_ms: now_ms };
         self.write(Change::QueueInserted(record.clone()));
         self.tell(Event::new(EventKind::QueueCreated, Object::Queue(record.name.clone()), "created"));
         self.add_queue(record);
@@ -50,6 +50,33 @@ impl Engine {
         self.tell(Event::new(kind, Object::Queue(name.to_owned()), text));
         self.refresh_queue(ix);
         self.place_queue(ix, now_ms);
+        Ok(())
+    }
+
+    /// Changes what is given; of `slots` the inner `None` takes the limit away.
+    pub(crate) fn on_set_queue(
+        &mut self,
+        name: &str,
+        slots: Option<Option<u32>>,
+        priority: Option<i32>,
+        now_ms: i64,
+    ) -> Result<(), Rejection> {
+        let ix = self.find_queue(name)?;
+        let record = &mut self.queue_mut(ix).record;
+        let before = record.clone();
+        record.slots = slots.unwrap_or(before.slots);
+        record.priority = priority.unwrap_or(before.priority);
+        let record = record.clone();
+        if record != before {
+            let slots = record
+                .slots
+                .map_or_else(|| "no limit of its own".to_owned(), |slots| format!("{slots} slots"));
+            let text = format!("{slots}, priority {}", record.priority);
+            self.tell(Event::new(EventKind::QueueChanged, Object::Queue(name.to_owned()), text));
+            self.write(Change::QueueUpdated(record));
+            self.refresh_queue(ix);
+            self.place_queue(ix, now_ms);
+        }
         Ok(())
     }
 

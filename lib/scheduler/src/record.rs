@@ -2,6 +2,7 @@
 
 use crate::JobSpec;
 use job::{JobId, Outcome, RunId, Status, Witness};
+use protocol::message::RunSpec;
 use std::sync::Arc;
 
 /// One job.
@@ -35,6 +36,55 @@ pub struct JobRecord {
     pub kill: Option<KillWish>,
     /// How many of its attempts no agent took for want of room.
     pub refusals: u32,
+    /// What it waits for beside a slot: with `Scheduled` and `Waiting`, and with `Held` if it waited when it was held.
+    pub wait: Option<Wait>,
+    /// How many attempts came to an outcome since it was submitted, or restarted by an operator: a retry's limit counts these.
+    pub tries: u32,
+    /// What the next attempt is told about those before: how the last one ended that may have executed, else `Canceled`.
+    pub previous: Option<Status>,
+}
+
+impl JobRecord {
+    /// The order for its attempt number `attempt`, at the agent where it is.
+    pub(crate) fn run_spec(&self, attempt: u32) -> RunSpec {
+        let agent = self.agent.as_deref().unwrap_or_default();
+        let previous = self.previous.map_or("", Status::name);
+        self.spec.run_spec(self.id, attempt, agent, previous, self.due_at_ms())
+    }
+
+    /// When it was due, the server's wall clock: its own start time, else its submission.
+    pub fn due_at_ms(&self) -> i64 {
+        let delayed = |ms: u64| self.submitted_at_ms.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX));
+        let chosen = self.spec.start_at_ms.or_else(|| self.spec.delay_ms.map(delayed));
+        chosen.map_or(self.submitted_at_ms, |at_ms| at_ms.max(self.submitted_at_ms))
+    }
+}
+
+/// What a job without a run waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// For its start time.
+    Start {
+        /// The server's wall clock.
+        until_ms: i64,
+    },
+    /// For the end of the pause before its next attempt.
+    Retry {
+        /// The server's wall clock.
+        until_ms: i64,
+    },
+    /// For an operator: its last attempt may have executed, and nobody can say how it ended.
+    Decision,
+}
+
+impl Wait {
+    /// When it is over by itself, the server's wall clock.
+    pub fn until_ms(self) -> Option<i64> {
+        match self {
+            Wait::Start { until_ms } | Wait::Retry { until_ms } => Some(until_ms),
+            Wait::Decision => None,
+        }
+    }
 }
 
 /// A durable wish that a job ends. It is told to the agent until the run has an outcome.
@@ -135,6 +185,10 @@ pub struct QueueRecord {
     pub name: String,
     /// Nothing is taken from it.
     pub held: bool,
+    /// So many of its jobs may be with agents at once; no limit of its own if absent.
+    pub slots: Option<u32>,
+    /// Among queues that share an agent the higher goes first. 0 is usual.
+    pub priority: i32,
     /// When it was created, wall clock.
     pub created_at_ms: i64,
 }

@@ -1,6 +1,7 @@
 //! What a user asks for.
 
-use job::{JobId, Limit, Umask};
+use crate::settings;
+use job::{JobId, Limit, Policy, Umask};
 use prost::Message;
 use protocol::message::{Pair, RunSpec};
 use protocol::{Malformed, convert};
@@ -44,6 +45,12 @@ pub struct JobSpec {
     pub idempotency_key: Option<String>,
     /// Start out held.
     pub held: bool,
+    /// Not before this moment, the server's wall clock.
+    pub start_at_ms: Option<i64>,
+    /// Not before this long after its submission, milliseconds; not beside `start_at_ms`.
+    pub delay_ms: Option<u64>,
+    /// What follows its attempts.
+    pub policy: Policy,
 }
 
 /// The parts of a [`JobSpec`] that a database keeps in columns of their own, beside the encoded rest.
@@ -57,6 +64,8 @@ pub struct SpecColumns {
     pub idempotency_key: Option<String>,
     /// [`JobSpec::held`].
     pub held: bool,
+    /// What [`JobSpec::encode_settings`] made.
+    pub settings: Option<Vec<u8>>,
 }
 
 impl JobSpec {
@@ -92,6 +101,9 @@ impl JobSpec {
         if self.user.as_ref().is_some_and(|user| user.is_empty() || long(user, NAME_CHARS_MAX)) {
             return Err(convert::bad_field("job", "user"));
         }
+        if self.delay_ms.is_some_and(|ms| self.start_at_ms.is_some() || ms > DELAY_MS_MAX) {
+            return Err(convert::bad_field("job", "delay"));
+        }
         let spec = RunSpec { job_id: Some(1), ..self.body() };
         spec.check()?;
         if spec.encoded_len() > SPEC_BYTES_MAX {
@@ -100,9 +112,20 @@ impl JobSpec {
         Ok(())
     }
 
+    /// Checks what the server itself does with the job; the error says what to change.
+    pub(crate) fn check_settings(&self) -> Result<(), String> {
+        self.policy.check()?;
+        protocol::params::check(self.params.iter().map(|(name, _)| name.as_str()))
+    }
+
     /// The bytes that a database keeps; [`JobSpec::decode`] reads them, with the columns.
     pub fn encode(&self) -> Vec<u8> {
         self.body().encode_to_vec()
+    }
+
+    /// What concerns the server only and is no column, as bytes; `None` if all of it is as usual.
+    pub fn encode_settings(&self) -> Option<Vec<u8>> {
+        settings::encode(self)
     }
 
     /// Reads what [`JobSpec::encode`] wrote.
@@ -111,7 +134,7 @@ impl JobSpec {
             .map_err(|e| Malformed::Undecodable { message: "RunSpec", what: e.to_string() })?;
         let pairs = |pairs: Vec<Pair>| pairs.into_iter().map(|p| (p.name, p.value)).collect();
         let limits = body.limits.iter().map(Limit::try_from).collect::<Result<_, _>>();
-        Ok(JobSpec {
+        let spec = JobSpec {
             umask: body.umask.map(Umask),
             nice: body.nice,
             limits: limits.map_err(|_| convert::bad_field("RunSpec", "limits"))?,
@@ -130,7 +153,9 @@ impl JobSpec {
             submitted_by: body.submitted_by,
             idempotency_key: columns.idempotency_key,
             held: columns.held,
-        })
+            ..JobSpec::default()
+        };
+        settings::decode(columns.settings.as_deref().unwrap_or_default(), spec)
     }
 
     /// The name that a job gets which nobody named: that of its program.
@@ -171,12 +196,15 @@ impl JobSpec {
 const NAME_CHARS_MAX: usize = 200;
 /// The longest idempotency key.
 const KEY_CHARS_MAX: usize = 200;
+/// The longest delay: ten years.
+const DELAY_MS_MAX: u64 = 10 * 366 * 24 * 3_600_000;
 /// The largest spec: well below what fits into one frame on the wire.
 const SPEC_BYTES_MAX: usize = 2 << 20;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use job::{OnUnknown, RestartSafe, Retry, RetryCause};
 
     #[test]
     fn a_spec_comes_back_from_the_database_as_it_was() {
@@ -202,14 +230,39 @@ mod tests {
             submitted_by: "me".into(),
             idempotency_key: Some("k".into()),
             held: true,
+            start_at_ms: Some(-1),
+            delay_ms: Some(7),
+            policy: Policy {
+                retry: Some(Retry {
+                    attempts_max: 3,
+                    backoff_ms: 4,
+                    backoff_max_ms: 5,
+                    factor_percent: 150,
+                    on: vec![
+                        RetryCause::ExitCodes(7, 9),
+                        RetryCause::Signal,
+                        RetryCause::Timeout,
+                        RetryCause::Lost,
+                    ],
+                }),
+                on_unknown: OnUnknown::Escalate,
+                restart_safe: RestartSafe::Ask,
+            },
         };
         let columns = SpecColumns {
             pinned: spec.agent.clone(),
             priority: spec.priority,
             idempotency_key: spec.idempotency_key.clone(),
             held: spec.held,
+            settings: spec.encode_settings(),
         };
         assert_eq!(JobSpec::decode(&spec.encode(), columns), Ok(spec));
+    }
+
+    #[test]
+    fn usual_settings_take_no_room_in_the_database() {
+        assert_eq!(JobSpec::default().encode_settings(), None);
+        assert!(JobSpec { delay_ms: Some(0), ..JobSpec::default() }.encode_settings().is_some());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! One sentence why a job is not running yet, naming the blocker.
 
-use crate::JobRecord;
 use crate::engine::{Agent, Engine, Queue};
-use job::{JobId, Status};
+use crate::{JobRecord, Wait};
+use job::{JobId, RunId, Status};
+use std::cmp::Reverse;
 
 impl Engine {
     /// Why the job does not run, or where it does. `None` if it is over or unknown: the record tells.
@@ -10,9 +11,8 @@ impl Engine {
         let job = self.jobs.get(&id)?;
         let record = &job.record;
         let text = match record.status {
-            Status::Held => format!("it is held; `lastword job release {id}` lets it go on"),
-            Status::Scheduled => "its time has not come".to_owned(),
-            Status::Waiting => "it waits before it goes to its queue again".to_owned(),
+            Status::Held => why_held(record),
+            Status::Scheduled | Status::Waiting => why_waiting(record),
             Status::Queued => {
                 let blocker = self.why_queued(record, &self.queues[&job.queue], now_ms);
                 match &record.reason {
@@ -20,8 +20,12 @@ impl Engine {
                     None => blocker,
                 }
             }
-            Status::Dispatched => self.why_dispatched(record),
-            Status::Running | Status::Suspended => self.why_running(record),
+            Status::Dispatched => self.why_dispatched(record) + &kill_of(record),
+            Status::Running => self.why_running(record, "runs") + &kill_of(record),
+            Status::Suspended => {
+                let resume = format!("; `lastword job resume {id}` lets it go on");
+                self.why_running(record, "is suspended") + &resume + &kill_of(record)
+            }
             Status::Completed
             | Status::Error
             | Status::Killed
@@ -37,6 +41,18 @@ impl Engine {
         if queue.record.held {
             return format!("queue \"{name}\" is held; `lastword queue release {name}` lets it go on");
         }
+        if let Some(slots) = queue.record.slots.filter(|_| queue.is_full()) {
+            let runs = queue.agents.iter().flat_map(|ix| &self.agents[ix].runs);
+            let own = runs.filter(|run| {
+                let job = self.runs.get(run).and_then(|run| self.jobs.get(&run.record.job));
+                job.is_some_and(|job| job.record.spec.queue == *name)
+            });
+            return format!(
+                "all {slots} slots of queue \"{name}\" are taken{}{}; `lastword queue set {name} --slots N` changes that",
+                self.longest(own),
+                before(job, queue)
+            );
+        }
         if let Some(pin) = &job.spec.agent {
             let Some(ix) = self.agent_names.get(pin) else {
                 return format!("it may only run on agent \"{pin}\", which was removed");
@@ -47,7 +63,8 @@ impl Engine {
                      `lastword queue attach {name} {pin}` does that"
                 );
             }
-            return self.why_not_on(&self.agents[ix], now_ms).unwrap_or_else(|| self.why_next(job, queue));
+            let blocker = self.why_not_on(&self.agents[ix], now_ms);
+            return blocker.map_or_else(|| why_next(job, queue), |blocker| blocker + &before(job, queue));
         }
         if queue.agents.is_empty() {
             return format!(
@@ -55,7 +72,8 @@ impl Engine {
             );
         }
         let agents: Vec<&Agent> = queue.agents.iter().map(|ix| &self.agents[ix]).collect();
-        self.why_on_none(&agents, queue, now_ms).unwrap_or_else(|| self.why_next(job, queue))
+        let blocker = self.why_on_none(&agents, queue, now_ms);
+        blocker.map_or_else(|| why_next(job, queue), |blocker| blocker + &before(job, queue))
     }
 
     /// Why none of the agents of a queue takes it; `None` if one could.
@@ -83,9 +101,11 @@ impl Engine {
                 0 => String::new(),
                 away => format!(", and {away} more are not connected"),
             };
+            let runs = connected.iter().flat_map(|agent| &agent.runs);
             return Some(format!(
-                "all {slots} slots of the {} connected process servers of queue \"{name}\" are taken{away}",
-                connected.len()
+                "all {slots} slots of the {} connected process servers of queue \"{name}\" are taken{away}{}",
+                connected.len(),
+                self.longest(runs)
             ));
         }
         let refusals: Vec<_> = willing.iter().filter_map(|agent| self.why_not_on(agent, now_ms)).collect();
@@ -110,19 +130,22 @@ impl Engine {
             return Some(format!("agent \"{name}\" refuses new runs: {}", agent.refusing));
         }
         if agent.record.slots <= agent.used() {
-            return Some(format!("all {} slots of agent \"{name}\" are taken", agent.record.slots));
+            let slots = agent.record.slots;
+            return Some(format!(
+                "all {slots} slots of agent \"{name}\" are taken{}",
+                self.longest(agent.runs.iter())
+            ));
         }
         let until = agent.paused_until_ms.filter(|until| *until > now_ms)?;
         Some(format!("agent \"{name}\" had no room and is asked again at {}", time(until)))
     }
 
-    /// Nothing blocks it.
-    fn why_next(&self, job: &JobRecord, queue: &Queue) -> String {
-        match queue.head {
-            Some((_, head)) if head != job.id && job.spec.agent.is_none() => {
-                format!("job {head} is before it in queue \"{}\"", queue.record.name)
-            }
-            Some(_) | None => "it is about to be placed".to_owned(),
+    /// Which of these runs is there longest.
+    fn longest<'a>(&self, runs: impl Iterator<Item = &'a RunId>) -> String {
+        let records = runs.filter_map(|run| self.runs.get(run)).map(|run| &run.record);
+        match records.min_by_key(|run| (run.placed_at_ms, run.id)) {
+            Some(run) => format!(", by job {} since {} the longest", run.job, time(run.placed_at_ms)),
+            None => String::new(),
         }
     }
 
@@ -134,19 +157,25 @@ impl Engine {
         let accepted = job.run.and_then(|run| self.runs.get(&run)).and_then(|run| run.record.accepted_at_ms);
         match accepted {
             Some(at) => format!("agent \"{name}\" accepted it at {} and is about to start it", time(at)),
-            None => format!("it is dispatched to agent \"{name}\", which has not accepted it yet"),
+            None => {
+                let run = job.run.and_then(|run| self.runs.get(&run));
+                let since =
+                    run.map(|run| format!(" since {}", time(run.record.placed_at_ms))).unwrap_or_default();
+                format!("it is dispatched to agent \"{name}\", which has not accepted it yet{since}")
+            }
         }
     }
 
-    fn why_running(&self, job: &JobRecord) -> String {
+    /// `what`: it runs, it is suspended.
+    fn why_running(&self, job: &JobRecord, what: &str) -> String {
         let since = job.started_at_ms.map(|at| format!(" since {}", time(at))).unwrap_or_default();
         match self.where_it_is(job) {
             Some((name, agent)) if agent.session.is_none() => format!(
-                "it runs on agent \"{name}\"{since}, as far as is known: the agent is not connected{}; it will tell how the job ends",
+                "it {what} on agent \"{name}\"{since}, as far as is known: the agent is not connected{}; it will tell how the job ends",
                 absence(agent)
             ),
-            Some((name, _)) => format!("it runs on agent \"{name}\"{since}"),
-            None => format!("it runs{since}"),
+            Some((name, _)) => format!("it {what} on agent \"{name}\"{since}"),
+            None => format!("it {what}{since}"),
         }
     }
 
@@ -154,6 +183,84 @@ impl Engine {
         let name = job.agent.as_deref()?;
         Some((name, self.agents.get(self.agent_names.get(name)?)?))
     }
+}
+
+fn why_held(job: &JobRecord) -> String {
+    let release = format!("it is held; `lastword job release {}` lets it go on", job.id);
+    match job.wait {
+        Some(Wait::Start { until_ms }) => format!("{release}; it does not start before {}", time(until_ms)),
+        Some(Wait::Retry { .. } | Wait::Decision) => format!("{release}; before that, {}", reason_of(job)),
+        None => release,
+    }
+}
+
+fn why_waiting(job: &JobRecord) -> String {
+    let id = job.id;
+    match job.wait {
+        Some(Wait::Start { until_ms }) => {
+            format!("it was submitted for {}: that time has not come", time(until_ms))
+        }
+        Some(Wait::Retry { until_ms }) => {
+            let now =
+                format!("`lastword job restart {id}` begins it now, `lastword job cancel {id}` ends the job");
+            format!("it pauses until {} before its next attempt: {}; {now}", time(until_ms), reason_of(job))
+        }
+        Some(Wait::Decision) => format!(
+            "it waits for an operator's decision: {}; `lastword job restart {id}` executes it again, `lastword job cancel {id}` or \
+             `lastword job abandon {id} --reason TEXT` ends it",
+            reason_of(job)
+        ),
+        None => "it waits".to_owned(),
+    }
+}
+
+fn reason_of(job: &JobRecord) -> &str {
+    job.reason.as_deref().unwrap_or("no reason is on record")
+}
+
+/// Who wants it to end.
+fn kill_of(job: &JobRecord) -> String {
+    match &job.kill {
+        Some(kill) => format!(
+            "; {} asked for its end at {}, which its agent has not confirmed",
+            kill.by,
+            time(kill.at_ms)
+        ),
+        None => String::new(),
+    }
+}
+
+/// Nothing else blocks it.
+fn why_next(job: &JobRecord, queue: &Queue) -> String {
+    match ahead(job, queue) {
+        (0, _) => "it is about to be placed".to_owned(),
+        (_, text) => text,
+    }
+}
+
+/// The jobs that go first, as the end of a sentence.
+fn before(job: &JobRecord, queue: &Queue) -> String {
+    match ahead(job, queue) {
+        (0, _) => String::new(),
+        (_, text) => format!(", and {text}"),
+    }
+}
+
+/// How many jobs of its queue go first, and the sentence.
+fn ahead(job: &JobRecord, queue: &Queue) -> (usize, String) {
+    let own = (Reverse(job.spec.priority), job.id);
+    let keys = match &job.spec.agent {
+        None => Some(&queue.unpinned),
+        Some(agent) => queue.pinned.get(agent),
+    };
+    let first: Vec<_> =
+        keys.into_iter().flatten().take_while(|key| **key < own).take(AHEAD_MAX + 1).collect();
+    let higher = first.iter().filter(|key| key.0 < own.0).count();
+    let many = |n: usize| if n > AHEAD_MAX { format!("more than {AHEAD_MAX}") } else { n.to_string() };
+    let (count, verb) = (first.len(), if first.len() == 1 { "job is" } else { "jobs are" });
+    let higher =
+        if higher == 0 { String::new() } else { format!(", {} of them by a higher priority", many(higher)) };
+    (count, format!("{} {verb} before it in queue \"{}\"{higher}", many(count), queue.record.name))
 }
 
 fn absence(agent: &Agent) -> String {
@@ -176,9 +283,11 @@ fn names(agents: &[&Agent]) -> String {
     if more > 0 { format!("{list} and {more} more") } else { list }
 }
 
+/// So many jobs before another one are counted.
+const AHEAD_MAX: usize = 10_000;
 /// So many names are listed in a sentence.
 const NAMES_MAX: usize = 5;
 
-fn time(ms: i64) -> String {
+pub(crate) fn time(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map(|t| format!("{t:.3}")).unwrap_or_else(|_| format!("{ms} ms"))
 }

@@ -145,6 +145,12 @@ impl Core {
                 self.recall_key(key)?;
             }
         }
+        if let Input::RestartJob(restart) = &input
+            && !self.engine.has_job(restart.job)
+            && let Some(record) = self.database.job(restart.job)?
+        {
+            self.engine.recall_job(record);
+        }
         match self.engine.on(input, os::clock::wall_ms()) {
             Ok(reply) => Ok(reply),
             Err(Rejection::NoSuchJob(job)) => match self.database.job(job)? {

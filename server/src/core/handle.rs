@@ -5,7 +5,7 @@ use super::health::{Health, Shared};
 use crate::db::DbError;
 use job::JobId;
 use scheduler::{
-    AgentView, Connected, Counts, Input, JobSpec, NewAgent, QueueView, Rejection, Reply, Submitted,
+    AgentView, Connected, Counts, Input, JobSpec, NewAgent, QueueView, Rejection, Reply, Restart, Submitted,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +88,16 @@ impl Handle {
         self.done(Input::ReleaseJob { job }).await
     }
 
+    /// A new attempt at a job that is over, or that waits for this decision.
+    pub async fn restart(&self, restart: Restart) -> Result<(), CoreError> {
+        self.done(Input::RestartJob(restart)).await
+    }
+
+    /// Gives up a job whose agent will never come back.
+    pub async fn abandon(&self, job: JobId, by: &str, reason: &str) -> Result<(), CoreError> {
+        self.done(Input::AbandonJob { job, by: by.to_owned(), reason: reason.to_owned() }).await
+    }
+
     /// A new queue.
     pub async fn create_queue(&self, name: &str) -> Result<(), CoreError> {
         self.done(Input::CreateQueue { name: name.to_owned() }).await
@@ -101,6 +111,16 @@ impl Handle {
     /// Holds a queue (`true`) or releases it.
     pub async fn hold_queue(&self, name: &str, held: bool) -> Result<(), CoreError> {
         self.done(Input::HoldQueue { name: name.to_owned(), held }).await
+    }
+
+    /// Other limits for a queue; what is absent stays, and of `slots` the inner `None` takes the limit away.
+    pub async fn set_queue(
+        &self,
+        name: &str,
+        slots: Option<Option<u32>>,
+        priority: Option<i32>,
+    ) -> Result<(), CoreError> {
+        self.done(Input::SetQueue { name: name.to_owned(), slots, priority }).await
     }
 
     /// The queue may use the agent.

@@ -3,10 +3,13 @@
 mod lists;
 
 use super::{Database, TokenRecord, Walk};
-use job::{End, JobId, Outcome, RunId, Status, StopCause, Usage, Witness};
+use job::{
+    End, JobId, OnUnknown, Outcome, Policy, RestartSafe, Retry, RetryCause, RunId, Status, StopCause, Usage,
+    Witness,
+};
 use scheduler::{
     AgentRecord, Change, Dial, Drain, Event, EventFilter, EventKind, EventRecord, FactRecord, JobRecord,
-    JobSpec, KillWish, LateOutcome, Object, QueueRecord, RunRecord, Severity, StrayRecord, Trouble,
+    JobSpec, KillWish, LateOutcome, Object, QueueRecord, RunRecord, Severity, StrayRecord, Trouble, Wait,
 };
 use std::sync::Arc;
 
@@ -25,6 +28,7 @@ pub(super) fn conformance<D: Database>(open: impl Fn() -> D) {
     tokens_are_kept(&open);
     lists::lists_are_filtered_and_paged(&open);
     events_are_kept_once_and_read_from_either_end(&open);
+    what_a_job_waits_for_is_kept(&open);
 }
 
 fn spec(name: &str) -> JobSpec {
@@ -53,6 +57,9 @@ fn job(id: u64, name: &str, status: Status) -> JobRecord {
         ended_at_ms: None,
         kill: None,
         refusals: 0,
+        wait: None,
+        tries: 0,
+        previous: None,
     }
 }
 
@@ -69,6 +76,18 @@ fn full_job() -> JobRecord {
         grace_ms: Some(6),
         idempotency_key: Some("key".into()),
         held: true,
+        start_at_ms: Some(4_000),
+        policy: Policy {
+            retry: Some(Retry {
+                attempts_max: 3,
+                backoff_ms: 1,
+                backoff_max_ms: 2,
+                factor_percent: 300,
+                on: vec![RetryCause::ExitCodes(7, 8), RetryCause::Lost],
+            }),
+            on_unknown: OnUnknown::Restart,
+            restart_safe: RestartSafe::AtLeastOnce,
+        },
         ..spec("full")
     };
     JobRecord {
@@ -83,6 +102,9 @@ fn full_job() -> JobRecord {
         ended_at_ms: Some(-1),
         kill: Some(KillWish { by: "me".into(), grace_ms: Some(u64::from(u32::MAX)), at_ms: 3_000 }),
         refusals: 2,
+        wait: Some(Wait::Retry { until_ms: 5_000 }),
+        tries: 2,
+        previous: Some(Status::Unknown),
         ..job(1, "full", Status::Running)
     }
 }
@@ -260,7 +282,7 @@ fn facts_are_kept_once_in_their_order<D: Database>(open: &impl Fn() -> D) {
 
 fn agents_queues_and_attachments_come_and_go<D: Database>(open: &impl Fn() -> D) {
     let db = open();
-    let queue = QueueRecord { name: "q".into(), held: true, created_at_ms: 9 };
+    let queue = QueueRecord { name: "q".into(), held: true, slots: Some(7), priority: -1, created_at_ms: 9 };
     let dials_in = AgentRecord {
         dial: None,
         agent_id: None,
@@ -334,6 +356,19 @@ fn tokens_are_kept<D: Database>(open: &impl Fn() -> D) {
     let newer = TokenRecord { hash: "g".into(), ..token };
     open().put_token(&newer).unwrap();
     assert_eq!(open().tokens().unwrap(), [newer]);
+}
+
+fn what_a_job_waits_for_is_kept<D: Database>(open: &impl Fn() -> D) {
+    let db = open();
+    let waits =
+        [None, Some(Wait::Start { until_ms: 1 }), Some(Wait::Retry { until_ms: 2 }), Some(Wait::Decision)];
+    let mut record = job(300, "waits", Status::Waiting);
+    db.commit(&[Change::JobInserted(record.clone())]).unwrap();
+    for wait in waits {
+        record = JobRecord { wait, tries: record.tries + 1, ..record };
+        db.commit(&[Change::JobUpdated(record.clone())]).unwrap();
+        assert_eq!(db.job(JobId(300)).unwrap(), Some(record.clone()));
+    }
 }
 
 fn event(number: u64) -> EventRecord {

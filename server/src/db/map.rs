@@ -7,12 +7,14 @@ use protocol::message::Ended;
 use rusqlite::Row;
 use scheduler::{
     AgentRecord, Dial, Drain, Event, EventKind, EventRecord, FactRecord, JobRecord, JobSpec, KillWish,
-    LateOutcome, QueueRecord, RunRecord, Severity, SpecColumns, Trouble,
+    LateOutcome, QueueRecord, RunRecord, Severity, SpecColumns, Trouble, Wait,
 };
 use std::sync::Arc;
 
 pub(super) const JOB_COLUMNS: &str = "id, status, name, queue, agent, priority, pinned, held, idempotency_key, submitted_at, \
-     started_at, ended_at, attempts, run, exit_code, signal, reason, kill_by, kill_grace, kill_at, spec, refusals";
+     started_at, ended_at, attempts, run, exit_code, signal, reason, kill_by, kill_grace, kill_at, spec, refusals, \
+     settings, wait, wait_until, tries, previous";
+pub(super) const QUEUE_COLUMNS: &str = "name, held, created_at, slots, priority";
 pub(super) const RUN_COLUMNS: &str = "run, job, attempt, agent, status, placed_at, accepted_at, started_at, ended_at, exit_code, \
      signal, core, witness, reason, cpu_ms, max_rss_kib, acked_seq, late, late_ended_at, late_received_at, late_seq";
 pub(super) const AGENT_COLUMNS: &str = "name, slots, host, port, added_at, agent_id, boot_id, incarnation, software, platform, \
@@ -88,6 +90,26 @@ pub(super) fn severity_code(severity: Severity) -> i64 {
     }
 }
 
+pub(super) fn wait_code(wait: Wait) -> i64 {
+    match wait {
+        Wait::Start { .. } => 1,
+        Wait::Retry { .. } => 2,
+        Wait::Decision => 3,
+    }
+}
+
+fn wait(id: JobId, code: Option<i64>, until_ms: Option<i64>) -> Result<Option<Wait>, Bad> {
+    match (code, until_ms) {
+        (None, _) => Ok(None),
+        (Some(1), Some(until_ms)) => Ok(Some(Wait::Start { until_ms })),
+        (Some(2), Some(until_ms)) => Ok(Some(Wait::Retry { until_ms })),
+        (Some(3), _) => Ok(Some(Wait::Decision)),
+        (Some(code), _) => {
+            Err(Bad::Content(format!("job {id}: {code} is the number of nothing to wait for")))
+        }
+    }
+}
+
 pub(super) fn run_id(bytes: &[u8]) -> Result<RunId, Bad> {
     RunId::from_bytes(bytes).map_err(|e| Bad::Content(format!("a run id in the database: {e}")))
 }
@@ -113,6 +135,7 @@ pub(super) fn job(row: &Row<'_>) -> Result<JobRecord, Bad> {
         priority: row.get(5)?,
         held: row.get(7)?,
         idempotency_key: row.get(8)?,
+        settings: row.get(22)?,
     };
     let spec = JobSpec::decode(row.get_ref(20)?.as_blob().map_err(rusqlite::Error::from)?, columns)
         .map_err(|e| Bad::Content(format!("job {id}: {e}")))?;
@@ -140,6 +163,9 @@ pub(super) fn job(row: &Row<'_>) -> Result<JobRecord, Bad> {
         ended_at_ms: row.get(11)?,
         kill,
         refusals: row.get(21)?,
+        wait: wait(id, row.get(23)?, row.get(24)?)?,
+        tries: row.get(25)?,
+        previous: row.get::<_, Option<i64>>(26)?.map(status).transpose()?,
     })
 }
 
@@ -200,9 +226,15 @@ pub(super) fn fact(row: &Row<'_>) -> Result<FactRecord, Bad> {
     })
 }
 
-/// In the order name, held, created_at.
+/// In the order of [`QUEUE_COLUMNS`].
 pub(super) fn queue(row: &Row<'_>) -> Result<QueueRecord, Bad> {
-    Ok(QueueRecord { name: row.get(0)?, held: row.get(1)?, created_at_ms: row.get(2)? })
+    Ok(QueueRecord {
+        name: row.get(0)?,
+        held: row.get(1)?,
+        created_at_ms: row.get(2)?,
+        slots: row.get(3)?,
+        priority: row.get(4)?,
+    })
 }
 
 /// In the order of [`AGENT_COLUMNS`].

@@ -80,6 +80,15 @@ ALTER TABLE agents ADD COLUMN trouble TEXT;
 ALTER TABLE agents ADD COLUMN trouble_at INTEGER;
 ALTER TABLE agents ADD COLUMN rival_boot_id BLOB;
 ALTER TABLE jobs ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;
+", "
+-- What follows a job's attempts; slots and priorities of queues.
+ALTER TABLE jobs ADD COLUMN settings BLOB;
+ALTER TABLE jobs ADD COLUMN wait INTEGER;
+ALTER TABLE jobs ADD COLUMN wait_until INTEGER;
+ALTER TABLE jobs ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN previous INTEGER;
+ALTER TABLE queues ADD COLUMN slots INTEGER;
+ALTER TABLE queues ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Brings the file to the newest version and begins a new epoch. Returns the database's id, the epoch and the number of the last
@@ -132,7 +141,8 @@ fn create(connection: &Connection, new_id: [u8; 16], now_ms: i64) -> rusqlite::R
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection
         .execute("INSERT INTO meta VALUES ('database_id', ?1), ('epoch', 0), ('commit', 0)", [new_id])?;
-    connection.execute("INSERT INTO queues VALUES ('default', 0, ?1)", params![now_ms])?;
+    connection
+        .execute("INSERT INTO queues (name, held, created_at) VALUES ('default', 0, ?1)", params![now_ms])?;
     Ok(())
 }
 

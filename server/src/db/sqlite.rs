@@ -12,7 +12,9 @@
 //! | a lock held on `<database>.lock`          | another server is alive        | refused                                 |
 //! | a lock file nobody holds                  | that server is dead            | taken                                   |
 
-use super::map::{self, AGENT_COLUMNS, Bad, FIRST_FINAL_CODE, JOB_COLUMNS, RUN_COLUMNS, signed};
+use super::map::{
+    self, AGENT_COLUMNS, Bad, FIRST_FINAL_CODE, JOB_COLUMNS, QUEUE_COLUMNS, RUN_COLUMNS, signed,
+};
 use super::{
     AgentSecrets, Database, DbError, Identity, JobFilter, Piece, TokenRecord, Walk, journal, list, schema,
     write,
@@ -284,7 +286,12 @@ impl Database for Sqlite {
             Ok(Snapshot {
                 jobs: rows(c, &live_jobs, [], map::job)?,
                 runs: rows(c, &live_runs, [], map::run)?,
-                queues: rows(c, "SELECT name, held, created_at FROM queues ORDER BY name", [], map::queue)?,
+                queues: rows(
+                    c,
+                    &format!("SELECT {QUEUE_COLUMNS} FROM queues ORDER BY name"),
+                    [],
+                    map::queue,
+                )?,
                 agents: rows(
                     c,
                     &format!("SELECT {AGENT_COLUMNS} FROM agents ORDER BY name"),

@@ -78,7 +78,13 @@ fn a_full_database_refuses_a_batch_whole_and_takes_it_later() {
     };
     let queue = |n: i32| {
         let name = format!("{n}-{}", "x".repeat(2_000));
-        Change::QueueInserted(scheduler::QueueRecord { name, held: false, created_at_ms: 0 })
+        Change::QueueInserted(scheduler::QueueRecord {
+            name,
+            held: false,
+            slots: None,
+            priority: 0,
+            created_at_ms: 0,
+        })
     };
     let batch: Vec<_> = (0..1_000).map(queue).collect();
     pages(1); // the least is what is there already
@@ -96,7 +102,13 @@ fn what_one_question_reads_is_of_one_moment() {
     let db = Sqlite::open(&dir.path().join("server.db")).unwrap();
     let queues = |c: &Connection| one(c, "SELECT count(*) FROM queues", [], |row| Ok(row.get::<_, i64>(0)?));
     let queue = |name: &str| {
-        let record = scheduler::QueueRecord { name: name.to_owned(), held: false, created_at_ms: 0 };
+        let record = scheduler::QueueRecord {
+            name: name.to_owned(),
+            held: false,
+            slots: None,
+            priority: 0,
+            created_at_ms: 0,
+        };
         [Change::QueueInserted(record)]
     };
     let seen = db.read(|c| {
@@ -147,6 +159,9 @@ fn a_million_jobs_are_listed_quickly() {
                 ended_at_ms: Some(2),
                 kill: None,
                 refusals: 0,
+                wait: None,
+                tries: 0,
+                previous: None,
             })
         };
         db.commit(&(0..10_000).map(record).collect::<Vec<_>>()).unwrap();

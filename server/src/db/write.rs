@@ -1,10 +1,10 @@
 //! One batch of changes, one transaction. Doing the same batch twice does no harm: a commit that failed is tried again, and it may
 //! have reached the disk.
 
-use super::map::{outcome_bytes, severity_code, signed, status_code, witness_code};
+use super::map::{outcome_bytes, severity_code, signed, status_code, wait_code, witness_code};
 use rusqlite::{Connection, TransactionBehavior, params};
 use scheduler::{
-    AgentRecord, Change, EventRecord, FactRecord, JobRecord, QueueRecord, RunRecord, StrayRecord,
+    AgentRecord, Change, EventRecord, FactRecord, JobRecord, QueueRecord, RunRecord, StrayRecord, Wait,
 };
 
 /// So many secrets of an agent are valid at once: the new one, and the one before.
@@ -92,8 +92,9 @@ fn insert_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
     let kill = job.kill.as_ref();
     c.prepare_cached(
         "INSERT INTO jobs (id, status, name, queue, agent, priority, pinned, held, idempotency_key, submitted_at, started_at, \
-         ended_at, attempts, run, exit_code, signal, reason, kill_by, kill_grace, kill_at, spec, refusals) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22) \
+         ended_at, attempts, run, exit_code, signal, reason, kill_by, kill_grace, kill_at, spec, refusals, settings, wait, \
+         wait_until, tries, previous) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, \
+         ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27) \
          ON CONFLICT (id) DO NOTHING",
     )?
     .execute(params![
@@ -119,6 +120,11 @@ fn insert_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
         kill.map(|kill| kill.at_ms),
         spec.encode(),
         job.refusals,
+        spec.encode_settings(),
+        job.wait.map(wait_code),
+        job.wait.and_then(Wait::until_ms),
+        job.tries,
+        job.previous.map(status_code),
     ])
     .map(drop)
 }
@@ -127,7 +133,8 @@ fn update_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
     let kill = job.kill.as_ref();
     c.prepare_cached(
         "UPDATE jobs SET status = ?2, agent = ?3, started_at = ?4, ended_at = ?5, attempts = ?6, run = ?7, exit_code = ?8, \
-         signal = ?9, reason = ?10, kill_by = ?11, kill_grace = ?12, kill_at = ?13, refusals = ?14 WHERE id = ?1",
+         signal = ?9, reason = ?10, kill_by = ?11, kill_grace = ?12, kill_at = ?13, refusals = ?14, wait = ?15, wait_until = ?16, \
+         tries = ?17, previous = ?18 WHERE id = ?1",
     )?
     .execute(params![
         signed(job.id.0),
@@ -144,6 +151,10 @@ fn update_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
         kill.and_then(|kill| kill.grace_ms).map(signed),
         kill.map(|kill| kill.at_ms),
         job.refusals,
+        job.wait.map(wait_code),
+        job.wait.and_then(Wait::until_ms),
+        job.tries,
+        job.previous.map(status_code),
     ])
     .map(drop)
 }
@@ -213,8 +224,8 @@ fn insert_stray(c: &Connection, stray: &StrayRecord, number: i64) -> rusqlite::R
 
 fn put_queue(c: &Connection, queue: &QueueRecord) -> rusqlite::Result<()> {
     c.execute(
-        "INSERT OR REPLACE INTO queues VALUES (?1, ?2, ?3)",
-        params![queue.name, queue.held, queue.created_at_ms],
+        "INSERT OR REPLACE INTO queues (name, held, created_at, slots, priority) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![queue.name, queue.held, queue.created_at_ms, queue.slots, queue.priority],
     )
     .map(drop)
 }

@@ -5,13 +5,15 @@ use super::problem::Problem;
 use super::{Http, show};
 use crate::auth::Caller;
 use crate::core::CoreError;
-use api::{BATCH_JOBS_MAX, BatchSubmit, Job, JobSubmit, JobSubmitted, Kill, Span, Why};
+use api::{
+    BATCH_JOBS_MAX, BatchSubmit, Job, JobAbandon, JobRestart, JobSubmit, JobSubmitted, Kill, Span, Why,
+};
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
-use job::{JobId, Status};
-use scheduler::{JobRecord, JobSpec, Rejection, RunRecord};
+use job::{JobId, Policy, Status};
+use scheduler::{JobRecord, JobSpec, Rejection, Restart, RunRecord};
 use serde::Deserialize;
 use std::time::Duration;
 use utoipa::IntoParams;
@@ -148,6 +150,38 @@ pub(super) async fn release(State(http): State<Http>, Part(id): Part<u64>) -> Re
     changed(&http, id, result).await
 }
 
+/// Do a job again that is over, or that waits for this decision: a new attempt, the same number. What its runs were stays on record.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/restart", tag = "jobs", params(("id" = u64, Path)), request_body = Option<JobRestart>,
+    responses((status = 200, body = Job), (status = 404, body = api::Problem),
+        (status = 409, description = "it is not over, or must not be executed twice (then `force` and a reason do it)", body = api::Problem),
+        (status = 422, description = "`force` without a reason", body = api::Problem)))]
+pub(super) async fn restart(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Part(id): Part<u64>,
+    OptionalBody(wish): OptionalBody<JobRestart>,
+) -> Result<Json<Job>, Problem> {
+    let JobRestart { hold, force, reason } = wish;
+    let restart = Restart { job: JobId(id), by: caller.name, hold, force, reason };
+    let result = http.app.handle.restart(restart).await;
+    changed(&http, id, result).await
+}
+
+/// Give up a job whose agent will never come back. What comes later is recorded beside it.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/abandon", tag = "jobs", params(("id" = u64, Path)), request_body = JobAbandon,
+    responses((status = 200, body = Job), (status = 404, body = api::Problem),
+        (status = 409, description = "it is over, or its agent is connected", body = api::Problem),
+        (status = 422, description = "without a reason", body = api::Problem)))]
+pub(super) async fn abandon(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Part(id): Part<u64>,
+    Body(JobAbandon { reason }): Body<JobAbandon>,
+) -> Result<Json<Job>, Problem> {
+    let result = http.app.handle.abandon(JobId(id), &caller.name, &reason).await;
+    changed(&http, id, result).await
+}
+
 /// Say in one sentence why a job does not run yet, or what became of it.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/why", tag = "jobs", params(("id" = u64, Path)),
     responses((status = 200, body = Why), (status = 404, body = api::Problem)))]
@@ -211,6 +245,9 @@ fn spec(request: JobSubmit, caller: &Caller) -> Result<JobSpec, Problem> {
     }
     let bad = |e: job::AttributeError| Problem::invalid(e.to_string());
     let limits = request.limits.iter().map(|(name, value)| job::Limit::read(name, value));
+    if request.start_at.is_some() && request.delay.is_some() {
+        return Err(Problem::invalid("give \"start_at\" or \"delay\", not both"));
+    }
     Ok(JobSpec {
         umask: request.umask.map(|mask| mask.parse()).transpose().map_err(bad)?,
         nice: request.nice.map(job::check_nice).transpose().map_err(bad)?,
@@ -230,6 +267,13 @@ fn spec(request: JobSubmit, caller: &Caller) -> Result<JobSpec, Problem> {
         submitted_by: caller.name.clone(),
         idempotency_key: request.idempotency_key,
         held: request.held,
+        start_at_ms: request.start_at.map(|at| at.ms),
+        delay_ms: request.delay.map(|delay| delay.ms),
+        policy: Policy {
+            retry: request.retry.map(Into::into),
+            on_unknown: request.on_unknown.unwrap_or_default().0,
+            restart_safe: request.restart_safe.unwrap_or_default().0,
+        },
     })
 }
 

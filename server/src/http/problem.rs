@@ -134,6 +134,17 @@ impl From<Rejection> for Problem {
                 (StatusCode::CONFLICT, "already-placed", "The job was given to an agent")
             }
             Rejection::NotHeld { .. } => (StatusCode::CONFLICT, "not-held", "The job is not held"),
+            Rejection::NotOver { .. } => (StatusCode::CONFLICT, "not-over", "The job is not over"),
+            Rejection::NeverTwice { .. } => {
+                (StatusCode::CONFLICT, "never-twice", "The job must not be executed twice")
+            }
+            Rejection::NoReason => (StatusCode::UNPROCESSABLE_ENTITY, "no-reason", "A reason is needed"),
+            Rejection::AgentPresent { .. } => {
+                (StatusCode::CONFLICT, "agent-present", "The job's agent is connected")
+            }
+            Rejection::BadSettings(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The job cannot be run")
+            }
             Rejection::BadSpec(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The job cannot be run"),
             Rejection::KeyReused { .. } => (
                 StatusCode::UNPROCESSABLE_ENTITY,

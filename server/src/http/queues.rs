@@ -3,7 +3,7 @@
 use super::extract::{Body, Part};
 use super::problem::Problem;
 use super::{Http, show};
-use api::{Attachment, Queue, QueueCreate, QueueList};
+use api::{Attachment, Queue, QueueChange, QueueCreate, QueueList};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -73,6 +73,24 @@ pub(super) async fn release(
     Part(name): Part<String>,
 ) -> Result<Json<Queue>, Problem> {
     http.app.handle.hold_queue(&name, false).await?;
+    load(&http, &name).await
+}
+
+/// Change a queue's slots and its priority.
+#[utoipa::path(post, path = "/api/v1/queues/{name}/set", tag = "queues", params(("name" = String, Path)), request_body = QueueChange,
+    responses((status = 200, body = Queue), (status = 404, body = api::Problem), (status = 422, body = api::Problem)))]
+pub(super) async fn set(
+    State(http): State<Http>,
+    Part(name): Part<String>,
+    Body(change): Body<QueueChange>,
+) -> Result<Json<Queue>, Problem> {
+    let slots = match (change.slots, change.no_slots) {
+        (Some(_), true) => return Err(Problem::invalid("give \"slots\" or \"no_slots\", not both")),
+        (Some(slots), false) => Some(Some(slots)),
+        (None, true) => Some(None),
+        (None, false) => None,
+    };
+    http.app.handle.set_queue(&name, slots, change.priority).await?;
     load(&http, &name).await
 }
 

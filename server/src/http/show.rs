@@ -1,9 +1,9 @@
 //! Records as the interface shows them.
 
 use crate::agents::LiveView;
-use api::{AgentDrain, Job, JobSummary, LateOutcome, Run, Span};
+use api::{AgentDrain, Job, JobSummary, LateOutcome, RestartPolicy, Run, Span, UnknownPolicy};
 use job::{AgentId, Status};
-use scheduler::{AgentView, Counts, JobRecord, QueueView, RunRecord};
+use scheduler::{AgentView, Counts, JobRecord, QueueView, RunRecord, Wait};
 
 pub(super) fn job(record: &JobRecord, runs: &[RunRecord]) -> Job {
     let spec = &record.spec;
@@ -38,6 +38,20 @@ pub(super) fn job(record: &JobRecord, runs: &[RunRecord]) -> Job {
         submitted_by: spec.submitted_by.clone(),
         idempotency_key: spec.idempotency_key.clone(),
         kill_requested_by: kill.map(|kill| kill.by.clone()),
+        waits_for: record.wait.map(|wait| waits_for(wait).to_owned()),
+        waits_until: record.wait.and_then(Wait::until_ms).map(Into::into),
+        start_at: Some(record.due_at_ms()).filter(|at| *at != record.submitted_at_ms).map(Into::into),
+        retry: spec.policy.retry.as_ref().map(Into::into),
+        on_unknown: UnknownPolicy(spec.policy.on_unknown),
+        restart_safe: RestartPolicy(spec.policy.restart_safe),
+    }
+}
+
+fn waits_for(wait: Wait) -> &'static str {
+    match wait {
+        Wait::Start { .. } => "start",
+        Wait::Retry { .. } => "retry",
+        Wait::Decision => "decision",
     }
 }
 
@@ -95,6 +109,8 @@ pub(super) fn queue(view: &QueueView) -> api::Queue {
     api::Queue {
         name: view.record.name.clone(),
         held: view.record.held,
+        slots: view.record.slots,
+        priority: view.record.priority,
         agents: view.agents.clone(),
         waiting: view.waiting,
         active: view.active,

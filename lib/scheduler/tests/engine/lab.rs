@@ -33,9 +33,12 @@ impl Store {
                 }
                 Change::JobUpdated(job) => {
                     let before = self.jobs.insert(job.id, job.clone()).expect("an updated job exists");
+                    // A batch may hold several steps of one job: over and placed again, queued and canceled.
                     let again = job.attempts > before.attempts || job.status == Status::Queued;
                     let legal = before.status == job.status
                         || before.status.may_become(job.status)
+                        || before.status.may_begin_again(job.status)
+                        || before.status.is_final() && job.attempts > before.attempts
                         || !before.status.is_final() && (again || job.status.is_final());
                     assert!(legal, "job {} from {} to {}", job.id, before.status, job.status);
                 }
@@ -121,7 +124,8 @@ impl Lab {
     /// One queue, `default`.
     pub(crate) fn new() -> Lab {
         let mut store = Store::default();
-        let queue = QueueRecord { name: "default".into(), held: false, created_at_ms: 0 };
+        let queue =
+            QueueRecord { name: "default".into(), held: false, slots: None, priority: 0, created_at_ms: 0 };
         store.queues.insert("default".into(), queue);
         let engine = Engine::restore(store.snapshot(), RunIds::new([7; 32])).expect("restores");
         Lab { engine, store, now_ms: 1_800_000_000_000, next_session: 1 }
