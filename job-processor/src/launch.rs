@@ -1,6 +1,8 @@
 //! From a run's spec to a program behind its gate: files, environment, arguments.
 
-use os::child::{Attributes, Limit, Program};
+use job::users::User;
+use os::child::{Attributes, Credentials, Limit, Program};
+use os::give::give;
 use protocol::RunSpec;
 use spool::{CONTROL_SOCKET, RunDir};
 use std::ffi::{CString, OsStr, OsString};
@@ -12,28 +14,45 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// What a job inherits of the agent's own environment.
+/// The modes of what is the job's in a run's directory. Its user owns it; the group is the agent's, which reads the output.
+const WORK_MODE: u32 = 0o750;
+const OUTPUT_MODE: u32 = 0o640;
+const SCRIPT_MODE: u32 = 0o500;
+const SOCKET_MODE: u32 = 0o660;
+/// What a job inherits of the agent's own environment; one of another user only what is no user's own.
 const INHERITED: [&str; 8] = ["HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR"];
+const INHERITED_BY_OTHERS: [&str; 3] = ["LANG", "LC_ALL", "TZ"];
 
 /// Builds what the child needs. The error says what could not be done; nothing was started.
-pub(crate) fn program(dir: &RunDir, spec: &RunSpec) -> Result<Program, String> {
+pub(crate) fn program(dir: &RunDir, spec: &RunSpec, user: Option<&User>) -> Result<Program, String> {
     let text = |what: &str, path: &Path, e: io::Error| format!("cannot {what} {}: {e}", path.display());
     match DirBuilder::new().mode(0o700).create(dir.work()) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(text("create", &dir.work(), e)),
         _ => {}
     }
     let output = |path: &Path| {
+        if user.is_some() {
+            // One that a launch gave away before it died half-way; nothing was executed, so nothing is in it.
+            remove(path).map_err(|e| text("remove", path, e))?;
+        }
         let file = File::options().append(true).create(true).mode(0o600).open(path);
         file.map(OwnedFd::from).map_err(|e| text("create", path, e))
     };
     let null = Path::new("/dev/null");
     let stdin = File::open(null).map_err(|e| text("open", null, e))?;
     let stdio = [stdin.into(), output(&dir.out())?, output(&dir.err())?];
+    if user.is_some() {
+        dir.make_passable().map_err(|e| text("open the way through", dir.path(), e))?;
+    }
+    give_to(user, &dir.work(), WORK_MODE)?;
+    give_to(user, &dir.out(), OUTPUT_MODE)?;
+    give_to(user, &dir.err(), OUTPUT_MODE)?;
     let search = search_path(spec);
     let mut arguments: Vec<Vec<u8>> = spec.command.clone();
     let paths = match &spec.script {
         Some(script) => {
             write_script(&dir.script(), script).map_err(|e| text("write", &dir.script(), e))?;
+            give_to(user, &dir.script(), SCRIPT_MODE)?;
             let path = dir.script().into_os_string().into_vec();
             arguments.insert(0, path.clone());
             vec![path]
@@ -44,30 +63,48 @@ pub(crate) fn program(dir: &RunDir, spec: &RunSpec) -> Result<Program, String> {
     Ok(Program {
         paths: c_strings(paths)?,
         arguments: c_strings(arguments)?,
-        environment: c_strings(environment(dir, spec, &search))?,
+        environment: c_strings(environment(dir, spec, &search, user))?,
         directory: c_string(directory.into_vec())?,
-        attributes: attributes(spec)?,
+        attributes: attributes(spec, user)?,
         stdio,
         cgroup: None,
         farewell: None,
     })
 }
 
-fn attributes(spec: &RunSpec) -> Result<Attributes, String> {
+/// Makes the control socket the job's too, so that its tools reach it.
+pub(crate) fn give_socket(dir: &RunDir, user: Option<&User>) -> Result<(), String> {
+    give_to(user, &dir.path().join(CONTROL_SOCKET), SOCKET_MODE)
+}
+
+fn give_to(user: Option<&User>, path: &Path, mode: u32) -> Result<(), String> {
+    let Some(user) = user else { return Ok(()) };
+    give(path, user.uid, mode).map_err(|e| format!("cannot give {} to {}: {e}", path.display(), user.name))
+}
+
+fn attributes(spec: &RunSpec, user: Option<&User>) -> Result<Attributes, String> {
     let limit = |limit: &protocol::message::Limit| {
         let known = Limit::new(&limit.resource, limit.soft, limit.hard);
         known.ok_or_else(|| format!("this agent knows no limit \"{}\"", limit.resource))
     };
     let limits = spec.limits.iter().map(limit).collect::<Result<_, _>>()?;
-    Ok(Attributes { umask: spec.umask, nice: spec.nice, limits, user: None })
+    Ok(Attributes { umask: spec.umask, nice: spec.nice, limits, user: user.map(credentials) })
+}
+
+fn credentials(user: &User) -> Credentials {
+    Credentials { uid: user.uid, gid: user.gid, groups: user.groups.clone() }
+}
+
+/// Removes a file of an earlier launch, if there is one. Nobody has it open: nothing was started.
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
 }
 
 fn write_script(path: &Path, script: &[u8]) -> io::Result<()> {
-    // A launch that died half-way may have left one; nobody has it open, since nothing was started.
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
+    remove(path)?; // a launch that died half-way may have left one
     let mut file = File::options().write(true).create_new(true).mode(0o700).open(path)?;
     io::Write::write_all(&mut file, script)
 }
@@ -91,9 +128,14 @@ fn candidates(name: &[u8], search: &OsStr) -> Vec<Vec<u8>> {
     directories.filter(|d| !d.is_empty()).map(|d| [d, b"/", name].concat()).collect()
 }
 
-fn environment(dir: &RunDir, spec: &RunSpec, search: &OsStr) -> Vec<Vec<u8>> {
+fn environment(dir: &RunDir, spec: &RunSpec, search: &OsStr, user: Option<&User>) -> Vec<Vec<u8>> {
     let mut found: Vec<(OsString, OsString)> = vec![("PATH".into(), search.to_owned())];
-    found.extend(INHERITED.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?))));
+    let inherited = if user.is_some() { &INHERITED_BY_OTHERS[..] } else { &INHERITED[..] };
+    found.extend(inherited.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?))));
+    if let Some(User { name, home, shell, .. }) = user {
+        let own = [("HOME", home), ("USER", name), ("LOGNAME", name), ("SHELL", shell)];
+        found.extend(own.map(|(name, value)| (name.into(), value.into())));
+    }
     let mut set = |name: &str, value: OsString| {
         found.retain(|(n, _)| n != name);
         found.push((name.into(), value));
@@ -154,9 +196,15 @@ mod tests {
             ..RunSpec::default()
         };
         let dir = RunDir::at(Path::new("/data/runs/01890000-0000-7000-8000-000000000000")).unwrap();
-        let env = environment(&dir, &spec, OsStr::new("/bin"));
+        let env = environment(&dir, &spec, OsStr::new("/bin"), None);
         let has = |line: &str| env.iter().filter(|e| e.as_slice() == line.as_bytes()).count();
         assert_eq!((has("LANG=xx"), has("LASTWORD_JOB_ID=7"), has("LASTWORD_PARAM_REGION=eu")), (1, 1, 1));
         assert_eq!(has("LASTWORD_JOB_ID=forged"), 0);
+        let user = User::read("ann:1000:1000:50:/var/ann:/bin/ksh").unwrap();
+        let env = environment(&dir, &spec, OsStr::new("/bin"), Some(&user));
+        let has = |line: &str| env.iter().filter(|e| e.as_slice() == line.as_bytes()).count();
+        for line in ["HOME=/var/ann", "USER=ann", "LOGNAME=ann", "SHELL=/bin/ksh"] {
+            assert_eq!(has(line), 1, "{line}");
+        }
     }
 }

@@ -19,6 +19,7 @@ use crate::launch;
 use crate::sweep::{Group, Tree};
 use crate::witness::Monitor;
 use job::supervise::{Action, Event, KILLS_BEFORE_ALERT, State};
+use job::users::User;
 use job::{End, Outcome, StopCause, Usage, Witness};
 use os::cgroup::Cgroup;
 use os::child::{ChildError, Gated};
@@ -49,7 +50,7 @@ const CHILD_GOES_MS_MAX: u64 = 1_000;
 const RECORD_AGAIN_MS: u64 = 1_000;
 
 /// Runs the run in `dir`.
-pub(crate) fn run(dir: &RunDir, cgroup_parent: Option<&Path>) -> Result<Done, String> {
+pub(crate) fn run(dir: &RunDir, cgroup_parent: Option<&Path>, user: Option<&User>) -> Result<Done, String> {
     let _ = os::process::new_session(); // fails only if we lead one already
     signal::ignore(&[
         libc_signals::HUP,
@@ -69,7 +70,7 @@ pub(crate) fn run(dir: &RunDir, cgroup_parent: Option<&Path>) -> Result<Done, St
     }
     crash::point("start.after-lock");
     os::process::become_subreaper().map_err(|e| format!("cannot become the reaper of orphans: {e}"))?;
-    Starter { dir, recorder, spec: ledger.spec, cgroup_parent }.start()
+    Starter { dir, recorder, spec: ledger.spec, cgroup_parent, user }.start()
 }
 
 /// Signal numbers that are the same on every Linux that this program is for.
@@ -89,6 +90,7 @@ struct Starter<'a> {
     recorder: Recorder,
     spec: RunSpec,
     cgroup_parent: Option<&'a Path>,
+    user: Option<&'a User>,
 }
 
 impl Starter<'_> {
@@ -96,9 +98,10 @@ impl Starter<'_> {
         // Before the child exists, so that its end cannot be missed.
         let children = signal::descriptor(&[libc_signals::CHLD])
             .map_err(|e| format!("cannot watch for children: {e}"))?;
-        let prepared = launch::program(self.dir, &self.spec).and_then(|program| {
+        let prepared = launch::program(self.dir, &self.spec, self.user).and_then(|program| {
             let control =
                 ControlSocket::bind(self.dir).map_err(|e| format!("cannot bind the control socket: {e}"))?;
+            launch::give_socket(self.dir, self.user)?;
             Ok((program, control))
         });
         let (mut program, control) = match prepared {

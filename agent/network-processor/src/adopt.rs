@@ -160,7 +160,7 @@ impl Agent {
     }
 
     /// Records an outcome where no job-processor can.
-    fn record(&mut self, run_id: RunId, outcome: Outcome) {
+    pub(crate) fn record(&mut self, run_id: RunId, outcome: Outcome) {
         if let Some(Keeper::Adopted(adopted)) = self.runs.get_mut(&run_id).map(|run| &mut run.keeper) {
             adopted.busy = true;
         }

@@ -4,12 +4,13 @@
 use crate::delivery::Delivered;
 use crate::disk::Disk;
 use crate::event::{Event, NotPrepared};
-use crate::launch::{Launched, Launcher};
+use crate::launch::{Launched, Launcher, NotLaunched};
 use crate::run::{Delivery, Keeper, Run};
 use crate::session::Sessions;
 use crate::start::FileSecrets;
+use crate::users::NotResolved;
 use config::AgentConfig;
-use job::RunId;
+use job::{Outcome, RunId};
 use os::pidfd::Pidfd;
 use protocol::message::{Kill, NoRecord, RefusalKind, Refused, Start, Stop};
 use protocol::outbox::Outbox;
@@ -126,8 +127,8 @@ impl Agent {
             return; // it is accepted, or about to be: its messages are on their way
         }
         let spec = start.spec.map_or_else(RunSpec::default, |spec| *spec);
-        if let Err(e) = self.check_spec(&spec) {
-            return self.refuse(run_id, RefusalKind::Invalid, e);
+        if let Err(e) = spec.check() {
+            return self.refuse(run_id, RefusalKind::Invalid, e.to_string());
         }
         // A repeated START of a settled run is answered with what its log says, whether there is room or not.
         if self.recall_settled(run_id) {
@@ -140,22 +141,6 @@ impl Agent {
         (run.timeout_ms, run.grace_ms, run.launches) = (spec.timeout_ms, spec.grace_ms, 1);
         self.runs.insert(run_id, run);
         self.launcher.prepare(&self.disk, run_id, spec, self.identity.expired_ms);
-    }
-
-    fn check_spec(&self, spec: &RunSpec) -> Result<(), String> {
-        spec.check().map_err(|e| e.to_string())?;
-        match &spec.user {
-            Some(user)
-                if std::env::var("USER").as_ref() != Ok(user)
-                    && std::env::var("LOGNAME").as_ref() != Ok(user) =>
-            {
-                Err(format!(
-                    "agent {} does not switch users ([users] switch = \"none\"), so it cannot run a job as \"{user}\"",
-                    self.config.name
-                ))
-            }
-            _ => Ok(()),
-        }
     }
 
     pub(crate) fn on_kill(&mut self, session: u64, kill: Kill) {
@@ -206,6 +191,7 @@ impl Agent {
             NotPrepared::Settled
             | NotPrepared::Quarantined
             | NotPrepared::Expired
+            | NotPrepared::User(_)
             | NotPrepared::Failed(_) => {}
         }
         self.runs.remove(&run_id);
@@ -221,6 +207,12 @@ impl Agent {
                         .to_owned();
                 self.refuse(run_id, RefusalKind::Expired, reason);
             }
+            NotPrepared::User(NotResolved::Refused(reason)) => {
+                self.refuse(run_id, RefusalKind::Invalid, reason);
+            }
+            NotPrepared::User(e @ NotResolved::NotNow(_)) => {
+                self.refuse(run_id, RefusalKind::NoRoom, e.to_string());
+            }
             NotPrepared::Failed(PrepareError::TooLong(e)) => {
                 self.refuse(run_id, RefusalKind::Invalid, e.to_string())
             }
@@ -234,10 +226,13 @@ impl Agent {
         }
     }
 
-    fn on_relaunched(&mut self, run_id: RunId, launched: std::io::Result<Launched>) {
+    fn on_relaunched(&mut self, run_id: RunId, launched: Result<Launched, NotLaunched>) {
         match launched {
             Ok(launched) => self.set_job_processor(run_id, launched.job_processor),
-            Err(e) => {
+            Err(NotLaunched::Refused(reason)) => {
+                self.record(run_id, Outcome::NeverStarted { reason, canceled: false });
+            }
+            Err(NotLaunched::NotNow(e)) => {
                 tracing::warn!(run = %run_id, "no job-processor could be started: {e}");
                 if let Some(run) = self.runs.get_mut(&run_id) {
                     run.launches = run.launches.saturating_sub(1); // none was

@@ -1,7 +1,8 @@
 //! Everything that can happen to the agent, in one queue: one owner of the table of runs, one order of events.
 
 use crate::disk::Seen;
-use crate::launch::Launched;
+use crate::launch::{Launched, NotLaunched};
+use crate::users::NotResolved;
 use job::RunId;
 use link::{Link, LinkError};
 use protocol::Frame;
@@ -21,7 +22,7 @@ pub(crate) enum Event {
     /// A run was prepared and its job-processor started, or not.
     Prepared(RunId, Result<Launched, NotPrepared>),
     /// Another job-processor was started for a run, or could not be.
-    Relaunched(RunId, std::io::Result<Launched>),
+    Relaunched(RunId, Result<Launched, NotLaunched>),
     /// A log was read.
     Read(RunId, Box<Result<Seen, spool::LedgerError>>),
     /// A job-processor ended.
@@ -63,6 +64,8 @@ pub(crate) enum NotPrepared {
     Expired,
     /// It is there and whole, but its name may not be durable: it is not refused any more, and not started yet.
     Unsynced(std::io::Error),
+    /// It cannot have its user.
+    User(NotResolved),
     /// It could not be written.
     Failed(PrepareError),
 }

@@ -2,6 +2,9 @@
 
 use crate::disk::Disk;
 use crate::event::{Event, NotPrepared};
+use crate::users::{self, NotResolved};
+use config::{AgentConfig, UserSwitch, Users};
+use job::users::User;
 use job::{Outcome, RunId};
 use os::pidfd::Pidfd;
 use protocol::RunSpec;
@@ -9,7 +12,7 @@ use spool::{PrepareError, Shelf};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// How job-processors are started.
@@ -17,6 +20,34 @@ use std::process::{Command, Stdio};
 pub(crate) struct Launcher {
     program: PathBuf,
     cgroup_parent: Option<PathBuf>,
+    agent: String,
+    users: Users,
+}
+
+/// Why no job-processor was started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotLaunched {
+    /// The run may not have its user (any more): it never starts.
+    #[error("{0}")]
+    Refused(String),
+    /// The system said no; it may say yes later.
+    #[error("{0}")]
+    NotNow(io::Error),
+}
+
+impl From<io::Error> for NotLaunched {
+    fn from(error: io::Error) -> NotLaunched {
+        NotLaunched::NotNow(error)
+    }
+}
+
+impl From<NotResolved> for NotLaunched {
+    fn from(error: NotResolved) -> NotLaunched {
+        match error {
+            NotResolved::Refused(reason) => NotLaunched::Refused(reason),
+            e @ NotResolved::NotNow(_) => NotLaunched::NotNow(io::Error::other(e)),
+        }
+    }
 }
 
 /// A run that was prepared.
@@ -27,27 +58,41 @@ pub(crate) struct Launched {
 }
 
 impl Launcher {
-    pub(crate) fn new(libexec: Option<&Path>, cgroup_parent: Option<PathBuf>) -> anyhow::Result<Launcher> {
+    pub(crate) fn new(config: &AgentConfig, cgroup_parent: Option<PathBuf>) -> anyhow::Result<Launcher> {
         let beside = std::env::current_exe()?;
-        let directory =
-            libexec.or(beside.parent()).ok_or(anyhow::anyhow!("this program is in no directory"))?;
+        let directory = config
+            .libexec
+            .as_deref()
+            .or(beside.parent())
+            .ok_or(anyhow::anyhow!("this program is in no directory"))?;
         let program = directory.join("job-processor");
         anyhow::ensure!(
             program.exists(),
             "{} does not exist: set \"libexec\" to the directory of the agent's programs",
             program.display()
         );
-        Ok(Launcher { program, cgroup_parent })
+        Ok(Launcher { program, cgroup_parent, agent: config.name.clone(), users: config.users.clone() })
     }
 
     /// Prepares a run and starts its job-processor. Reports [`Event::Prepared`].
     pub(crate) fn prepare(&self, disk: &Disk, run_id: RunId, spec: RunSpec, expired_ms: u64) {
         let launcher = self.clone();
         disk.spawn(move |disk| {
-            let prepared =
-                prepare(disk, run_id, &spec, expired_ms, None).and_then(|()| launcher.launch(disk, run_id));
-            Event::Prepared(run_id, prepared)
+            Event::Prepared(run_id, launcher.prepare_and_launch(disk, run_id, &spec, expired_ms))
         });
+    }
+
+    fn prepare_and_launch(
+        &self,
+        disk: &Disk,
+        run_id: RunId,
+        spec: &RunSpec,
+        expired_ms: u64,
+    ) -> Result<Launched, NotPrepared> {
+        check_new(disk, run_id, expired_ms)?;
+        let user = users::resolve(&self.agent, &self.users, spec).map_err(NotPrepared::User)?;
+        prepare(disk, run_id, spec, None)?;
+        self.launch(disk, run_id, |launcher| launcher.start_as(disk, run_id, user.as_ref()))
     }
 
     /// Writes down durably that a run which was never received never starts. Reports [`Event::Prepared`].
@@ -55,7 +100,8 @@ impl Launcher {
         disk.spawn(move |disk| {
             let reason = format!("killed by {by} before this agent had received it");
             let never = Outcome::NeverStarted { reason, canceled: true };
-            let tombstone = prepare(disk, run_id, &RunSpec::default(), 0, Some(&never));
+            let tombstone = check_new(disk, run_id, 0)
+                .and_then(|()| prepare(disk, run_id, &RunSpec::default(), Some(&never)));
             let durable = tombstone.and_then(|()| disk.sync_runs().map_err(NotPrepared::Unsynced));
             Event::Prepared(run_id, durable.map(|()| Launched { job_processor: None }))
         });
@@ -70,18 +116,23 @@ impl Launcher {
                 true => {
                     disk.sync_runs().map(|()| Launched { job_processor: None }).map_err(NotPrepared::Unsynced)
                 }
-                false => launcher.launch(disk, run_id),
+                false => launcher.launch(disk, run_id, |launcher| launcher.start(disk, run_id)),
             };
             Event::Prepared(run_id, prepared)
         });
     }
 
     /// The directory is whole: makes its name durable, and only then starts the job-processor.
-    fn launch(&self, disk: &Disk, run_id: RunId) -> Result<Launched, NotPrepared> {
+    fn launch(
+        &self,
+        disk: &Disk,
+        run_id: RunId,
+        start: impl FnOnce(&Launcher) -> Result<Launched, NotLaunched>,
+    ) -> Result<Launched, NotPrepared> {
         disk.sync_runs().map_err(NotPrepared::Unsynced)?;
         os::crash::point("accept.after-directory-sync");
         // It is accepted: a job-processor that cannot be started now is started later.
-        Ok(self.start(disk, run_id).unwrap_or_else(|e| {
+        Ok(start(self).unwrap_or_else(|e| {
             tracing::warn!(run = %run_id, "no job-processor could be started: {e}");
             Launched { job_processor: None }
         }))
@@ -93,7 +144,17 @@ impl Launcher {
         disk.spawn(move |disk| Event::Relaunched(run_id, launcher.start(disk, run_id)));
     }
 
-    fn start(&self, disk: &Disk, run_id: RunId) -> io::Result<Launched> {
+    /// As whom is looked up anew: from the log, and with the list as it is now.
+    fn start(&self, disk: &Disk, run_id: RunId) -> Result<Launched, NotLaunched> {
+        if self.users.switch == UserSwitch::None {
+            return self.start_as(disk, run_id, None);
+        }
+        let seen = disk.read(run_id, false).map_err(io::Error::other)?;
+        let user = users::resolve(&self.agent, &self.users, &seen.ledger.spec)?;
+        self.start_as(disk, run_id, user.as_ref())
+    }
+
+    fn start_as(&self, disk: &Disk, run_id: RunId, user: Option<&User>) -> Result<Launched, NotLaunched> {
         let dir = disk.root.run(Shelf::Live, run_id);
         let trace = disk.root.trace_dir().join("job-processor.log");
         let stderr = File::options()
@@ -103,32 +164,31 @@ impl Launcher {
             .open(trace)
             .map_or(Stdio::null(), Stdio::from);
         let mut command = Command::new(&self.program);
+        if let Some(user) = user {
+            command.arg("--user").arg(user.to_string());
+        }
         command.arg(dir.path()).args(&self.cgroup_parent).current_dir(disk.root.path());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn()?;
         let pid = child.id();
         // Nobody but us reaps it, so the pid is surely still its own.
-        let pidfd = Pidfd::open(pid)?.ok_or(io::ErrorKind::NotFound)?;
+        let pidfd = Pidfd::open(pid)?.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
         Ok(Launched { job_processor: Some((pid, pidfd)) })
     }
 }
 
-fn prepare(
-    disk: &Disk,
-    run_id: RunId,
-    spec: &RunSpec,
-    expired_ms: u64,
-    never: Option<&Outcome>,
-) -> Result<(), NotPrepared> {
+/// The run is on no shelf, and not as old as what was removed from one.
+fn check_new(disk: &Disk, run_id: RunId, expired_ms: u64) -> Result<(), NotPrepared> {
     let io_error = |e| NotPrepared::Failed(PrepareError::Io(e));
     match disk.root.find(run_id).map_err(io_error)? {
-        Some((Shelf::Settled, _)) => return Err(NotPrepared::Settled),
-        Some((Shelf::Quarantined, _)) => return Err(NotPrepared::Quarantined),
-        Some((Shelf::Live, _)) => return Err(NotPrepared::Present),
-        None => {}
+        Some((Shelf::Settled, _)) => Err(NotPrepared::Settled),
+        Some((Shelf::Quarantined, _)) => Err(NotPrepared::Quarantined),
+        Some((Shelf::Live, _)) => Err(NotPrepared::Present),
+        None if run_id.wall_ms() <= expired_ms => Err(NotPrepared::Expired),
+        None => Ok(()),
     }
-    if run_id.wall_ms() <= expired_ms {
-        return Err(NotPrepared::Expired);
-    }
+}
+
+fn prepare(disk: &Disk, run_id: RunId, spec: &RunSpec, never: Option<&Outcome>) -> Result<(), NotPrepared> {
     let now_ms = os::clock::wall_ms();
     spool::prepare(&disk.root, run_id, spec, disk.boot_id, now_ms, never)
         .map(|_| ())

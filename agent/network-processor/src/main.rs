@@ -16,6 +16,7 @@ mod launch;
 mod run;
 mod session;
 mod start;
+mod users;
 
 use config::AgentConfig;
 use std::path::PathBuf;

@@ -8,7 +8,7 @@ use crate::launch::Launcher;
 use crate::run::{Keeper, Run};
 use crate::session::Sessions;
 use anyhow::Context;
-use config::{AgentConfig, CgroupMode};
+use config::{AgentConfig, CgroupMode, UserSwitch};
 use job::{AgentId, RunId};
 use link::{Endpoint, Link, Options, Role, Secret, SecretError, Secrets};
 use os::cgroup::{self, Cgroup};
@@ -26,7 +26,8 @@ const LINKS_WAITING_MAX: usize = 16;
 
 /// Runs until a controlled stop.
 pub(crate) async fn run(config: AgentConfig) -> anyhow::Result<()> {
-    let root = DataRoot::create(&config.data_root, config.allow_network_file_system)?;
+    let passable = config.users.switch != UserSwitch::None;
+    let root = DataRoot::create(&config.data_root, config.allow_network_file_system, passable)?;
     let _lock = root.lock("network-processor")?;
     os::process::raise_open_files().context("the limit of open files")?;
     let swept = root.sweep_unprepared().context("cannot remove what was being prepared")?;
@@ -37,7 +38,7 @@ pub(crate) async fn run(config: AgentConfig) -> anyhow::Result<()> {
     let disk = Disk::new(root.clone(), boot_id, events.clone()).context("cannot open runs/")?;
     // A name that a crash left unsynced must not be lost after its run was started.
     disk.sync_runs().context("cannot sync runs/")?;
-    let launcher = Launcher::new(config.libexec.as_deref(), cgroup_parent(&config, identity.agent_id))?;
+    let launcher = Launcher::new(&config, cgroup_parent(&config, identity.agent_id))?;
     let secrets = Arc::new(FileSecrets::load(&config)?);
     let runs = root.list(Shelf::Live).context("cannot list runs/")?;
     tracing::info!(agent = %config.name, id = %identity.agent_id, incarnation = identity.incarnation, runs = runs.len(), swept, "network-processor starts");

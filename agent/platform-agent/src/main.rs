@@ -9,7 +9,7 @@ mod monitor;
 mod watch;
 mod witness;
 
-use config::AgentConfig;
+use config::{AgentConfig, UserSwitch};
 use spool::DataRoot;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -58,7 +58,8 @@ fn run(path: PathBuf, check: bool) -> ExitCode {
         println!("{}: fine", path.display());
         return ExitCode::SUCCESS;
     }
-    let root = match DataRoot::create(&config.data_root, config.allow_network_file_system) {
+    let passable = config.users.switch != UserSwitch::None;
+    let root = match DataRoot::create(&config.data_root, config.allow_network_file_system, passable) {
         Ok(root) => root,
         Err(e) => return fail(73, &e.to_string()),
     };

@@ -56,11 +56,21 @@ pub enum CgroupMode {
 }
 
 /// Who the jobs run as.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Users {
     /// How the user is switched.
     pub switch: UserSwitch,
+    /// The list of those who may be switched to; root's file, and writable for nobody else.
+    pub allow_file: PathBuf,
+    /// Who a job runs as that names nobody; the agent's own user if absent.
+    pub default: Option<String>,
+}
+
+impl Default for Users {
+    fn default() -> Users {
+        Users { switch: UserSwitch::None, allow_file: "/etc/lastword/users.allow".into(), default: None }
+    }
 }
 
 /// How a job's user is switched to.
@@ -70,6 +80,8 @@ pub enum UserSwitch {
     /// Not at all: jobs run as the agent's own user, and a job that names another is refused.
     #[default]
     None,
+    /// The agent runs as root, and the job's process becomes the user before it executes the command.
+    Root,
 }
 
 impl AgentConfig {
@@ -98,6 +110,9 @@ impl AgentConfig {
         }
         if !config.data_root.is_absolute() {
             return Err(invalid("data_root", "an absolute path is needed"));
+        }
+        if !config.users.allow_file.is_absolute() {
+            return Err(invalid("users.allow_file", "an absolute path is needed"));
         }
         config.secret_file = config.data_root.join(&config.secret_file);
         config.old_secret_file = config.old_secret_file.map(|file| config.data_root.join(file));

@@ -1,6 +1,8 @@
 //! Capabilities of this process (capabilities(7)), by direct system calls.
 
 const VERSION_3: u32 = 0x2008_0522;
+/// `CAP_CHOWN`, of the lower half.
+const CHOWN: u32 = 1 << 0;
 
 #[repr(C)]
 struct Header {
@@ -48,4 +50,16 @@ pub(crate) fn drop_all() -> i32 {
 /// Whether there is none, in any set.
 pub(crate) fn has_none() -> bool {
     get() == Some([Half::default(); 2])
+}
+
+/// Does `work` with the capability to change owners in effect, if it is permitted; as before afterwards.
+pub(crate) fn with_chown<T>(work: impl FnOnce() -> T) -> T {
+    let before = get();
+    let lacks_it = |halves: &[Half; 2]| halves[0].effective & CHOWN == 0 && halves[0].permitted & CHOWN != 0;
+    let Some(halves) = before.filter(lacks_it) else { return work() };
+    let [low, high] = halves;
+    set([Half { effective: low.effective | CHOWN, ..low }, high]);
+    let done = work();
+    set(halves);
+    done
 }

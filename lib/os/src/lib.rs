@@ -3,12 +3,14 @@
 //!
 //! Linux only. Every function says which kernel it needs and what it does on an older one.
 
+pub mod account;
 mod capability;
 pub mod cgroup;
 pub mod child;
 pub mod clock;
 pub mod crash;
 pub mod disk;
+pub mod give;
 pub mod lock;
 pub mod pidfd;
 pub mod process;
@@ -16,4 +18,5 @@ pub mod procfs;
 pub mod seqpacket;
 pub mod signal;
 pub mod tree;
+pub mod trusted;
 pub mod wait;

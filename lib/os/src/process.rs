@@ -31,6 +31,11 @@ pub fn new_session() -> io::Result<()> {
     Ok(())
 }
 
+/// The user that this process acts as.
+pub fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// What this host calls itself (`uname(2)`).
 #[derive(Clone, Debug)]
 pub struct HostName {

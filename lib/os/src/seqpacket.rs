@@ -37,6 +37,8 @@ fn bind(dir: &Path, name: &str, kind: SocketType) -> io::Result<OwnedFd> {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(e) => return Err(e.into()),
     }
+    // The name inherits the socket's mode; nobody but the owner connects unless he gives it away.
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
     rustix::net::bind(&socket, &address(&dir_fd, name)?)?;
     Ok(socket)
 }

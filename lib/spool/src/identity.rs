@@ -12,7 +12,7 @@
 use job::AgentId;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 const MAGIC: &[u8; 8] = b"LWIDENT1";
@@ -69,7 +69,8 @@ impl Identity {
     /// Opens `<root>/identity`, makes it at the first start with `fresh` (random bytes), and counts this start durably.
     pub fn open(root: &Path, fresh: AgentId) -> Result<Identity, IdentityError> {
         let path = root.join("identity");
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let file =
+            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         let mut bytes = vec![0u8; 2 * COPY_BYTES];
         let length = file.metadata()?.len();
         let read = file.read_at(&mut bytes, 0)?;

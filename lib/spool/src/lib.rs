@@ -20,6 +20,7 @@ pub mod monitor;
 mod prepare;
 mod record;
 mod root;
+pub mod users;
 
 pub use identity::{Fence, Identity, IdentityError};
 pub use ledger::{Ledger, LedgerError, Stored};

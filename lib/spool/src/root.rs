@@ -3,7 +3,7 @@
 use job::RunId;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A data root that exists and is ours to use.
@@ -74,12 +74,16 @@ impl Shelf {
 /// A program that was killed may hold its lock for a moment longer than it takes to start the next one.
 const LOCK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
+/// Others may pass through it, and see nothing of what is in it.
+const PASSABLE_MODE: u32 = 0o711;
+
 /// The prefix of a run directory that is being prepared.
 pub(crate) const NEW_PREFIX: &str = ".new-";
 
 impl DataRoot {
-    /// Makes the directories (0700) where they are missing.
-    pub fn create(path: &Path, allow_network: bool) -> Result<DataRoot, RootError> {
+    /// Makes the directories (0700) where they are missing. With `passable`, the way to the runs is 0711: jobs of other users reach their own
+    /// directories by name, and can list nothing.
+    pub fn create(path: &Path, allow_network: bool, passable: bool) -> Result<DataRoot, RootError> {
         let root = DataRoot { path: path.to_owned() };
         for dir in [
             path.to_owned(),
@@ -95,8 +99,11 @@ impl DataRoot {
                 .map_err(io_error("create it", &dir))?;
         }
         let path = fs::canonicalize(path).map_err(io_error("resolve it", path))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700))
-            .map_err(io_error("set its mode", &path))?;
+        for dir in [path.clone(), path.join(Shelf::Live.name())] {
+            let mode = if passable { PASSABLE_MODE } else { 0o700 };
+            fs::set_permissions(&dir, fs::Permissions::from_mode(mode))
+                .map_err(io_error("set its mode", &dir))?;
+        }
         let network =
             os::disk::file_system(&path).map_err(io_error("ask for its file system", &path))?.network;
         if let Some(kind) = network.filter(|_| !allow_network) {
@@ -170,7 +177,9 @@ impl DataRoot {
     /// Takes the lock of one of the agent's programs; the file must be kept open while the program runs.
     pub fn lock(&self, program: &'static str) -> Result<File, RootError> {
         let path = self.lock_path(program);
-        let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        // Nobody else may open it: a reader's lock would keep us from ours.
+        let open =
+            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = open.map_err(io_error("open it", &path))?;
         if os::lock::lock_patiently(&file, LOCK_PATIENCE).map_err(io_error("lock it", &path))? {
             return Ok(file);
@@ -229,6 +238,11 @@ impl RunDir {
     /// Whose it is.
     pub fn run_id(&self) -> RunId {
         self.run_id
+    }
+
+    /// Lets its job's user pass through it, to what is given to him.
+    pub fn make_passable(&self) -> io::Result<()> {
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(PASSABLE_MODE))
     }
 
     /// The message log.

@@ -14,7 +14,7 @@ use tests::{Agent, Site, Way, ledger_job, on_empty_site, on_site, wait_until};
 /// An agent that is not started, the commander that it is going to dial, and its data root.
 fn prepared(site: &Site) -> Result<(Commander, Agent, DataRoot)> {
     let (commander, agent) = Commander::start(|address| Agent::prepare(site.path(), "host1", Some(address)))?;
-    let root = DataRoot::create(agent.root().path(), false)?;
+    let root = DataRoot::create(agent.root().path(), false, false)?;
     Ok((commander, agent, root))
 }
 

@@ -8,3 +8,4 @@ mod outcomes;
 mod output;
 mod queues;
 mod stop;
+mod users;

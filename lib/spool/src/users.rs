@@ -1,0 +1,58 @@
+//! Who a run's job may become: the host's allow-list, read anew for every run.
+
+use job::users::{AllowList, Names, User};
+use os::account::{self, Account};
+use std::io;
+use std::path::Path;
+
+/// The longest allow-list, bytes.
+const ALLOW_BYTES_MAX: u64 = 256 << 10;
+
+/// Says why the list does not let a job run as that user; the text names user, file and line, and what to do.
+pub fn check_allowed(file: &Path, user: &User, names: &impl Names) -> Result<(), String> {
+    let whom = format!("this agent may not run a job as \"{}\" (user id {})", user.name, user.uid);
+    let list = read_list(file).map_err(|e| format!("{whom}: {e}"))?;
+    list.decide(user, names)
+        .map(|_line| ())
+        .map_err(|e| format!("{whom}: in {} {e}; who may be, stands there", file.display()))
+}
+
+/// Reads the list.
+pub fn read_list(file: &Path) -> Result<AllowList, String> {
+    let text = os::trusted::read(file, ALLOW_BYTES_MAX)
+        .map_err(|e| format!("the list of those who may be is not usable: {e}"))?;
+    AllowList::read(&text).map_err(|e| format!("in {} {e}", file.display()))
+}
+
+/// The user of that name or number, as the host knows it (NSS).
+pub fn look_up(name: &str) -> io::Result<Option<User>> {
+    let found = match account::by_name(name)? {
+        None => match name.parse() {
+            Ok(uid) => account::by_uid(uid)?,
+            Err(_) => None,
+        },
+        found => found,
+    };
+    Ok(found.map(|Account { name, uid, gid, groups, home, shell }| User {
+        name,
+        uid,
+        gid,
+        groups,
+        home,
+        shell,
+    }))
+}
+
+/// Names as the host knows them (NSS).
+#[derive(Clone, Copy, Debug)]
+pub struct HostNames;
+
+impl Names for HostNames {
+    fn uid_of(&self, user: &str) -> Option<u32> {
+        account::by_name(user).ok()?.map(|account| account.uid)
+    }
+
+    fn gid_of(&self, group: &str) -> Option<u32> {
+        account::gid_of(group).ok()?
+    }
+}
