@@ -8,6 +8,7 @@ use crate::launch::{Launched, Launcher, NotLaunched};
 use crate::run::{Delivery, Keeper, Run};
 use crate::session::Sessions;
 use crate::start::FileSecrets;
+use crate::streams::Streams;
 use crate::users::NotResolved;
 use config::AgentConfig;
 use job::{Outcome, RunId};
@@ -40,6 +41,8 @@ pub(crate) struct Agent {
     pub(crate) runs: HashMap<RunId, Run>,
     pub(crate) outbox: Outbox,
     pub(crate) sessions: Sessions,
+    /// Output that servers read.
+    pub(crate) streams: Streams,
     pub(crate) secrets: Arc<FileSecrets>,
     pub(crate) events: UnboundedSender<Event>,
     /// Why no new runs are taken; empty if they are.
@@ -74,6 +77,7 @@ impl Agent {
                 self.on(event);
             }
             self.pump();
+            self.tell_readers();
         }
         self.stop().await
     }

@@ -1,7 +1,8 @@
-//! Answers to a server's questions about a run: ranges of its output, its ledger.
+//! Answers to a server's questions about a run: its ledger, and for servers of protocol 1 pieces of its output.
 
 use crate::agent::Agent;
 use crate::disk::Disk;
+use crate::output::{self, Output};
 use job::RunId;
 use prost::Message;
 use protocol::message::{
@@ -9,13 +10,10 @@ use protocol::message::{
     StreamKind,
 };
 use protocol::{Frame, convert};
-use spool::{RunDir, Shelf};
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use spool::Shelf;
 
-/// The longest piece of output in one answer, bytes.
-const OUTPUT_BYTES_MAX: u32 = 64 * 1024;
+/// The longest piece of output in one answer.
+const PIECE_BYTES_MAX: usize = 64 << 10;
 
 impl Agent {
     pub(crate) fn on_query(&mut self, session: u64, query: Query) {
@@ -30,7 +28,7 @@ impl Agent {
         let body = query.body;
         tokio::spawn(async move {
             let answer = tokio::task::spawn_blocking(move || match body {
-                Some(QueryBody::Output(range)) => output(&disk, run_id, range, running),
+                Some(QueryBody::Output(range)) => piece(&disk, run_id, range, running),
                 Some(QueryBody::Ledger(_)) => ledger(&disk, run_id, acked),
                 None => AnswerBody::Failed("this agent does not know that question".into()),
             });
@@ -41,55 +39,26 @@ impl Agent {
     }
 }
 
-fn output(disk: &Disk, run_id: RunId, range: OutputRange, running: bool) -> AnswerBody {
+/// A piece of output for a server of protocol 1; newer ones open a stream.
+fn piece(disk: &Disk, run_id: RunId, range: OutputRange, running: bool) -> AnswerBody {
     let stream = range.stream.and_then(|s| StreamKind::try_from(s).ok());
-    let read = |dir: &RunDir| {
-        let path = match stream {
-            Some(StreamKind::Stdout) => dir.out(),
-            Some(StreamKind::Stderr) => dir.err(),
-            Some(StreamKind::Unspecified) | None => return Err(io::ErrorKind::InvalidInput.into()),
-        };
-        match File::open(path) {
-            Ok(file) => {
-                read_range(&file, range.offset.unwrap_or(0), range.bytes_max.unwrap_or(OUTPUT_BYTES_MAX))
-            }
-            // Nothing was ever started, or not yet.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok((Vec::new(), 0)),
-            Err(e) => Err(e),
-        }
+    let offset = range.offset.unwrap_or(0);
+    let bytes_max = range.bytes_max.map_or(PIECE_BYTES_MAX, |bytes| bytes as usize).min(PIECE_BYTES_MAX);
+    let read = match output::open(disk, run_id, stream) {
+        Ok(Output::Open(file)) => output::read(&file, offset, bytes_max),
+        Ok(Output::NotWritten) => Ok((Vec::new(), 0)),
+        Ok(Output::NoRecord) => Err(output::no_record()),
+        Err(reason) => Err(reason),
     };
-    match disk.root.find(run_id) {
-        Ok(Some((shelf, dir))) => match read(&dir) {
-            Ok((data, size)) => AnswerBody::Output(OutputData {
-                offset: range.offset,
-                data,
-                size: Some(size),
-                complete: !(running && shelf == Shelf::Live),
-            }),
-            Err(e) => AnswerBody::Failed(format!("the output cannot be read: {e}")),
-        },
-        Ok(None) => AnswerBody::Failed(
-            "the agent has no record of this run; its output may be past its retention".into(),
-        ),
-        Err(e) => AnswerBody::Failed(format!("the run's directory cannot be read: {e}")),
+    match read {
+        Ok((data, size)) => AnswerBody::Output(OutputData {
+            offset: range.offset,
+            data,
+            size: Some(size),
+            complete: !running,
+        }),
+        Err(reason) => AnswerBody::Failed(reason),
     }
-}
-
-fn read_range(file: &File, offset: u64, bytes_max: u32) -> io::Result<(Vec<u8>, u64)> {
-    let size = file.metadata()?.len();
-    let wanted = size.saturating_sub(offset).min(u64::from(bytes_max.min(OUTPUT_BYTES_MAX)));
-    let mut data = vec![0; usize::try_from(wanted).unwrap_or(0)];
-    let mut filled = 0;
-    while filled < data.len() {
-        match file.read_at(&mut data[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    data.truncate(filled);
-    Ok((data, size))
 }
 
 fn ledger(disk: &Disk, run_id: RunId, acked_seq: Option<u64>) -> AnswerBody {

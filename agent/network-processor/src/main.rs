@@ -13,9 +13,11 @@ mod disk;
 mod event;
 mod housekeeping;
 mod launch;
+mod output;
 mod run;
 mod session;
 mod start;
+mod streams;
 mod users;
 
 use config::AgentConfig;

@@ -7,10 +7,12 @@
 
 use crate::agent::Agent;
 use crate::event::Event;
+use crate::streams::Word;
 use job::RunId;
 use link::{Link, LinkError, Sender};
 use protocol::message::{
     AgentHello, AgentState, Goodbye, InventoryItem, Position, RefusalKind, Refused, ServerHello,
+    StreamCancel, StreamGrant, StreamReceipt,
 };
 use protocol::reconcile::{History, account_parts, history};
 use protocol::{Frame, convert};
@@ -179,6 +181,19 @@ impl Agent {
             Frame::Kill(kill) => self.on_kill(session, kill),
             Frame::Acks(acks) => self.on_acks(session, acks),
             Frame::Query(query) => self.on_query(session, query),
+            Frame::StreamOpen(open) => self.on_stream_open(session, &open),
+            Frame::StreamGrant(StreamGrant { stream_id: Some(stream_id), granted: Some(granted) }) => {
+                self.on_stream_word(session, Word::Grant(stream_id, granted));
+            }
+            Frame::StreamCancel(StreamCancel { stream_id: Some(stream_id) }) => {
+                self.on_stream_word(session, Word::Cancel(stream_id));
+            }
+            Frame::StreamReceipt(StreamReceipt { received: Some(received) }) => {
+                self.on_stream_word(session, Word::Receipt(received));
+            }
+            Frame::StreamGrant(_) | Frame::StreamCancel(_) | Frame::StreamReceipt(_) => {
+                self.sessions.complain(session, &format!("a frame {} lacks a field", frame.name()));
+            }
             // The session of the link lets none of these through.
             Frame::AuthHello(_)
             | Frame::AuthProof(_)
@@ -188,10 +203,6 @@ impl Agent {
             | Frame::NoRecord(_)
             | Frame::AgentState(_)
             | Frame::Answer(_)
-            | Frame::StreamOpen(_)
-            | Frame::StreamGrant(_)
-            | Frame::StreamCancel(_)
-            | Frame::StreamReceipt(_)
             | Frame::StreamPiece(_)
             | Frame::StreamEnd(_)
             | Frame::Ping(_)
@@ -310,6 +321,7 @@ impl Agent {
     pub(crate) fn on_unlinked(&mut self, session: u64, reason: &LinkError) {
         let Some(over) = self.sessions.links.remove(&session) else { return };
         tracing::warn!(server = %over.server, "the link is over: {reason}");
+        self.close_streams(session);
         if self.sessions.is_active(session) {
             self.sessions.active = None;
             self.outbox.on_disconnected();

@@ -7,6 +7,7 @@ use crate::housekeeping;
 use crate::launch::Launcher;
 use crate::run::{Keeper, Run};
 use crate::session::Sessions;
+use crate::streams::Streams;
 use anyhow::Context;
 use config::{AgentConfig, CgroupMode, UserSwitch};
 use job::{AgentId, RunId};
@@ -55,6 +56,7 @@ pub(crate) async fn run(config: AgentConfig) -> anyhow::Result<()> {
         runs: HashMap::new(),
         outbox: Outbox::new(),
         sessions: Sessions::default(),
+        streams: Streams::default(),
         secrets,
         events,
         refusing: String::new(),

@@ -12,6 +12,7 @@ pub mod params;
 pub mod reconcile;
 mod role;
 pub mod session;
+pub mod stream;
 
 pub use convert::Malformed;
 pub use frame::Frame;
