@@ -148,7 +148,7 @@ impl Pump {
         match word {
             Word::Open(Opening { stream_id, run_id, stream, wanted }, kept) => {
                 if let Err(refusal) = self.sources.on_open(stream_id, wanted) {
-                    return self.link.send(refusal).await.is_ok();
+                    return self.link.send(*refusal).await.is_ok();
                 }
                 self.files.insert(stream_id, Reading { run_id, stream, kept, file: None });
             }

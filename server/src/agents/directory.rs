@@ -1,5 +1,6 @@
 //! Who is connected right now, and how to ask them something.
 
+use super::output::{Streams, UNREAD_BYTES_MAX};
 use job::RunId;
 use link::Sender;
 use protocol::frame::Frame;
@@ -9,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 /// Every live session; cheap to clone.
 #[derive(Clone, Default)]
@@ -17,10 +18,18 @@ pub struct Directory {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
     sessions: Mutex<HashMap<String, Arc<Live>>>,
     next_query: AtomicU64,
+    /// Room for output that readers have not taken.
+    unread: Arc<Semaphore>,
+}
+
+impl Default for Shared {
+    fn default() -> Shared {
+        let unread = Arc::new(Semaphore::new(UNREAD_BYTES_MAX));
+        Shared { sessions: Mutex::default(), next_query: AtomicU64::new(0), unread }
+    }
 }
 
 /// One live session.
@@ -29,6 +38,7 @@ pub(super) struct Live {
     pub(super) view: LiveView,
     pub(super) sender: Sender,
     pub(super) last_seen_ms: AtomicI64,
+    pub(super) streams: Streams,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
 }
 
@@ -75,6 +85,12 @@ pub enum QueryError {
         /// The version that is needed.
         needs: u32,
     },
+    /// So many read output that there is no room for one more.
+    #[error("too many read output at the same time; try again in a moment")]
+    Crowded,
+    /// The server stops.
+    #[error("the server stops; ask again from where the answer ended")]
+    Stopping,
     /// It said that it cannot.
     #[error("agent \"{agent}\" cannot answer: {reason}")]
     Failed {
@@ -86,12 +102,12 @@ pub enum QueryError {
 }
 
 /// How long an agent has for an answer.
-const ANSWER_MAX: Duration = Duration::from_secs(15);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// How many questions may be open with one agent.
 const QUERIES_MAX: usize = 256;
 
 impl Directory {
-    /// Asks an agent about a run: a range of its output, or its ledger.
+    /// Asks an agent about a run.
     pub async fn query(&self, agent: &str, run: RunId, body: QueryBody) -> Result<AnswerBody, QueryError> {
         let live = self.get(agent).ok_or_else(|| QueryError::Away(agent.to_owned()))?;
         self.ask(agent, &live, run, body).await
@@ -149,9 +165,13 @@ impl Directory {
         let began = Instant::now();
         match self.query(agent, RunId::new(0, 0), QueryBody::Ledger(LedgerQuery {})).await {
             Ok(_) | Err(QueryError::Failed { .. }) => Ok(began.elapsed()),
-            Err(e @ (QueryError::Away(_) | QueryError::TimedOut { .. } | QueryError::TooOld { .. })) => {
-                Err(e)
-            }
+            Err(
+                e @ (QueryError::Away(_)
+                | QueryError::TimedOut { .. }
+                | QueryError::TooOld { .. }
+                | QueryError::Crowded
+                | QueryError::Stopping),
+            ) => Err(e),
         }
     }
 
@@ -180,7 +200,11 @@ impl Directory {
         }
     }
 
-    fn get(&self, agent: &str) -> Option<Arc<Live>> {
+    pub(super) fn unread(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.shared.unread)
+    }
+
+    pub(super) fn get(&self, agent: &str) -> Option<Arc<Live>> {
         self.lock().get(agent).cloned()
     }
 
@@ -192,7 +216,7 @@ impl Directory {
 impl Live {
     pub(super) fn new(session: u64, view: LiveView, sender: Sender) -> Live {
         let last_seen_ms = AtomicI64::new(view.last_seen_ms);
-        Live { session, view, sender, last_seen_ms, waiting: Mutex::default() }
+        Live { session, view, sender, last_seen_ms, streams: Streams::default(), waiting: Mutex::default() }
     }
 
     /// Hands an answer to whoever asked; one that nobody waits for any more is dropped.
@@ -205,6 +229,7 @@ impl Live {
 
     /// The session is over: nobody waits for it any longer.
     pub(super) fn on_closed(&self) {
+        self.streams.close();
         self.lock().clear();
     }
 

@@ -4,11 +4,14 @@
 //! loses is repaired by the next connection: the agent sends again what was not acknowledged, the core says again what is still
 //! to be done.
 
+mod by_piece;
 mod directory;
+mod output;
 mod roster;
 mod session;
 
 pub use directory::{Directory, LiveView, QueryError};
+pub use output::{Output, Wanted};
 pub use roster::{Agents, Options};
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::Directory;
 use super::directory::{Live, LiveView};
+use super::output::say_receipts;
 use crate::core::{Handle, ToAgent};
 use crate::db::{Database, DbError};
 use job::RunId;
@@ -13,6 +14,7 @@ use protocol::message::{
     Acks, AgentHello, Facts, Goodbye, InventoryItem, Kill, LedgerQuery, Position, QueryBody, RefusalKind,
     Refused, RunPosition, ServerHello, Start,
 };
+use protocol::stream::StreamError;
 use scheduler::{Connected, FactIn, Input, InventoryEntry};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +41,8 @@ enum Over {
     Link(#[from] link::LinkError),
     #[error("the agent sent something that cannot be read: {0}")]
     Malformed(#[from] Malformed),
+    #[error("the agent broke the rules of output: {0}")]
+    Stream(#[from] StreamError),
     #[error("the agent sent {0} where that makes no sense")]
     Unexpected(&'static str),
     #[error("the database cannot be read: {0}")]
@@ -79,7 +83,12 @@ pub(super) async fn session(context: Context, link: Link) {
     };
     match &over {
         Over::Link(reason) => tracing::info!(%agent, session = number, stopping, "disconnected: {reason}"),
-        Over::Malformed(_) | Over::Unexpected(_) | Over::Database(_) | Over::Fenced(_) | Over::Stopping => {
+        Over::Malformed(_)
+        | Over::Stream(_)
+        | Over::Unexpected(_)
+        | Over::Database(_)
+        | Over::Fenced(_)
+        | Over::Stopping => {
             tracing::warn!(%agent, session = number, "closing the connection: {over}");
             sender.close(Some(Goodbye { reason: over.to_string(), stopping: false }));
         }
@@ -123,6 +132,7 @@ async fn begin(
     };
     let live = Arc::new(Live::new(number, view, sender.clone()));
     let (port, orders) = mpsc::channel(ORDERS_MAX);
+    tokio::spawn(say_receipts(Arc::clone(&live)));
     tokio::spawn(write(context.clone(), peer.name.clone(), Arc::clone(&live), epoch, orders));
     context.handle.connected(connected, port).await?;
     Ok(live)
@@ -213,6 +223,14 @@ async fn serve(
                 live.on_answer(answer);
                 continue;
             }
+            Frame::StreamPiece(piece) => match live.streams.on_piece(piece) {
+                Ok(()) => continue,
+                Err(e) => return e.into(),
+            },
+            Frame::StreamEnd(end) => {
+                live.streams.on_end(end);
+                continue;
+            }
             // The link keeps these to itself.
             Frame::Ping(_)
             | Frame::Pong(_)
@@ -232,9 +250,7 @@ async fn serve(
             | Frame::StreamOpen(_)
             | Frame::StreamGrant(_)
             | Frame::StreamCancel(_)
-            | Frame::StreamReceipt(_)
-            | Frame::StreamPiece(_)
-            | Frame::StreamEnd(_)) => return Over::Unexpected(other.name()),
+            | Frame::StreamReceipt(_)) => return Over::Unexpected(other.name()),
         };
         match input {
             Ok(input) => {

@@ -175,6 +175,10 @@ impl From<QueryError> for Problem {
             QueryError::TimedOut { .. } => {
                 (StatusCode::GATEWAY_TIMEOUT, "agent-slow", "The agent does not answer")
             }
+            QueryError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "The server stops"),
+            QueryError::Crowded => {
+                (StatusCode::SERVICE_UNAVAILABLE, "too-many-readers", "Too many read output")
+            }
             QueryError::TooOld { .. } => {
                 (StatusCode::CONFLICT, "agent-too-old", "The agent is too old for this")
             }

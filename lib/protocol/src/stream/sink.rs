@@ -20,6 +20,9 @@ pub enum StreamError {
         /// Its length.
         bytes: usize,
     },
+    /// Nothing, and not at the beginning.
+    #[error("a piece of a stream is empty")]
+    Empty,
     /// Not where the last one ended.
     #[error("a piece of a stream begins at byte {offset}, byte {due} was due")]
     OutOfOrder {
@@ -84,6 +87,9 @@ impl Sink {
         }
         if let Some(due) = self.due.filter(|due| *due != offset) {
             return Err(StreamError::OutOfOrder { offset, due });
+        }
+        if bytes == 0 && self.due.is_some() {
+            return Err(StreamError::Empty);
         }
         let received = self.received + bytes as u64;
         if received > self.granted {

@@ -120,10 +120,10 @@ pub struct Sources {
 
 impl Sources {
     /// Opens a stream; the frame is the refusal, if it is refused.
-    pub fn on_open(&mut self, stream_id: u64, wanted: Wanted) -> Result<(), Frame> {
+    pub fn on_open(&mut self, stream_id: u64, wanted: Wanted) -> Result<(), Box<Frame>> {
         if self.streams.len() >= STREAMS_MAX {
             let reason = format!("{STREAMS_MAX} streams of output are open on this connection");
-            return Err(end(stream_id, false, Some(reason)));
+            return Err(Box::new(end(stream_id, false, Some(reason))));
         }
         let source = Source {
             state: State::Ready,

@@ -173,7 +173,7 @@ fn there_is_a_limit_on_streams_and_who_is_beyond_it_is_told() {
         sources.on_open(stream_id, wanted(0, true)).unwrap();
     }
     let refusal = sources.on_open(9_999, wanted(0, true)).unwrap_err();
-    assert!(the_end(&[refusal]).unwrap().failed.is_some());
+    assert!(the_end(&[*refusal]).unwrap().failed.is_some());
 }
 
 #[test]
@@ -242,22 +242,18 @@ struct Reader {
 
 impl Reader {
     fn on_frame(&mut self, frame: Frame) -> u64 {
-        match frame {
-            Frame::StreamPiece(piece) => {
-                self.sink.on_piece(&piece).expect("within its credit and in order");
-                assert!(self.ended.is_none(), "nothing follows the end");
-                self.began_at.get_or_insert(piece.offset.unwrap());
-                let bytes = piece.data.len() as u64;
-                self.unread.extend(piece.data);
-                assert!(self.unread.len() as u64 <= self.sink.window(), "bounded by the credit");
-                bytes
-            }
-            Frame::StreamEnd(end) => {
-                self.ended = Some(end);
-                0
-            }
-            other => panic!("{other:?}"),
+        if let Frame::StreamPiece(piece) = frame {
+            self.sink.on_piece(&piece).expect("within its credit and in order");
+            assert!(self.ended.is_none(), "nothing follows the end");
+            self.began_at.get_or_insert(piece.offset.unwrap());
+            let bytes = piece.data.len() as u64;
+            self.unread.extend(piece.data);
+            assert!(self.unread.len() as u64 <= self.sink.window(), "bounded by the credit");
+            return bytes;
         }
+        self.ended = the_end(&[frame]).cloned();
+        assert!(self.ended.is_some(), "a piece or the end");
+        0
     }
 
     fn read(&mut self) -> Option<u64> {
@@ -305,11 +301,8 @@ proptest! {
             prop_assert!(on_the_way as u64 <= TRANSIT_BYTES_MAX);
             while to_server.front().is_some_and(|(at_ms, _)| *at_ms <= now_ms) {
                 let (_, frame) = to_server.pop_front().unwrap();
-                let stream_id = match &frame {
-                    Frame::StreamPiece(piece) => piece.stream_id,
-                    Frame::StreamEnd(end) => end.stream_id,
-                    other => panic!("{other:?}"),
-                };
+                let of_piece = pieces(std::slice::from_ref(&frame)).first().and_then(|piece| piece.stream_id);
+                let stream_id = of_piece.or(the_end(std::slice::from_ref(&frame)).and_then(|end| end.stream_id));
                 received += ends[stream_id.unwrap() as usize].on_frame(frame);
                 to_agent.push_back((now_ms + delay, (None, received)));
             }

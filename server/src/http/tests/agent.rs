@@ -6,15 +6,17 @@ use link::{Endpoint, Role, Secret, Secrets};
 use prost::Message;
 use protocol::Frame;
 use protocol::message::{
-    Accepted, AgentHello, Answer, AnswerBody, Ended, Fact, FactBody, Facts, Ledger, OutputData, OutputRange,
-    Query, QueryBody, RunFact, Start, Started,
+    Accepted, AgentHello, Answer, AnswerBody, Ended, Fact, FactBody, Facts, Ledger, Query, QueryBody,
+    RunFact, Start, Started,
 };
-use std::sync::Arc;
+use protocol::stream::{Found, Opening, Sources};
+use std::sync::{Arc, LazyLock};
 use tokio::task::JoinHandle;
 
 /// What every run wrote: more than one piece.
-pub(super) fn output() -> Vec<u8> {
-    (0..1_000_000u32).map(|n| (n % 251) as u8).collect()
+pub(super) fn output() -> &'static [u8] {
+    static OUTPUT: LazyLock<Vec<u8>> = LazyLock::new(|| (0..1_000_000u32).map(|n| (n % 251) as u8).collect());
+    &OUTPUT
 }
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -51,21 +53,45 @@ async fn live(port: u16, ends: bool) {
         ..AgentHello::default()
     };
     link.sender.send(Frame::AgentHello(hello)).await.unwrap();
-    let mut facts: Vec<RunFact> = Vec::new();
+    let (mut facts, mut sources): (Vec<RunFact>, _) = (Vec::new(), Sources::default());
     while let Ok(frame) = link.receiver.recv().await {
-        let answer = if let Frame::Start(start) = frame {
+        let answers = if let Frame::Start(start) = frame {
             let new = life(&start, ends);
             facts.extend(new.clone());
-            Frame::Facts(Facts { facts: new })
+            vec![Frame::Facts(Facts { facts: new })]
         } else if let Frame::Query(query) = frame {
-            Frame::Answer(reply(&query, &facts))
+            vec![Frame::Answer(reply(&query, &facts))]
         } else {
-            continue;
+            stream(&mut sources, &frame, ends)
         };
-        if link.sender.send(answer).await.is_err() {
-            return;
+        for answer in answers {
+            if link.sender.send(answer).await.is_err() {
+                return;
+            }
         }
     }
+}
+
+/// What is to be sent of the streams now. Without an end no run is complete, and nothing is ever added to what was written.
+fn stream(sources: &mut Sources, frame: &Frame, complete: bool) -> Vec<Frame> {
+    if let Frame::StreamOpen(open) = frame {
+        let Opening { stream_id, wanted, .. } = Opening::read(open).unwrap();
+        sources.on_open(stream_id, wanted).unwrap();
+    } else if let Frame::StreamGrant(grant) = frame {
+        sources.on_grant(grant.stream_id.unwrap(), grant.granted.unwrap());
+    } else if let Frame::StreamReceipt(receipt) = frame {
+        sources.on_receipt(0, receipt.received.unwrap()).unwrap();
+    } else if let Frame::StreamCancel(cancel) = frame {
+        sources.on_cancel(cancel.stream_id.unwrap());
+    }
+    let (whole, mut frames) = (output(), Vec::new());
+    while let Some(look) = sources.next(0) {
+        let from = usize::try_from(look.offset).unwrap().min(whole.len());
+        let to = whole.len().min(from + look.bytes_max);
+        let found = Found { data: whole[from..to].to_vec(), size: whole.len() as u64, complete };
+        frames.extend(sources.on_found(0, look.stream_id, found));
+    }
+    frames
 }
 
 fn life(start: &Start, ends: bool) -> Vec<RunFact> {
@@ -103,13 +129,7 @@ fn reply(query: &Query, facts: &[RunFact]) -> Answer {
             records,
             spec: None,
         }),
-        QueryBody::Output(OutputRange { offset, bytes_max, .. }) => {
-            let whole = output();
-            let from = usize::try_from(offset.unwrap()).unwrap().min(whole.len());
-            let to = whole.len().min(from + bytes_max.unwrap() as usize);
-            let data = whole[from..to].to_vec();
-            AnswerBody::Output(OutputData { offset, data, size: Some(whole.len() as u64), complete: true })
-        }
+        QueryBody::Output(_) => AnswerBody::Failed("who speaks protocol 2 opens a stream".into()),
     };
     Answer { query_id: query.query_id, body: Some(body) }
 }

@@ -46,6 +46,63 @@ fn output_is_read_whole_by_range_and_by_attempt() {
     assert_eq!(server.get(&format!("/api/v1/jobs/{id}/output/stdin")).status, 404);
 }
 
+/// Asks for the output of a job and reads what comes until the connection is silent for a moment, or over.
+fn follow(server: &Server, query: &str, id: u64) -> (TcpStream, Vec<u8>) {
+    let mut socket = TcpStream::connect(server.http).unwrap();
+    let path = format!("/api/v1/jobs/{id}/output/stdout?follow=true{query}");
+    let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", server.token);
+    socket.write_all(head.as_bytes()).unwrap();
+    (socket, Vec::new())
+}
+
+#[test]
+fn a_follower_gets_all_and_the_end_of_a_run_that_is_over() {
+    let server = Server::start();
+    agent::start(&server, true);
+    let id = server.submit();
+    server.get(&format!("/api/v1/jobs/{id}?wait=30s"));
+    let all = server.get(&format!("/api/v1/jobs/{id}/output/stdout?follow=true&offset=10"));
+    assert_eq!((all.status, all.body == agent::output()[10..]), (200, true));
+    assert_eq!((all.header("content-length"), all.header("x-offset")), ("", "10"));
+    let few = server.get(&format!("/api/v1/jobs/{id}/output/stdout?follow=true&limit=3"));
+    assert_eq!(few.body, agent::output()[..3]);
+}
+
+#[test]
+fn a_follower_of_a_quiet_run_is_let_go_after_its_wait_and_when_the_server_stops() {
+    let mut server = Server::start();
+    agent::start(&server, false);
+    let id = server.submit();
+    server.until(&format!("/api/v1/jobs/{id}"), |job| job["status"] == "Running");
+    let all = server.get(&format!("/api/v1/jobs/{id}/output/stdout?follow=true&wait=1s"));
+    assert_eq!((all.header("x-complete"), all.body == agent::output()), ("false", true));
+    let (mut socket, mut got) = follow(&server, "", id);
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut piece = vec![0; 1 << 20];
+    while got.len() < agent::output().len() {
+        let bytes = socket.read(&mut piece).unwrap();
+        got.extend_from_slice(&piece[..bytes]);
+    }
+    drop(server.stop.take());
+    let mut rest = Vec::new();
+    let _broken_off = socket.read_to_end(&mut rest).is_err();
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "it must not look like the end");
+}
+
+#[test]
+fn a_follower_that_does_not_read_delays_no_other() {
+    let server = Server::start();
+    agent::start(&server, true);
+    let id = server.submit();
+    server.get(&format!("/api/v1/jobs/{id}?wait=30s"));
+    let stuck: Vec<_> = (0..20).map(|_| follow(&server, "", id)).collect();
+    let all = server.get(&format!("/api/v1/jobs/{id}/output/stdout"));
+    assert!(all.body == agent::output());
+    drop(stuck);
+    let all = server.get(&format!("/api/v1/jobs/{id}/output/stdout"));
+    assert!(all.body == agent::output());
+}
+
 #[test]
 fn the_proof_shows_both_views() {
     let server = Server::start();
