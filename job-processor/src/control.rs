@@ -2,7 +2,7 @@
 
 use os::seqpacket::{self, Received};
 use prost::Message;
-use protocol::message::{Control, ControlBody, Stop};
+use protocol::message::{Control, ControlBody};
 use rustix::event::{PollFd, PollFlags};
 use spool::{CONTROL_SOCKET, RunDir};
 use std::io;
@@ -23,20 +23,38 @@ impl ControlSocket {
         Ok(ControlSocket { listener: seqpacket::listen(dir.path(), CONTROL_SOCKET, 8)? })
     }
 
-    /// Takes the next request, if one waits, and answers `ok` to what is understood.
-    pub(crate) fn next(&self) -> io::Result<Option<Stop>> {
+    /// Takes the next request, if one waits. What is not understood is answered here.
+    pub(crate) fn next(&self) -> io::Result<Option<Asked>> {
         let Some(asker) = seqpacket::accept(&self.listener)? else { return Ok(None) };
         let wait = rustix::time::Timespec { tv_sec: 0, tv_nsec: ASK_MS_MAX * 1_000_000 };
         let _ = rustix::event::poll(&mut [PollFd::new(&asker, PollFlags::IN)], Some(&wait));
         let Ok(Received::Message(bytes, _)) = seqpacket::receive(&asker) else { return Ok(None) };
         let request = Control::decode(bytes.as_slice()).ok().and_then(|control| control.body);
-        let answer: &[u8] = if request.is_some() { b"ok" } else { b"not understood" };
-        let _ = seqpacket::send(&asker, answer, None); // the asker asks again if it did not hear
-        Ok(request.map(|ControlBody::Stop(stop)| stop))
+        match request {
+            Some(what) => Ok(Some(Asked { what, asker })),
+            None => {
+                let _ = seqpacket::send(&asker, b"not understood", None);
+                Ok(None)
+            }
+        }
     }
 
     /// What to poll.
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
+    }
+}
+
+/// A request, and who waits for the answer.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) what: ControlBody,
+    asker: OwnedFd,
+}
+
+impl Asked {
+    /// `true`: it is done. The asker asks again if it did not hear.
+    pub(crate) fn answer(&self, done: bool) {
+        let _ = seqpacket::send(&self.asker, if done { b"ok" } else { b"not now" }, None);
     }
 }

@@ -20,13 +20,13 @@ use crate::sweep::{Group, Tree};
 use crate::witness::Monitor;
 use job::supervise::{Action, Event, KILLS_BEFORE_ALERT, State};
 use job::users::User;
-use job::{End, Outcome, StopCause, Usage, Witness};
+use job::{End, Outcome, StopCause, Witness};
 use os::cgroup::Cgroup;
 use os::child::{ChildError, Gated};
 use os::pidfd::Pidfd;
 use os::{clock, crash, procfs, signal, wait};
 use protocol::RunSpec;
-use protocol::message::{FactBody, Note, Started, Stop, Stopping};
+use protocol::message::{ControlBody, FactBody, Note, Resumed, Started, Stopping, Suspended};
 use rustix::event::{PollFd, PollFlags, poll};
 use spool::{Recorder, RunDir, TakeError};
 use std::io;
@@ -234,51 +234,91 @@ impl Supervisor<'_> {
             }
             self.monitor.reconnect(&self.pidfd, now_ms);
             if ready.control
-                && let Ok(Some(stop)) = self.control.next()
+                && let Ok(Some(asked)) = self.control.next()
             {
-                self.on_stop(stop, now_ms);
+                asked.answer(self.on_control(&asked.what, now_ms));
             }
             self.step(Event::Tick, now_ms);
         }
     }
 
-    fn on_stop(&mut self, stop: Stop, now_ms: u64) {
-        let grace_ms = stop.grace_ms.or(self.spec.grace_ms).unwrap_or(job::supervise::GRACE_MS_DEFAULT);
-        self.step(Event::Stop { by: stop.by, grace_ms }, now_ms);
+    /// Whether it was done.
+    fn on_control(&mut self, what: &ControlBody, now_ms: u64) -> bool {
+        match what {
+            ControlBody::Stop(stop) => {
+                let own_ms = self.spec.grace_ms.unwrap_or(job::supervise::GRACE_MS_DEFAULT);
+                let grace_ms = stop.grace_ms.unwrap_or(own_ms);
+                self.step(Event::Stop { by: stop.by.clone(), grace_ms }, now_ms)
+            }
+            ControlBody::Suspend(order) => self.step(Event::Suspend { by: order.by.clone() }, now_ms),
+            ControlBody::Resume(order) => self.step(Event::Resume { by: order.by.clone() }, now_ms),
+        }
     }
 
-    fn step(&mut self, event: Event, now_ms: u64) {
-        let state = std::mem::replace(&mut self.state, State::Running { timeout: None });
-        let (state, action) = state.on(event, now_ms);
-        self.state = state;
+    /// Goes to the next state and does what that asks for. `false`: it could not be written down, so nothing was done and the state stays.
+    fn step(&mut self, event: Event, now_ms: u64) -> bool {
+        let (state, action) = self.state.clone().on(event, now_ms);
+        let before = std::mem::replace(&mut self.state, state);
+        let done = self.act(action, now_ms);
+        if !done {
+            self.state = before;
+        }
+        done
+    }
+
+    fn act(&mut self, action: Option<Action>, now_ms: u64) -> bool {
         match action {
             None | Some(Action::Record) => {}
+            Some(Action::Freeze { by }) => {
+                let suspended = FactBody::Suspended(Suspended { by, boottime_ms: Some(now_ms) });
+                if !self.told(suspended) {
+                    return false;
+                }
+                self.report("suspend the job", Tree::freeze);
+            }
+            Some(Action::Thaw { by }) => {
+                if !self.told(FactBody::Resumed(Resumed { by, boottime_ms: Some(now_ms) })) {
+                    return false;
+                }
+                self.report("resume the job", Tree::thaw);
+            }
             Some(Action::SoftSignal(cause)) => {
                 // Written first, so that whoever records the end knows why; a full disk must not keep the job alive.
                 let _ = self.recorder.record(FactBody::Stopping(stopping(&cause)));
-                self.report("signal the job", |tree| tree.soft_signal());
+                self.report("signal the job", Tree::soft_signal);
             }
-            Some(Action::KillTree) => self.report("kill the job", |tree| tree.kill()),
+            Some(Action::KillTree) => self.report("kill the job", Tree::kill),
             Some(Action::KillTreeAndAlert) => {
-                self.report("kill the job", |tree| tree.kill());
+                self.report("kill the job", Tree::kill);
                 let text = format!(
                     "process {} does not end though SIGKILL was sent {KILLS_BEFORE_ALERT} times",
                     self.pid
                 );
-                if self.recorder.record(FactBody::Note(Note { text })).is_ok() {
-                    let _ = spool::wake(self.dir);
-                }
+                self.told(FactBody::Note(Note { text }));
             }
         }
+        true
+    }
+
+    /// Writes a fact and hints that it is there. `false`: it could not be written.
+    fn told(&mut self, fact: FactBody) -> bool {
+        let recorded = self.recorder.record(fact);
+        match &recorded {
+            // a hint: the network-processor also looks by itself
+            Ok(_) => drop(spool::wake(self.dir)),
+            Err(e) => {
+                eprintln!("{} job-processor {}: not recorded: {e}", clock::wall_ms(), self.dir.run_id());
+            }
+        }
+        recorded.is_ok()
     }
 
     fn on_end(mut self, ended: wait::Waited) -> Result<Done, String> {
         let end =
             End::from_wait_status(ended.wait_status).ok_or("the kernel gave a wait status that is no end")?;
-        let usage = Usage { cpu_ms: ended.cpu_ms, max_rss_kib: ended.max_rss_kib };
+        let usage = spool::usage(Some(&ended), self.tree.cgroup());
         self.step(Event::Exited(end), clock::boottime_ms());
-        let outcome =
-            self.state.outcome(Witness::JobProcessor, Some(usage)).ok_or("an end without an outcome")?;
+        let outcome = self.state.outcome(Witness::JobProcessor, usage).ok_or("an end without an outcome")?;
         crash::point("end.before-ended");
         let (done, mut recorder) = record(self.recorder, self.dir, &outcome);
         crash::point("end.after-ended");

@@ -42,14 +42,29 @@ impl Tree {
         self.group.as_ref().map(|group| &group.0)
     }
 
+    /// Stops every process of the job: the control group is frozen, or the whole tree gets SIGSTOP. The leader must not have been reaped.
+    pub(crate) fn freeze(&self) -> io::Result<()> {
+        if self.cgroup().is_some_and(|cgroup| cgroup.freeze(true).is_ok()) {
+            return Ok(());
+        }
+        tree::stop_all(|| tree::descendants(std::process::id())).map(drop)
+    }
+
+    /// Lets every process of the job go on.
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        if let Some(cgroup) = self.cgroup() {
+            let _ = cgroup.freeze(false); // one without it was stopped by signals
+        }
+        tree::signal_all(&tree::descendants(std::process::id())?, Signal::CONT);
+        Ok(())
+    }
+
     /// SIGTERM to the job's process group and to every other descendant, then SIGCONT so that stopped ones can act on it.
     /// The leader must not have been reaped.
     pub(crate) fn soft_signal(&self) -> io::Result<()> {
         let descendants = tree::descendants(std::process::id())?;
-        for signal in [Signal::TERM, Signal::CONT] {
-            tree::signal_all(&descendants, signal);
-        }
-        Ok(())
+        tree::signal_all(&descendants, Signal::TERM);
+        self.thaw()
     }
 
     /// SIGKILL to everything at once. The leader must not have been reaped.
@@ -85,7 +100,7 @@ impl Tree {
         let begin_ms = os::clock::boottime_ms();
         let left = tree::descendants(std::process::id())?;
         tree::signal_all(&left, Signal::TERM);
-        tree::signal_all(&left, Signal::CONT);
+        self.thaw()?;
         loop {
             let waited_ms = os::clock::boottime_ms().saturating_sub(begin_ms);
             if waited_ms >= SWEEP_GRACE_MS {

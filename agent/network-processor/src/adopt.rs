@@ -33,7 +33,10 @@ impl Agent {
         match run.keeper {
             Keeper::Nobody | Keeper::Unread => {}
             // They are told when it goes; what was read while it lives does not matter here.
-            Keeper::JobProcessor(_) => return self.deliver_stop(run_id),
+            Keeper::JobProcessor(_) => {
+                self.deliver_stop(run_id);
+                return self.deliver_pause(run_id);
+            }
             Keeper::Adopted(_) if run.ended.is_some() => {
                 return self.set_over(run_id);
             }
@@ -42,7 +45,8 @@ impl Agent {
         if let Some((pid, pidfd)) = holder {
             run.keeper = Keeper::JobProcessor(pid);
             self.watch(pidfd, Event::JobProcessorGone(run_id));
-            return self.deliver_stop(run_id);
+            self.deliver_stop(run_id);
+            return self.deliver_pause(run_id);
         }
         if run.ended.is_some() {
             self.set_over(run_id);
@@ -98,8 +102,12 @@ impl Agent {
                 let kill_at_ms = clock::boottime_ms() + run.grace_ms.unwrap_or(GRACE_MS_DEFAULT);
                 State::Stopping { cause, kill_at_ms }
             }
-            None => State::running(started.boottime_ms.unwrap_or(0), run.timeout_ms, run.grace_ms),
+            None => {
+                let started_ms = started.boottime_ms.unwrap_or(0);
+                State::adopted(started_ms, run.timeout_ms, run.grace_ms, run.pauses)
+            }
         };
+        let pauses = run.pauses;
         let job = run.job.take();
         tracing::warn!(run = %run_id, pid = started.pid, alive = job.is_some(), "its job-processor died: adopted");
         os::crash::point("recover.on-adoption");
@@ -111,7 +119,9 @@ impl Agent {
             Some(pidfd) => self.watch(pidfd, Event::JobGone(run_id)),
             None => self.ask_witnesses(run_id),
         }
+        self.stand_as_logged(&started, pauses);
         self.deliver_stop(run_id);
+        self.deliver_pause(run_id);
     }
 
     pub(crate) fn on_job_gone(&mut self, run_id: RunId) {
@@ -223,6 +233,7 @@ fn still_true(outcome: Outcome, ledger: &Ledger) -> Option<Outcome> {
     }
     Some(match outcome {
         Outcome::Ended { end, cause, witness, usage } => {
+            let usage = usage.or_else(|| spool::usage(None, ledger.cgroup().as_ref()));
             Outcome::Ended { end, cause: cause.or_else(|| ledger.stop_cause()), witness, usage }
         }
         other @ (Outcome::CannotExecute { .. } | Outcome::NeverStarted { .. } | Outcome::Unknown { .. }) => {

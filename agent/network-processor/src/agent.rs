@@ -103,6 +103,8 @@ impl Agent {
             Event::JobProcessorGone(run_id) => self.on_job_processor_gone(run_id),
             Event::JobGone(run_id) => self.on_job_gone(run_id),
             Event::StopDelivered(run_id, delivered) => self.on_stop_delivered(run_id, delivered),
+            Event::Paused(run_id, done) => self.on_paused(run_id, done),
+            Event::PausedAdopted(run_id, suspended, done) => self.on_paused_adopted(run_id, suspended, done),
             Event::Recorded(run_id, recorded) => self.on_recorded(run_id, recorded),
             Event::Asked(run_id, answer) => self.on_asked(run_id, answer),
             Event::Moved(run_id, moved) => self.on_moved(run_id, moved),
@@ -164,7 +166,7 @@ impl Agent {
     }
 
     /// The session's own epoch was admitted; a command that names another one is not from this server's present term.
-    fn is_fenced(&self, session: u64, epoch: Option<u64>) -> bool {
+    pub(crate) fn is_fenced(&self, session: u64, epoch: Option<u64>) -> bool {
         !self.sessions.is_active(session) || epoch != Some(self.identity.fence.epoch)
     }
 
@@ -256,6 +258,7 @@ impl Agent {
             None => run.keeper = Keeper::Nobody,
         }
         self.deliver_stop(run_id);
+        self.deliver_pause(run_id);
     }
 
     /// Reports `event` when the process ends.
@@ -283,6 +286,9 @@ impl Agent {
             (run.keeper, run.unswept) = (Keeper::Nobody, !well);
             if let Some(wanted) = run.stop.as_mut() {
                 wanted.delivery = Delivery::Due; // it took what it was told with it
+            }
+            if let Some(wanted) = run.pause.as_mut() {
+                wanted.delivery = Delivery::Due;
             }
             self.read(run_id); // what is in the log now is all that it wrote
         }

@@ -6,8 +6,8 @@ use crate::output::{self, Output};
 use job::RunId;
 use prost::Message;
 use protocol::message::{
-    Answer, AnswerBody, Ledger as LedgerAnswer, OutputData, OutputRange, Query, QueryBody, RunFact,
-    StreamKind,
+    Answer, AnswerBody, FileRange, Ledger as LedgerAnswer, OutputData, OutputRange, Query, QueryBody,
+    RunFact, StreamKind,
 };
 use protocol::{Frame, convert};
 use spool::Shelf;
@@ -29,6 +29,7 @@ impl Agent {
         tokio::spawn(async move {
             let answer = tokio::task::spawn_blocking(move || match body {
                 Some(QueryBody::Output(range)) => piece(&disk, run_id, range, running),
+                Some(QueryBody::File(range)) => kept_file(&disk, run_id, &range),
                 Some(QueryBody::Ledger(_)) => ledger(&disk, run_id, acked),
                 None => AnswerBody::Failed("this agent does not know that question".into()),
             });
@@ -57,6 +58,26 @@ fn piece(disk: &Disk, run_id: RunId, range: OutputRange, running: bool) -> Answe
             size: Some(size),
             complete: !running,
         }),
+        Err(reason) => AnswerBody::Failed(reason),
+    }
+}
+
+/// A range of a file that was kept; it is whole as soon as it is there.
+fn kept_file(disk: &Disk, run_id: RunId, range: &FileRange) -> AnswerBody {
+    let offset = range.offset.unwrap_or(0);
+    let bytes_max = range.bytes_max.map_or(PIECE_BYTES_MAX, |bytes| bytes as usize).min(PIECE_BYTES_MAX);
+    let read = match disk.root.find(run_id) {
+        Ok(Some((_, dir))) => dir
+            .open_kept_file(&range.name)
+            .map_err(|e| format!("the file \"{}\" cannot be read: {e}", range.name))
+            .and_then(|file| output::read(&file, offset, bytes_max)),
+        Ok(None) => Err(output::no_record()),
+        Err(e) => Err(format!("the run's directory cannot be read: {e}")),
+    };
+    match read {
+        Ok((data, size)) => {
+            AnswerBody::Output(OutputData { offset: Some(offset), data, size: Some(size), complete: true })
+        }
         Err(reason) => AnswerBody::Failed(reason),
     }
 }

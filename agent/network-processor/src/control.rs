@@ -3,6 +3,7 @@
 use crate::agent::Agent;
 use crate::disk::Disk;
 use crate::event::Event;
+use crate::pause::thaw;
 use crate::run::{Delivery, Keeper, WantedStop};
 use job::supervise::{Action, Event as Happened, GRACE_MS_DEFAULT, State};
 use job::{RunId, StopCause};
@@ -47,7 +48,7 @@ impl Agent {
         match &run.keeper {
             Keeper::JobProcessor(_) => {
                 wanted.delivery = Delivery::Trying;
-                let stop = wanted.stop.clone();
+                let stop = ControlBody::Stop(wanted.stop.clone());
                 self.disk.ask(move |disk| {
                     Event::StopDelivered(run_id, tell_job_processor(&disk.root, run_id, stop).is_ok())
                 });
@@ -70,14 +71,15 @@ impl Agent {
     }
 
     /// A job-processor that went takes what it was told with it.
-    pub(crate) fn retry_stops(&mut self) {
-        let due = self
-            .runs
-            .iter()
-            .filter(|(_, run)| run.stop.as_ref().is_some_and(|w| w.delivery == Delivery::Due));
+    pub(crate) fn retry_orders(&mut self) {
+        let due = self.runs.iter().filter(|(_, run)| {
+            run.stop.as_ref().is_some_and(|w| w.delivery == Delivery::Due)
+                || run.pause.as_ref().is_some_and(|w| w.delivery == Delivery::Due)
+        });
         let due: Vec<RunId> = due.map(|(run_id, _)| *run_id).collect();
         for run_id in due {
             self.deliver_stop(run_id);
+            self.deliver_pause(run_id);
         }
     }
 
@@ -91,6 +93,8 @@ impl Agent {
         adopted.state = state;
         match action {
             None | Some(Action::Record) => {}
+            Some(Action::Freeze { by }) => self.pause_adopted(run_id, started, by, true),
+            Some(Action::Thaw { by }) => self.pause_adopted(run_id, started, by, false),
             Some(Action::SoftSignal(cause)) => self.disk.spawn(move |disk| {
                 soft_signal(disk, run_id, &started, &cause);
                 Event::Woken(run_id)
@@ -118,11 +122,11 @@ fn soft_signal(disk: &Disk, run_id: RunId, started: &Started, cause: &StopCause)
     }
     let processes = processes(started);
     tree::signal_all(&processes, Signal::TERM);
-    tree::signal_all(&processes, Signal::CONT);
+    thaw(started);
 }
 
 /// Whether the process is still a copy of its job-processor and not yet a program of its own.
-fn is_behind_gate(started: &Started) -> bool {
+pub(crate) fn is_behind_gate(started: &Started) -> bool {
     let exe = std::fs::read_link(format!("/proc/{}/exe", started.pid.unwrap_or(0)));
     exe.is_ok_and(|exe| exe.to_string_lossy().contains("/job-processor"))
 }
@@ -137,7 +141,7 @@ fn kill_tree(started: &Started) {
 }
 
 /// The job's process and its descendants, each with what names it for ever.
-fn processes(started: &Started) -> Vec<Identity> {
+pub(crate) fn processes(started: &Started) -> Vec<Identity> {
     let (Some(pid), Some(start_ticks)) = (started.pid, started.start_ticks) else { return Vec::new() };
     let leader = Identity { pid, start_ticks, pidfd_inode: started.pidfd_inode.unwrap_or(0) };
     match os::pidfd::Pidfd::open_checked(&leader) {
@@ -154,9 +158,9 @@ fn processes(started: &Started) -> Vec<Identity> {
     }
 }
 
-fn tell_job_processor(root: &DataRoot, run_id: RunId, stop: Stop) -> io::Result<()> {
+pub(crate) fn tell_job_processor(root: &DataRoot, run_id: RunId, what: ControlBody) -> io::Result<()> {
     let dir = root.run(Shelf::Live, run_id);
-    let request = Control { body: Some(ControlBody::Stop(stop)) }.encode_to_vec();
+    let request = Control { body: Some(what) }.encode_to_vec();
     match ask(dir.path(), CONTROL_SOCKET, &request)?.as_slice() {
         b"ok" => Ok(()),
         _ => Err(io::ErrorKind::Unsupported.into()),

@@ -197,6 +197,7 @@ impl Run {
         self.last_seq = self.last_seq.max(ledger.last_seq());
         self.started.clone_from(&ledger.started);
         self.stop_cause = ledger.stop_cause();
+        self.pauses = ledger.pauses;
         self.ended.clone_from(&ledger.ended);
         (self.timeout_ms, self.grace_ms) = (ledger.spec.timeout_ms, ledger.spec.grace_ms);
     }

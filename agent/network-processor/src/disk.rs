@@ -163,6 +163,17 @@ impl Disk {
         Ok(())
     }
 
+    /// Appends a fact to the log of an adopted run that is not over.
+    pub(crate) fn note(&self, run_id: RunId, fact: protocol::message::FactBody) -> Result<(), String> {
+        let _recording = self.recording(run_id);
+        let taken = spool::Recorder::take(&self.root.run(Shelf::Live, run_id));
+        let (mut recorder, ledger) = taken.map_err(|e| e.to_string())?;
+        if ledger.ended.is_some() {
+            return Err("the run is over".to_owned());
+        }
+        recorder.record(fact).map(drop).map_err(|e| e.to_string())
+    }
+
     fn reading(&self, run_id: RunId) -> RwLockReadGuard<'_, ()> {
         self.stripe(run_id).read().unwrap_or_else(PoisonError::into_inner)
     }

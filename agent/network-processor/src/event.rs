@@ -31,6 +31,10 @@ pub(crate) enum Event {
     JobGone(RunId),
     /// A stop was delivered to a job-processor, or not.
     StopDelivered(RunId, bool),
+    /// A suspend or resume was carried out, or could not be.
+    Paused(RunId, bool),
+    /// An adopted run was suspended (`true`) or resumed by us, or that could not be written down.
+    PausedAdopted(RunId, bool, Result<(), String>),
     /// An outcome was recorded here (or was there already): `Ok`; or could not be now.
     Recorded(RunId, Result<(), String>),
     /// The monitor said whether it is the witness of the run; `None`: there is no monitor.

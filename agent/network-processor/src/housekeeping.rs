@@ -39,7 +39,7 @@ impl Agent {
             );
             self.greet_early();
         }
-        self.retry_stops();
+        self.retry_orders();
         self.tick_adopted();
         if now_ms >= self.housekept_ms + SLOW_ROUND_MS {
             self.housekept_ms = now_ms;

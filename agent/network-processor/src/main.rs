@@ -14,6 +14,7 @@ mod event;
 mod housekeeping;
 mod launch;
 mod output;
+mod pause;
 mod run;
 mod session;
 mod start;

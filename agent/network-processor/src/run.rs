@@ -55,6 +55,10 @@ pub(crate) struct Run {
     pub(crate) stop_cause: Option<StopCause>,
     /// Somebody wants it to end; kept until it did.
     pub(crate) stop: Option<WantedStop>,
+    /// Somebody wants it to stand still or to go on; kept until that is on disk.
+    pub(crate) pause: Option<WantedPause>,
+    /// When it stood still, as its log says.
+    pub(crate) pauses: supervise::Pauses,
     /// How many job-processors were started for it.
     pub(crate) launches: u32,
     /// Its log is being read; and something changed since.
@@ -76,7 +80,15 @@ pub(crate) struct WantedStop {
     pub(crate) delivery: Delivery,
 }
 
-/// Where the delivery of a stop stands.
+/// A suspend or resume that was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct WantedPause {
+    pub(crate) suspend: bool,
+    pub(crate) by: String,
+    pub(crate) delivery: Delivery,
+}
+
+/// Where the delivery of an order stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
     /// To be tried.
@@ -100,6 +112,8 @@ impl Run {
             job: None,
             stop_cause: None,
             stop: None,
+            pause: None,
+            pauses: supervise::Pauses::default(),
             launches: 0,
             reading: false,
             dirty: false,

@@ -179,6 +179,8 @@ impl Agent {
             Frame::ServerHello(hello) => self.on_server_hello(session, hello),
             Frame::Start(start) => self.on_start(session, start),
             Frame::Kill(kill) => self.on_kill(session, kill),
+            Frame::Suspend(order) => self.on_pause(session, order.run_id, order.epoch, true, order.by),
+            Frame::Resume(order) => self.on_pause(session, order.run_id, order.epoch, false, order.by),
             Frame::Acks(acks) => self.on_acks(session, acks),
             Frame::Query(query) => self.on_query(session, query),
             Frame::StreamOpen(open) => self.on_stream_open(session, &open),

@@ -8,9 +8,9 @@
 //! | nobody tells                                             | nothing here: the network-processor has the last pidfd and decides |
 //! | STARTED is not in the log, or is of another process      | nothing: it never executed                                 |
 
-use job::{End, Outcome, RunId, Usage, Witness};
+use job::{End, Outcome, RunId, Witness};
 use os::pidfd::Pidfd;
-use os::wait;
+use os::wait::{self, Waited};
 use spool::{DataRoot, LedgerError, RecordError, Shelf, TakeError};
 
 /// Between two tries to record, milliseconds.
@@ -57,7 +57,7 @@ impl Orphan {
     pub(crate) fn try_record(&mut self, root: &DataRoot, now_ms: u64) -> Tried {
         self.tries += 1;
         let Held { run_id, pid, .. } = &self.held;
-        let Some((end, witness, usage)) = self.end() else {
+        let Some((end, witness, waited)) = self.end() else {
             if self.tries < FOREIGN_TRIES_MAX {
                 return self.again(now_ms);
             }
@@ -70,6 +70,7 @@ impl Orphan {
             // The process that is held must be the one that was announced: an earlier job-processor's child, which never
             // executed, says nothing about the run.
             ledger.started.as_ref().filter(|started| started.pid == Some(*pid))?;
+            let usage = spool::usage(waited.as_ref(), ledger.cgroup().as_ref());
             Some(Outcome::Ended { end, cause: ledger.stop_cause(), witness, usage })
         });
         match recorded {
@@ -97,11 +98,11 @@ impl Orphan {
         Tried::Over
     }
 
-    fn end(&self) -> Option<(End, Witness, Option<Usage>)> {
+    fn end(&self) -> Option<(End, Witness, Option<Waited>)> {
         let Held { pid, pidfd, .. } = &self.held;
         if let Ok(Some(waited)) = wait::peek(pidfd) {
-            let usage = Usage { cpu_ms: waited.cpu_ms, max_rss_kib: waited.max_rss_kib };
-            return Some((End::from_wait_status(waited.wait_status)?, Witness::Monitor, Some(usage)));
+            let end = End::from_wait_status(waited.wait_status)?;
+            return Some((end, Witness::Monitor, Some(waited)));
         }
         let status = pidfd.wait_status(*pid).ok()??;
         Some((End::from_wait_status(status)?, Witness::Pidfd, None))

@@ -223,7 +223,15 @@ mod tests {
             started_at: None,
             ended_at: None,
             cpu_ms: None,
+            user_ms: None,
+            system_ms: None,
             max_rss_kib: None,
+            memory_peak_kib: None,
+            read_bytes: None,
+            written_bytes: None,
+            oom_kills: None,
+            context_switches: None,
+            processes_peak: None,
             late_outcome: None,
         };
         let job = Job { status: status.into(), runs: vec![run], ..crate::job::tests::job() };

@@ -79,6 +79,23 @@ Goes on waiting while the server is away. Ctrl-C ends the waiting, never the job
         #[arg(long)]
         wait: bool,
     },
+    /// Let running jobs stand still. Their time limits do not count, their slots stay taken.
+    #[command(after_help = "\
+Example:
+  lastword job suspend 1042
+Prints the number when the order is on record; `lastword job show 1042` says when it stands still.")]
+    Suspend {
+        /// Their numbers.
+        #[arg(required = true, value_name = "JOB")]
+        jobs: Vec<JobRef>,
+    },
+    /// Let suspended jobs go on.
+    #[command(after_help = "Example:\n  lastword job resume 1042")]
+    Resume {
+        /// Their numbers.
+        #[arg(required = true, value_name = "JOB")]
+        jobs: Vec<JobRef>,
+    },
     /// Keep jobs that do not run yet from running.
     Hold {
         /// Their numbers.
@@ -132,6 +149,8 @@ impl Verb {
                 }
                 Ok(killed.code)
             }
+            Verb::Suspend { jobs } => Ok(change(client, output, &jobs, "suspend", &json!({})).code),
+            Verb::Resume { jobs } => Ok(change(client, output, &jobs, "resume", &json!({})).code),
             Verb::Hold { jobs } => Ok(change(client, output, &jobs, "hold", &json!({})).code),
             Verb::Release { jobs } => Ok(change(client, output, &jobs, "release", &json!({})).code),
             Verb::Cancel { jobs } => Ok(change(client, output, &jobs, "cancel", &json!({})).code),
@@ -186,6 +205,11 @@ fn order<B: Serialize>(client: &Client, job: JobRef, verb: &str, body: &B) -> Re
                 _ => false,
             };
             if obeyed { Ok(job) } else { Err(error) }
+        }
+        // It was resumed by the first, whose answer was lost.
+        Err(error) if repeated && verb == "resume" && error.kind() == "not-suspended" => {
+            let job = get(client, job)?;
+            if job.status.0 == Status::Running { Ok(job) } else { Err(error) }
         }
         Err(error) => Err(error),
     }
@@ -248,6 +272,8 @@ pub(crate) mod tests {
             retry: None,
             on_unknown: Default::default(),
             restart_safe: Default::default(),
+            suspend_requested_by: None,
+            resume_requested_by: None,
         }
     }
 

@@ -32,12 +32,15 @@ fn for_people(job: &Job, wide: bool) -> String {
         ("Submitted", format!("{} by {}", job.submitted_at.to_seconds(), job.submitted_by)),
         ("Started", moment(job.started_at, true)),
         ("Ended", moment(job.ended_at, true)),
-        (
-            "To be ended",
-            job.kill_requested_by.as_ref().map(|by| format!("asked for by {by}")).unwrap_or_default(),
-        ),
+        ("To be ended", asked(&job.kill_requested_by)),
+        ("To be suspended", asked(&job.suspend_requested_by)),
+        ("To be resumed", asked(&job.resume_requested_by)),
     ]);
     if job.runs.is_empty() { about } else { format!("{about}\n\n{}", runs(job, wide)) }
+}
+
+fn asked(by: &Option<String>) -> String {
+    by.as_ref().map(|by| format!("asked for by {by}")).unwrap_or_default()
 }
 
 /// The command as it could be typed; of a script only its size.

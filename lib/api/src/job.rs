@@ -180,6 +180,12 @@ pub struct Job {
     /// Whether it may be executed a second time if the first may have executed.
     #[serde(default)]
     pub restart_safe: RestartPolicy,
+    /// Somebody wants it to stand still; stays until it does.
+    #[serde(default)]
+    pub suspend_requested_by: Option<String>,
+    /// Somebody wants it to go on; stays until it does.
+    #[serde(default)]
+    pub resume_requested_by: Option<String>,
 }
 
 /// One attempt at a job.
@@ -207,10 +213,35 @@ pub struct Run {
     pub started_at: Option<Time>,
     /// When its process ended (the agent's clock).
     pub ended_at: Option<Time>,
-    /// CPU time of its processes, milliseconds.
+    /// CPU time of its processes, milliseconds: of all of them where the run had a control group, else of the main process and the
+    /// children that it waited for.
     pub cpu_ms: Option<u64>,
+    /// Of that, in user mode, milliseconds.
+    #[serde(default)]
+    pub user_ms: Option<u64>,
+    /// Of that, in the kernel, milliseconds.
+    #[serde(default)]
+    pub system_ms: Option<u64>,
     /// Peak resident set of its largest process, KiB.
     pub max_rss_kib: Option<u64>,
+    /// The most memory that its processes had together, KiB; where the host counts it.
+    #[serde(default)]
+    pub memory_peak_kib: Option<u64>,
+    /// Bytes read from devices.
+    #[serde(default)]
+    pub read_bytes: Option<u64>,
+    /// Bytes written to devices.
+    #[serde(default)]
+    pub written_bytes: Option<u64>,
+    /// Processes of it that the kernel killed for want of memory; where the host counts them.
+    #[serde(default)]
+    pub oom_kills: Option<u64>,
+    /// Context switches of the main process and the children that it waited for.
+    #[serde(default)]
+    pub context_switches: Option<u64>,
+    /// The most processes that it had at once; where the host counts them.
+    #[serde(default)]
+    pub processes_peak: Option<u64>,
     /// The true outcome that arrived after the run had been given up as Unknown. It does not change the status.
     pub late_outcome: Option<LateOutcome>,
 }

@@ -79,13 +79,49 @@ pub enum StopCause {
     },
 }
 
-/// What the job's processes used, as far as the witness could tell.
+/// What the job's processes used, as far as the witness could tell: the kernel's account of a control group counts all that ever ran in it,
+/// that of a wait only the main process and the children that it waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Usage {
     /// User and system CPU time, milliseconds.
-    pub cpu_ms: u64,
+    pub cpu_ms: Option<u64>,
+    /// CPU time in user mode, milliseconds.
+    pub user_ms: Option<u64>,
+    /// CPU time in the kernel, milliseconds.
+    pub system_ms: Option<u64>,
     /// Peak resident set of the largest process, KiB.
-    pub max_rss_kib: u64,
+    pub max_rss_kib: Option<u64>,
+    /// The most memory that all processes together had, KiB.
+    pub memory_peak_kib: Option<u64>,
+    /// Bytes read from devices.
+    pub read_bytes: Option<u64>,
+    /// Bytes written to devices.
+    pub written_bytes: Option<u64>,
+    /// Processes that the kernel killed for want of memory.
+    pub oom_kills: Option<u64>,
+    /// Context switches of the main process and the children that it waited for.
+    pub context_switches: Option<u64>,
+    /// The most processes that there were at once.
+    pub processes_peak: Option<u64>,
+}
+
+impl Usage {
+    /// Takes from `better` what that has, and keeps the rest.
+    #[must_use]
+    pub fn or_better(self, better: Usage) -> Usage {
+        Usage {
+            cpu_ms: better.cpu_ms.or(self.cpu_ms),
+            user_ms: better.user_ms.or(self.user_ms),
+            system_ms: better.system_ms.or(self.system_ms),
+            max_rss_kib: better.max_rss_kib.or(self.max_rss_kib),
+            memory_peak_kib: better.memory_peak_kib.or(self.memory_peak_kib),
+            read_bytes: better.read_bytes.or(self.read_bytes),
+            written_bytes: better.written_bytes.or(self.written_bytes),
+            oom_kills: better.oom_kills.or(self.oom_kills),
+            context_switches: better.context_switches.or(self.context_switches),
+            processes_peak: better.processes_peak.or(self.processes_peak),
+        }
+    }
 }
 
 /// The outcome of a run. What is not known here is not known at all: nothing is ever invented.

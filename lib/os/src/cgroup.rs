@@ -18,6 +18,38 @@ pub fn mount_point() -> Option<PathBuf> {
     })
 }
 
+/// What the kernel counted of a group. `cpu.stat` is of the core; the rest is there where its controller is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stat {
+    /// CPU time, milliseconds.
+    pub cpu_ms: Option<u64>,
+    /// Of that, in user mode.
+    pub user_ms: Option<u64>,
+    /// Of that, in the kernel.
+    pub system_ms: Option<u64>,
+    /// The most memory at one time, KiB.
+    pub memory_peak_kib: Option<u64>,
+    /// Read from all devices.
+    pub read_bytes: Option<u64>,
+    /// Written to all devices.
+    pub written_bytes: Option<u64>,
+    /// Processes killed for want of memory.
+    pub oom_kills: Option<u64>,
+    /// The most processes at one time.
+    pub processes_peak: Option<u64>,
+}
+
+/// The number behind a key at the beginning of a line.
+fn field(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// The sum over all lines of the numbers that stand behind a word's beginning; `None` if there is none.
+fn sum(text: &str, key: &str) -> Option<u64> {
+    let found = text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
+    found.reduce(u64::saturating_add)
+}
+
 /// One run's group.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -70,11 +102,22 @@ impl Cgroup {
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
-    /// CPU time of all that ever ran in it, milliseconds.
-    pub fn cpu_ms(&self) -> io::Result<u64> {
-        let text = fs::read_to_string(self.path.join("cpu.stat"))?;
-        let usec = text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse::<u64>().ok());
-        usec.map(|us| us / 1000).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    /// What all that ever ran in it used, as far as the kernel counts it here.
+    pub fn stat(&self) -> Stat {
+        let text = |name: &str| fs::read_to_string(self.path.join(name)).unwrap_or_default();
+        let number = |name: &str| text(name).trim().parse::<u64>().ok();
+        let (cpu, io) = (text("cpu.stat"), text("io.stat"));
+        let ms = |key| field(&cpu, key).map(|us| us / 1000);
+        Stat {
+            cpu_ms: ms("usage_usec"),
+            user_ms: ms("user_usec"),
+            system_ms: ms("system_usec"),
+            memory_peak_kib: number("memory.peak").map(|bytes| bytes / 1024),
+            read_bytes: sum(&io, "rbytes="),
+            written_bytes: sum(&io, "wbytes="),
+            oom_kills: field(&text("memory.events"), "oom_kill"),
+            processes_peak: number("pids.peak"),
+        }
     }
 
     /// Removes it; an error while a process (or a zombie's group below) is in it.
@@ -83,5 +126,33 @@ impl Cgroup {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_counts_is_read_and_what_it_does_not_count_is_left_out() {
+        let path = std::env::temp_dir().join(format!("lastword-cgroup-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        let group = Cgroup { path: path.clone() };
+        fs::write(path.join("cpu.stat"), "usage_usec 5000999\nuser_usec 3000000\nsystem_usec 2000999\n")
+            .unwrap();
+        let stat = group.stat();
+        assert_eq!((stat.cpu_ms, stat.user_ms, stat.system_ms), (Some(5_000), Some(3_000), Some(2_000)));
+        assert_eq!((stat.memory_peak_kib, stat.read_bytes, stat.oom_kills), (None, None, None));
+        fs::write(path.join("memory.peak"), "1048576\n").unwrap();
+        fs::write(path.join("memory.events"), "low 0\noom 3\noom_kill 2\noom_group_kill 0\n").unwrap();
+        fs::write(path.join("io.stat"), "8:0 rbytes=10 wbytes=20 rios=1\n8:16 rbytes=5 wbytes=1\n").unwrap();
+        fs::write(path.join("pids.peak"), "7\n").unwrap();
+        let stat = group.stat();
+        assert_eq!(
+            (stat.memory_peak_kib, stat.oom_kills, stat.processes_peak),
+            (Some(1_024), Some(2), Some(7))
+        );
+        assert_eq!((stat.read_bytes, stat.written_bytes), (Some(15), Some(21)));
+        fs::remove_dir_all(&path).unwrap();
     }
 }

@@ -22,6 +22,16 @@ pub fn create_new(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
+/// Opens a plain file for reading: no symbolic link at its end, no waiting for the writer of a pipe.
+pub fn open_plain(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::from(fs::open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file")),
+    }
+}
+
 /// Reserves blocks for the first `bytes` of a file, so that later writes there cannot meet a full disk. Where the file system
 /// cannot reserve (`EOPNOTSUPP`), the caller's own writing of zeros must do.
 pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {

@@ -30,6 +30,28 @@ pub fn descendants(ancestor: u32) -> io::Result<Vec<Identity>> {
     Ok(live.map(|(pid, stat)| Identity { pid, start_ticks: stat.start_ticks, pidfd_inode: 0 }).collect())
 }
 
+/// Passes over a tree that grows while it is stopped; a fork bomb is not caught by patience.
+const STOP_PASSES_MAX: usize = 100;
+/// So many passes that find nothing new end the work.
+const STOP_PASSES_QUIET: usize = 2;
+
+/// Stops every process that `find` finds (SIGSTOP), until two passes find nothing new: a process that was not stopped yet may have made
+/// more. Returns how many there were.
+pub fn stop_all(mut find: impl FnMut() -> io::Result<Vec<Identity>>) -> io::Result<usize> {
+    let mut stopped = BTreeSet::new();
+    let mut quiet = 0;
+    for _ in 0..STOP_PASSES_MAX {
+        let new: Vec<Identity> =
+            find()?.into_iter().filter(|p| stopped.insert((p.pid, p.start_ticks))).collect();
+        signal_all(&new, Signal::STOP);
+        quiet = if new.is_empty() { quiet + 1 } else { 0 };
+        if quiet == STOP_PASSES_QUIET {
+            return Ok(stopped.len());
+        }
+    }
+    Err(io::Error::other("new processes appear faster than they can be stopped"))
+}
+
 /// Sends a signal to each that is still the process that was meant; returns how many were.
 pub fn signal_all(processes: &[Identity], signal: Signal) -> usize {
     let hit = |identity: &Identity| matches!(Pidfd::open_checked(identity), Ok(Some(pidfd)) if pidfd.signal(signal).unwrap_or(false));
@@ -41,6 +63,41 @@ mod tests {
     use super::*;
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_stopped_tree_stands_still_as_a_whole_and_goes_on() {
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", "(setsid sleep 600 & sleep 600 & wait) & sleep 600 & echo ready; wait"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let pid = child.id();
+        let leader = || procfs::stat(pid).map(|stat| stat.map(|s| s.start_ticks));
+        let find = || {
+            let mut found = descendants(pid)?;
+            found.extend(leader()?.map(|start_ticks| Identity { pid, start_ticks, pidfd_inode: 0 }));
+            Ok(found)
+        };
+        assert!(stop_all(find).unwrap() >= 3);
+        let states = |found: Vec<Identity>| -> Vec<u8> {
+            found.iter().filter_map(|p| procfs::stat(p.pid).unwrap()).map(|stat| stat.state).collect()
+        };
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while states(find().unwrap()).iter().any(|state| *state != b'T') {
+            assert!(std::time::Instant::now() < deadline, "{:?}", states(find().unwrap()));
+            std::thread::yield_now();
+        }
+        let all = find().unwrap();
+        signal_all(&all, Signal::CONT);
+        while states(find().unwrap()).contains(&b'T') {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        signal_all(&all, Signal::KILL);
+        child.wait().unwrap();
+    }
 
     #[test]
     fn descendants_in_other_sessions_are_found_and_can_be_ended() {

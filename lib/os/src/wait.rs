@@ -12,10 +12,25 @@ pub struct Waited {
     pub pid: u32,
     /// As `wait(2)` encodes it.
     pub wait_status: i32,
-    /// User and system CPU time of the child and its waited-for descendants, milliseconds.
-    pub cpu_ms: u64,
+    /// What it used.
+    pub rusage: Rusage,
+}
+
+/// What a child and the descendants that it waited for used (`getrusage(2)`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rusage {
+    /// CPU time in user mode, milliseconds.
+    pub user_ms: u64,
+    /// CPU time in the kernel, milliseconds.
+    pub system_ms: u64,
     /// Largest resident set, KiB.
     pub max_rss_kib: u64,
+    /// Read from devices.
+    pub read_bytes: u64,
+    /// Written to devices.
+    pub written_bytes: u64,
+    /// Voluntary and involuntary.
+    pub context_switches: u64,
 }
 
 /// Looks at an ended child of ours by its pidfd without reaping it. `None`: it runs.
@@ -62,13 +77,21 @@ fn waitid(idtype: libc::idtype_t, id: u32, options: i32) -> io::Result<Option<Wa
         libc::CLD_DUMPED => status | 0x80,
         _ => status,
     };
+    Ok(Some(Waited { pid: pid.unsigned_abs(), wait_status, rusage: rusage(&usage) }))
+}
+
+fn rusage(usage: &libc::rusage) -> Rusage {
+    /// The unit of `ru_inblock` and `ru_oublock`, whatever the device's own is.
+    const BLOCK_BYTES: u64 = 512;
     let ms = |t: libc::timeval| t.tv_sec.unsigned_abs() * 1000 + t.tv_usec.unsigned_abs() / 1000;
-    Ok(Some(Waited {
-        pid: pid.unsigned_abs(),
-        wait_status,
-        cpu_ms: ms(usage.ru_utime) + ms(usage.ru_stime),
+    Rusage {
+        user_ms: ms(usage.ru_utime),
+        system_ms: ms(usage.ru_stime),
         max_rss_kib: usage.ru_maxrss.unsigned_abs(),
-    }))
+        read_bytes: usage.ru_inblock.unsigned_abs() * BLOCK_BYTES,
+        written_bytes: usage.ru_oublock.unsigned_abs() * BLOCK_BYTES,
+        context_switches: usage.ru_nvcsw.unsigned_abs() + usage.ru_nivcsw.unsigned_abs(),
+    }
 }
 
 /// Whether the error says that there is no such child (any more).

@@ -122,8 +122,7 @@ impl From<&Outcome> for Ended {
                     Some(StopCause::TimedOut { timeout_ms }) => ended.timed_out_after_ms = Some(*timeout_ms),
                     None => {}
                 }
-                ended.cpu_ms = usage.map(|u| u.cpu_ms);
-                ended.max_rss_kib = usage.map(|u| u.max_rss_kib);
+                set_usage(&mut ended, &usage.unwrap_or_default());
                 match end {
                     End::Exited { code } => {
                         ended.exit_code = Some(u32::from(*code));
@@ -190,9 +189,36 @@ impl TryFrom<&Ended> for Outcome {
             (None, Some(by)) => Some(StopCause::Kill { by: by.clone() }),
             (None, None) => None,
         };
-        let usage =
-            ended.cpu_ms.zip(ended.max_rss_kib).map(|(cpu_ms, max_rss_kib)| Usage { cpu_ms, max_rss_kib });
+        let usage = Some(usage_of(ended)).filter(|usage| *usage != Usage::default());
         Ok(Outcome::Ended { end, cause, witness, usage })
+    }
+}
+
+fn set_usage(ended: &mut Ended, usage: &Usage) {
+    ended.cpu_ms = usage.cpu_ms;
+    ended.user_ms = usage.user_ms;
+    ended.system_ms = usage.system_ms;
+    ended.max_rss_kib = usage.max_rss_kib;
+    ended.memory_peak_kib = usage.memory_peak_kib;
+    ended.read_bytes = usage.read_bytes;
+    ended.written_bytes = usage.written_bytes;
+    ended.oom_kills = usage.oom_kills;
+    ended.context_switches = usage.context_switches;
+    ended.processes_peak = usage.processes_peak;
+}
+
+fn usage_of(ended: &Ended) -> Usage {
+    Usage {
+        cpu_ms: ended.cpu_ms,
+        user_ms: ended.user_ms,
+        system_ms: ended.system_ms,
+        max_rss_kib: ended.max_rss_kib,
+        memory_peak_kib: ended.memory_peak_kib,
+        read_bytes: ended.read_bytes,
+        written_bytes: ended.written_bytes,
+        oom_kills: ended.oom_kills,
+        context_switches: ended.context_switches,
+        processes_peak: ended.processes_peak,
     }
 }
 

@@ -10,8 +10,8 @@
 
 use crate::message::{
     Acks, AgentHello, AgentState, Answer, AuthHello, AuthProof, Facts, Goodbye, Kill, NoRecord, Ping, Pong,
-    Query, Refused, ServerHello, Start, StreamCancel, StreamEnd, StreamGrant, StreamOpen, StreamPiece,
-    StreamReceipt, Unsupported,
+    Query, Refused, Resume, ServerHello, Start, StreamCancel, StreamEnd, StreamGrant, StreamOpen,
+    StreamPiece, StreamReceipt, Suspend, Unsupported,
 };
 use prost::Message;
 
@@ -149,6 +149,10 @@ frames! {
     NoRecord = 21 as NO_RECORD since 1 in Urgent,
     /// Agent to server: takes new runs, or no more.
     AgentState = 22 as AGENT_STATE since 1 in Urgent,
+    /// Server to agent: let a run stand still.
+    Suspend = 23 as SUSPEND since 2 in Urgent,
+    /// Server to agent: let a run go on.
+    Resume = 24 as RESUME since 2 in Urgent,
     /// Server to agent: a question about a run.
     Query = 32 as QUERY since 1 in Request,
     /// Agent to server: the answer.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Opening ── the agent's last AgentHello ──▶ Answering ── ServerHello ──▶ Established
-//!  agent: AgentHello (parts)                  agent: AgentState            server: Start, Kill, Acks, Query, StreamOpen, …
+//!  agent: AgentHello (parts)                  agent: AgentState            server: Start, Kill, Suspend, Resume, Acks, Query, StreamOpen, …
 //!                                                                          agent: Facts, Refused, NoRecord, AgentState, Answer, StreamPiece, …
 //!  both, always: Ping, Pong, Goodbye, Unsupported, kinds of newer versions
 //! ```
@@ -180,6 +180,8 @@ impl Session {
             | Frame::ServerHello(_)
             | Frame::Start(_)
             | Frame::Kill(_)
+            | Frame::Suspend(_)
+            | Frame::Resume(_)
             | Frame::Facts(_)
             | Frame::Acks(_)
             | Frame::Refused(_)
@@ -267,6 +269,8 @@ impl Session {
             (
                 Frame::Start(_)
                 | Frame::Kill(_)
+                | Frame::Suspend(_)
+                | Frame::Resume(_)
                 | Frame::Acks(_)
                 | Frame::Query(_)
                 | Frame::Facts(_)
@@ -288,6 +292,8 @@ impl Session {
             | (
                 Frame::Start(_)
                 | Frame::Kill(_)
+                | Frame::Suspend(_)
+                | Frame::Resume(_)
                 | Frame::Acks(_)
                 | Frame::Query(_)
                 | Frame::Facts(_)
@@ -332,6 +338,8 @@ fn only_from(frame: &Frame) -> Option<Role> {
         Frame::ServerHello(_)
         | Frame::Start(_)
         | Frame::Kill(_)
+        | Frame::Suspend(_)
+        | Frame::Resume(_)
         | Frame::Acks(_)
         | Frame::Query(_)
         | Frame::StreamOpen(_)
@@ -354,7 +362,8 @@ mod tests {
     use crate::handshake::PROTOCOL_VERSION;
     use crate::message::{
         Acks, AgentState, Answer, AuthHello, AuthProof, Facts, InventoryItem, Kill, NoRecord, Query, Refused,
-        ServerHello, Start, StreamCancel, StreamEnd, StreamGrant, StreamOpen, StreamPiece, StreamReceipt,
+        Resume, ServerHello, Start, StreamCancel, StreamEnd, StreamGrant, StreamOpen, StreamPiece,
+        StreamReceipt, Suspend,
     };
 
     fn every_frame() -> Vec<Frame> {
@@ -365,6 +374,8 @@ mod tests {
             ServerHello::default().into(),
             Start::default().into(),
             Kill::default().into(),
+            Suspend::default().into(),
+            Resume::default().into(),
             Facts::default().into(),
             Acks::default().into(),
             Refused::default().into(),
@@ -407,8 +418,18 @@ mod tests {
         assert_eq!(allowed(Role::Server, Stage::Established), from_agent);
         assert_eq!(allowed(Role::Agent, opening), [""; 0]);
         assert_eq!(allowed(Role::Agent, Stage::Answering), ["ServerHello"]);
-        let from_server =
-            ["Start", "Kill", "Acks", "Query", "StreamOpen", "StreamGrant", "StreamCancel", "StreamReceipt"];
+        let from_server = [
+            "Start",
+            "Kill",
+            "Suspend",
+            "Resume",
+            "Acks",
+            "Query",
+            "StreamOpen",
+            "StreamGrant",
+            "StreamCancel",
+            "StreamReceipt",
+        ];
         assert_eq!(allowed(Role::Agent, Stage::Established), from_server);
     }
 

@@ -54,6 +54,9 @@ fn run_spec() -> RunSpec {
         umask: None,
         nice: None,
         limits: Vec::new(),
+        output_limit: None,
+        leftovers: None,
+        capture: Vec::new(),
     }
 }
 
@@ -63,6 +66,17 @@ fn run_spec_attributes() -> RunSpec {
         umask: Some(0o27),
         nice: Some(-5),
         limits: vec![limit("nofile", Some(1024), Some(4096)), limit("core", None, None)],
+        ..run_spec()
+    }
+}
+
+/// What came with the control of running jobs, beside `run_spec`.
+fn run_spec_control() -> RunSpec {
+    let policy = Some(OutputPolicyKind::Truncate as i32);
+    RunSpec {
+        output_limit: Some(OutputLimit { bytes_max: Some(10 << 20), policy }),
+        leftovers: Some(LeftoversKind::Ignore as i32),
+        capture: vec!["report/*.pdf".into(), "/var/tmp/sum".into()],
         ..run_spec()
     }
 }
@@ -84,7 +98,45 @@ fn ended() -> Ended {
         cpu_ms: Some(1_234),
         max_rss_kib: Some(5_678),
         canceled: true,
+        user_ms: None,
+        system_ms: None,
+        memory_peak_kib: None,
+        read_bytes: None,
+        written_bytes: None,
+        oom_kills: None,
+        context_switches: None,
+        processes_peak: None,
     }
+}
+
+/// What came with the accounting, beside `ended`.
+fn ended_accounting() -> Ended {
+    Ended {
+        user_ms: Some(1_000),
+        system_ms: Some(234),
+        memory_peak_kib: Some(9_012),
+        read_bytes: Some(4_096),
+        written_bytes: Some(8_192),
+        oom_kills: Some(1),
+        context_switches: Some(77),
+        processes_peak: Some(5),
+        ..ended()
+    }
+}
+
+fn captured() -> Captured {
+    Captured { name: "report/sum.pdf".into(), bytes: Some(12_345), sha256: vec![0x5a; 32] }
+}
+
+/// Facts that came with the control of running jobs.
+fn control_facts() -> [(&'static str, FactBody); 4] {
+    let boottime_ms = Some(9_876_543_210);
+    [
+        ("fact_ended_accounting", FactBody::Ended(ended_accounting())),
+        ("fact_suspended", FactBody::Suspended(Suspended { by: "anna".into(), boottime_ms })),
+        ("fact_resumed", FactBody::Resumed(Resumed { by: "ben".into(), boottime_ms })),
+        ("fact_captured", FactBody::Captured(captured())),
+    ]
 }
 
 fn started() -> Started {
@@ -164,6 +216,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
     let output =
         OutputRange { stream: Some(StreamKind::Stderr as i32), offset: Some(4096), bytes_max: Some(65_536) };
     let data = OutputData { offset: Some(4096), data: b"line\n".to_vec(), size: Some(4101), complete: true };
+    let file = FileRange { name: "report/sum.pdf".into(), offset: Some(4096), bytes_max: Some(65_536) };
     let ledger = Ledger {
         place: "live".into(),
         locked: true,
@@ -192,6 +245,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("server_hello", server_hello().into()),
         ("start", Start { epoch: Some(5), run_id: run_id(), spec: Some(Box::new(run_spec())) }.into()),
         ("kill", Kill { epoch: Some(5), run_id: run_id(), grace_ms: Some(2_000), by: "anna".into() }.into()),
+        ("suspend", Suspend { epoch: Some(5), run_id: run_id(), by: "anna".into() }.into()),
+        ("resume", Resume { epoch: Some(5), run_id: run_id(), by: "anna".into() }.into()),
         ("facts", Facts { facts: vec![run_fact(), run_fact()] }.into()),
         ("acks_notice", Acks { acks: Vec::new(), position: None, notice: "look".into() }.into()),
         (
@@ -208,6 +263,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ),
         ("query_output", query(QueryBody::Output(output)).into()),
         ("query_ledger", query(QueryBody::Ledger(LedgerQuery {})).into()),
+        ("query_file", query(QueryBody::File(file)).into()),
         ("answer_output", answer(AnswerBody::Output(data)).into()),
         ("answer_ledger", answer(AnswerBody::Ledger(ledger)).into()),
         ("answer_ledger_2", answer(AnswerBody::Ledger(ledger_2)).into()),
@@ -228,15 +284,22 @@ fn frames() -> Vec<(&'static str, Frame)> {
 /// Messages that stand on disk or on a run's control socket.
 fn bare() -> Vec<(&'static str, Vec<u8>)> {
     let stop = Stop { grace_ms: Some(2_000), by: "anna".into() };
-    vec![
+    let pause = PauseOrder { by: "anna".into() };
+    let control = |body| Control { body: Some(body) }.encode_to_vec();
+    let mut bare = vec![
+        ("run_spec_control", run_spec_control().encode_to_vec()),
+        ("control_suspend", control(ControlBody::Suspend(pause.clone()))),
+        ("control_resume", control(ControlBody::Resume(pause))),
         ("run_spec", run_spec().encode_to_vec()),
         ("run_spec_attributes", run_spec_attributes().encode_to_vec()),
         ("fact_accepted", fact(FactBody::Accepted(Accepted { boot_id: Some(BOOT.to_vec()) }))),
         ("fact_started", fact(FactBody::Started(started()))),
         ("fact_ended", fact(FactBody::Ended(ended()))),
         ("fact_note", fact(FactBody::Note(Note { text: "leftovers were killed".into() }))),
-        ("control_stop", Control { body: Some(ControlBody::Stop(stop)) }.encode_to_vec()),
-    ]
+        ("control_stop", control(ControlBody::Stop(stop))),
+    ];
+    bare.extend(control_facts().map(|(name, body)| (name, fact(body))));
+    bare
 }
 
 fn frame_bytes(frame: &Frame) -> Vec<u8> {
@@ -306,8 +369,14 @@ fn everything_that_an_older_self_left_on_disk_is_read() {
     assert_eq!(body("fact_started"), FactBody::Started(started()));
     assert_eq!(body("fact_ended"), FactBody::Ended(ended()));
     assert_eq!(body("fact_note"), FactBody::Note(Note { text: "leftovers were killed".into() }));
-    let control = Control::decode(&golden("control_stop")[..]).expect("control_stop");
-    assert_eq!(control.encode_to_vec(), golden("control_stop"));
+    for name in ["control_stop", "control_suspend", "control_resume"] {
+        let control = Control::decode(&golden(name)[..]).expect(name);
+        assert_eq!(control.encode_to_vec(), golden(name));
+    }
+    assert_eq!(RunSpec::read(&golden("run_spec_control")), Ok(run_spec_control()));
+    for (name, expected) in control_facts() {
+        assert_eq!(body(name), expected);
+    }
 }
 
 /// What a session of that role makes of each golden frame, by the version that both chose.

@@ -210,11 +210,12 @@ impl Engine {
         self.act(Action::Hello { agent: name.clone(), session, known, missing });
         for run in runs {
             let record = &self.runs[&run].record;
-            let kill = self.jobs[&record.job].record.kill.clone();
+            let (job, kill) = (record.job, self.jobs[&record.job].record.kill.clone());
             match (there.contains(&run), record.accepted_at_ms, kill) {
                 (false, None, _) => self.order_again(run),
                 // It is asked for as missing: what the agent says of it decides, and a kill now would only put a tombstone in its place.
-                (false, Some(_), _) | (true, _, None) => {}
+                (false, Some(_), _) => {}
+                (true, _, None) => self.tell_pause(job),
                 (true, _, Some(wish)) => {
                     self.act(Action::Kill {
                         agent: name.clone(),

@@ -228,6 +228,8 @@ impl Engine {
         match input {
             Input::Submit(specs) => return self.on_submit(specs, now_ms).map(Reply::Submitted),
             Input::KillJob { job, by, grace_ms } => self.on_kill(job, by, grace_ms, now_ms)?,
+            Input::SuspendJob { job, by } => self.on_suspend_job(job, by, now_ms)?,
+            Input::ResumeJob { job, by } => self.on_resume_job(job, by, now_ms)?,
             Input::CancelJob { job, by } => self.on_cancel(job, &by, now_ms)?,
             Input::HoldJob { job } => self.on_hold(job)?,
             Input::ReleaseJob { job } => self.on_release(job, now_ms)?,

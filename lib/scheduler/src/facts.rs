@@ -106,8 +106,10 @@ impl Engine {
             Some(FactBody::Accepted(_)) => self.on_accepted(agent, run, fact.at_ms.unwrap_or(now_ms)),
             Some(FactBody::Started(_)) => self.on_started(run, fact.at_ms.unwrap_or(now_ms)),
             Some(FactBody::Ended(ended)) => self.on_ended(run, seq, &ended, fact.at_ms, now_ms),
+            Some(FactBody::Suspended(_)) => self.on_paused(run, true),
+            Some(FactBody::Resumed(_)) => self.on_paused(run, false),
             // The outcome itself says who wanted the end; these are for people.
-            Some(FactBody::Stopping(_) | FactBody::Note(_)) | None => {}
+            Some(FactBody::Stopping(_) | FactBody::Note(_) | FactBody::Captured(_)) | None => {}
         }
     }
 
@@ -183,13 +185,12 @@ impl Engine {
         record.reason = outcome.reason();
         if let Outcome::Ended { end, usage, .. } = outcome {
             record.core = matches!(end, job::End::Signaled { core: true, .. });
-            record.cpu_ms = usage.map(|usage| usage.cpu_ms);
-            record.max_rss_kib = usage.map(|usage| usage.max_rss_kib);
+            record.usage = usage.unwrap_or_default();
         }
         let job = record.job;
         let data = json!({"run_id": run.to_string(), "attempt": record.attempt, "agent": record.agent, "status": status.name(),
             "exit_code": record.exit_code, "signal": record.signal, "reason": record.reason,
-            "witness": outcome.witness().to_string(), "cpu_ms": record.cpu_ms, "max_rss_kib": record.max_rss_kib});
+            "witness": outcome.witness().to_string(), "cpu_ms": record.usage.cpu_ms, "max_rss_kib": record.usage.max_rss_kib});
         let text = format!(
             "attempt {} on {}: {status}, witness {}",
             record.attempt,
@@ -200,6 +201,7 @@ impl Engine {
         let event =
             Event::new(EventKind::RunOutcome, Object::Job(job), text).with(data).grave(severity_of(status));
         self.tell(event.in_queue(&self.queues[&queue].record.name.clone()));
+        self.forget_pause(job);
         let look = self.conclude(job, outcome, ended_at_ms, now_ms);
         self.place_agent(agent_ix, now_ms);
         if look {

@@ -20,6 +20,20 @@ pub enum Input {
         /// Between the soft signal and SIGKILL, milliseconds.
         grace_ms: Option<u64>,
     },
+    /// Let a running job stand still.
+    SuspendJob {
+        /// Which.
+        job: JobId,
+        /// Who asks.
+        by: String,
+    },
+    /// Let it go on.
+    ResumeJob {
+        /// Which.
+        job: JobId,
+        /// Who asks.
+        by: String,
+    },
     /// Take a job back that was not given to an agent yet.
     CancelJob {
         /// Which.
@@ -407,6 +421,17 @@ pub enum Action {
         /// Who asks.
         by: String,
     },
+    /// Order that a run stands still, or goes on.
+    Pause {
+        /// The agent.
+        agent: String,
+        /// The run.
+        run: RunId,
+        /// Stand still (`true`) or go on.
+        suspend: bool,
+        /// Who asks.
+        by: String,
+    },
     /// Acknowledge the facts of a run up to this one.
     Ack {
         /// The agent.
@@ -475,6 +500,28 @@ pub enum Rejection {
         agent: String,
         /// What was asked for ("held", "canceled").
         verb: &'static str,
+    },
+    /// Only a running job can be suspended.
+    #[error("job {job} is {status}, not running; only a running job can be suspended")]
+    NotRunning {
+        /// Which.
+        job: JobId,
+        /// Where it stands.
+        status: Status,
+    },
+    /// Only a suspended job can be resumed.
+    #[error("job {job} is {status}, not suspended")]
+    NotSuspended {
+        /// Which.
+        job: JobId,
+        /// Where it stands.
+        status: Status,
+    },
+    /// It is being killed.
+    #[error("job {job} is being killed and cannot be suspended")]
+    AboutToEnd {
+        /// Which.
+        job: JobId,
     },
     /// Only a held job can be released.
     #[error("job {job} is {status}, not held")]

@@ -78,6 +78,7 @@ impl Engine {
             wait: None,
             tries: 0,
             previous: None,
+            pause: None,
         };
         let until_ms = record.due_at_ms();
         record.wait = (until_ms > now_ms).then_some(Wait::Start { until_ms });
@@ -109,6 +110,7 @@ impl Engine {
             self.cancel_waiting(id, &by, now_ms);
             return Ok(());
         };
+        self.forget_pause(id); // what stands still goes on to end
         self.job_mut(id).kill = Some(KillWish { by: by.clone(), grace_ms, at_ms: now_ms });
         self.act(Action::Kill { agent, run, grace_ms, by });
         Ok(())

@@ -35,6 +35,7 @@ mod facts;
 mod identity;
 mod input;
 mod jobs;
+mod pause;
 mod place;
 mod queues;
 mod record;
@@ -52,8 +53,8 @@ pub use input::{
     Submitted,
 };
 pub use record::{
-    AgentRecord, Counts, Dial, Drain, FactRecord, JobRecord, KillWish, LateOutcome, QueueRecord, RunRecord,
-    Snapshot, StrayRecord, Trouble, Wait,
+    AgentRecord, Counts, Dial, Drain, FactRecord, JobRecord, KillWish, LateOutcome, PauseWish, QueueRecord,
+    RunRecord, Snapshot, StrayRecord, Trouble, Wait,
 };
 pub use spec::{JobSpec, SpecColumns};
 pub use views::{AgentView, QueueView};

@@ -15,7 +15,7 @@ use crate::RunRecord;
 use crate::engine::{Agent, AgentIx, Engine, Queue, QueueIx};
 use crate::input::Action;
 use crate::stand::Stand;
-use job::{JobId, Status};
+use job::{JobId, Status, Usage};
 use std::cmp::{Ordering, Reverse};
 
 /// The place of a job in its queue.
@@ -246,8 +246,7 @@ impl Engine {
             core: false,
             witness: None,
             reason: None,
-            cpu_ms: None,
-            max_rss_kib: None,
+            usage: Usage::default(),
             acked_seq: 0,
             late: None,
         });

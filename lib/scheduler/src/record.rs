@@ -1,7 +1,7 @@
 //! The records: what the engine decides about, exactly as it is stored.
 
 use crate::JobSpec;
-use job::{JobId, Outcome, RunId, Status, Witness};
+use job::{JobId, Outcome, RunId, Status, Usage, Witness};
 use protocol::message::RunSpec;
 use std::sync::Arc;
 
@@ -42,6 +42,19 @@ pub struct JobRecord {
     pub tries: u32,
     /// What the next attempt is told about those before: how the last one ended that may have executed, else `Canceled`.
     pub previous: Option<Status>,
+    /// Somebody wants it to stand still, or to go on.
+    pub pause: Option<PauseWish>,
+}
+
+/// A durable wish that a job stands still or goes on. It is told to the agent until that is recorded or the run is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PauseWish {
+    /// Stand still (`true`) or go on.
+    pub suspend: bool,
+    /// Who wants it.
+    pub by: String,
+    /// Since when, the server's wall clock.
+    pub at_ms: i64,
 }
 
 impl JobRecord {
@@ -109,7 +122,7 @@ pub struct RunRecord {
     pub attempt: u32,
     /// Where it was placed.
     pub agent: String,
-    /// Where it stands: `Dispatched`, `Running`, or final.
+    /// Where it stands: `Dispatched`, `Running`, `Suspended`, or final.
     pub status: Status,
     /// When it was placed, the server's wall clock.
     pub placed_at_ms: i64,
@@ -129,10 +142,8 @@ pub struct RunRecord {
     pub witness: Option<Witness>,
     /// What people read beside the status.
     pub reason: Option<String>,
-    /// CPU time, milliseconds.
-    pub cpu_ms: Option<u64>,
-    /// Peak resident set, KiB.
-    pub max_rss_kib: Option<u64>,
+    /// What it used, as far as anybody could tell.
+    pub usage: Usage,
     /// Every fact up to this number is stored, and may be acknowledged.
     pub acked_seq: u64,
     /// The true outcome, if it came after the run had been given up as `Unknown`.

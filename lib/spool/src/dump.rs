@@ -71,6 +71,9 @@ fn meaning(body: Option<&FactBody>) -> String {
             (None, Some(ms)) => format!("STOPPING its time of {ms} ms is over"),
             (None, None) => "STOPPING".into(),
         },
+        Some(FactBody::Suspended(s)) => format!("SUSPENDED asked by {}", s.by),
+        Some(FactBody::Resumed(r)) => format!("RESUMED asked by {}", r.by),
+        Some(FactBody::Captured(c)) => format!("CAPTURED {} of {} bytes", c.name, c.bytes.unwrap_or(0)),
         Some(FactBody::Note(note)) => format!("NOTE {}", note.text),
         Some(FactBody::Ended(ended)) => match Outcome::try_from(ended) {
             Err(e) => format!("ENDED, but unreadable: {e}"),

@@ -2,11 +2,14 @@
 
 use crate::root::RunDir;
 use crate::{SLOT_ENDED, SLOT_STARTED};
+use job::supervise::Pauses;
 use job::{BootId, Outcome, RunId, StopCause};
+use os::cgroup::Cgroup;
 use os::pidfd;
 use prost::Message;
 use protocol::message::{Ended, Fact, FactBody, Started, Stopping};
 use protocol::{Malformed, RunSpec};
+use std::path::Path;
 use store::{Contents, ReadError};
 
 /// One durable message, as it stands in the log.
@@ -29,6 +32,8 @@ pub struct Ledger {
     pub started: Option<Started>,
     /// Why it was told to end, if it was.
     pub stopping: Option<Stopping>,
+    /// When it stood still.
+    pub pauses: Pauses,
     /// The outcome.
     pub ended: Option<Ended>,
     /// Every message by number.
@@ -77,6 +82,7 @@ impl Ledger {
                 .map_err(|e| LedgerError::Damaged(format!("the head of the log is no specification: {e}")))?,
             started: None,
             stopping: None,
+            pauses: Pauses::default(),
             ended: None,
             messages: Vec::with_capacity(contents.records.len()),
         };
@@ -85,7 +91,9 @@ impl Ledger {
                 Some(FactBody::Started(started)) => ledger.started = Some(started),
                 Some(FactBody::Ended(ended)) => ledger.ended = Some(ended),
                 Some(FactBody::Stopping(stopping)) => ledger.stopping = Some(stopping),
-                Some(FactBody::Accepted(_) | FactBody::Note(_)) | None => {}
+                Some(FactBody::Suspended(suspended)) => ledger.pauses.on_suspended(suspended.boottime_ms),
+                Some(FactBody::Resumed(resumed)) => ledger.pauses.on_resumed(resumed.boottime_ms),
+                Some(FactBody::Accepted(_) | FactBody::Note(_) | FactBody::Captured(_)) | None => {}
             }
             ledger.messages.push(Stored { seq: record.seq, bytes: record.payload });
         }
@@ -117,6 +125,11 @@ impl Ledger {
         BootId::try_from(self.started.as_ref()?.boot_id.as_deref()?).ok()
     }
 
+    /// Its control group, if it had one that still exists.
+    pub fn cgroup(&self) -> Option<Cgroup> {
+        Cgroup::at(Path::new(self.started.as_ref()?.cgroup.as_deref()?))
+    }
+
     /// What names the process that was started.
     pub fn process(&self) -> Option<pidfd::Identity> {
         let started = self.started.as_ref()?;
@@ -138,6 +151,11 @@ pub(crate) fn slot_of(body: &FactBody) -> Option<u32> {
     match body {
         FactBody::Started(_) => Some(SLOT_STARTED),
         FactBody::Ended(_) => Some(SLOT_ENDED),
-        FactBody::Accepted(_) | FactBody::Note(_) | FactBody::Stopping(_) => None,
+        FactBody::Accepted(_)
+        | FactBody::Note(_)
+        | FactBody::Stopping(_)
+        | FactBody::Suspended(_)
+        | FactBody::Resumed(_)
+        | FactBody::Captured(_) => None,
     }
 }

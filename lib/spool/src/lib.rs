@@ -14,12 +14,14 @@
 #![forbid(unsafe_code)]
 
 pub mod dump;
+mod files;
 mod identity;
 mod ledger;
 pub mod monitor;
 mod prepare;
 mod record;
 mod root;
+mod usage;
 pub mod users;
 
 pub use identity::{Fence, Identity, IdentityError};
@@ -27,6 +29,7 @@ pub use ledger::{Ledger, LedgerError, Stored};
 pub use prepare::{PrepareError, prepare};
 pub use record::{RecordError, Recorder, TakeError, record_in_place_of, wake, woken};
 pub use root::{CONTROL_SOCKET, DataRoot, MONITOR_SOCKET, RootError, RunDir, Shelf, WAKE_SOCKET};
+pub use usage::usage;
 
 /// The reserved slots of a run's log.
 pub const SLOT_STARTED: u32 = 0;

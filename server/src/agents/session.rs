@@ -12,7 +12,7 @@ use protocol::convert::{bad_field, run_id, run_id_field};
 use protocol::frame::Frame;
 use protocol::message::{
     Acks, AgentHello, Facts, Goodbye, InventoryItem, Kill, LedgerQuery, Position, QueryBody, RefusalKind,
-    Refused, RunPosition, ServerHello, Start,
+    Refused, Resume, RunPosition, ServerHello, Start, Suspend,
 };
 use protocol::stream::StreamError;
 use scheduler::{Connected, FactIn, Input, InventoryEntry};
@@ -245,6 +245,8 @@ async fn serve(
             | Frame::ServerHello(_)
             | Frame::Start(_)
             | Frame::Kill(_)
+            | Frame::Suspend(_)
+            | Frame::Resume(_)
             | Frame::Acks(_)
             | Frame::Query(_)
             | Frame::StreamOpen(_)
@@ -299,6 +301,12 @@ async fn write(
             }
             ToAgent::Kill { run, grace_ms, by } => {
                 Frame::Kill(Kill { epoch: Some(epoch), run_id: run_id_field(run), grace_ms, by })
+            }
+            ToAgent::Pause { run, suspend: true, by } => {
+                Frame::Suspend(Suspend { epoch: Some(epoch), run_id: run_id_field(run), by })
+            }
+            ToAgent::Pause { run, suspend: false, by } => {
+                Frame::Resume(Resume { epoch: Some(epoch), run_id: run_id_field(run), by })
             }
             ToAgent::Acks { acks, commit } => {
                 let position = Some(position(&context, commit));

@@ -65,6 +65,15 @@ pub enum ToAgent {
         /// Who asks.
         by: String,
     },
+    /// Let this stand still, or go on.
+    Pause {
+        /// The run.
+        run: RunId,
+        /// Stand still (`true`) or go on.
+        suspend: bool,
+        /// Who asks.
+        by: String,
+    },
     /// Committed up to these.
     Acks {
         /// Per run, cumulative.

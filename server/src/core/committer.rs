@@ -338,6 +338,9 @@ impl Core {
                 Action::Kill { agent, run, grace_ms, by } => {
                     self.deliver(&agent, ToAgent::Kill { run, grace_ms, by });
                 }
+                Action::Pause { agent, run, suspend, by } => {
+                    self.deliver(&agent, ToAgent::Pause { run, suspend, by });
+                }
                 Action::Ack { agent, run, seq } => {
                     let acked = acks.entry(agent).or_default().entry(run).or_default();
                     *acked = seq.max(*acked);

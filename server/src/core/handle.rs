@@ -73,6 +73,13 @@ impl Handle {
         self.done(Input::KillJob { job, by: by.to_owned(), grace_ms }).await
     }
 
+    /// Lets a running job stand still (`true`) or go on. Returns when the wish is durable, not when the job stands still.
+    pub async fn pause(&self, job: JobId, suspend: bool, by: &str) -> Result<(), CoreError> {
+        let by = by.to_owned();
+        let input = if suspend { Input::SuspendJob { job, by } } else { Input::ResumeJob { job, by } };
+        self.done(input).await
+    }
+
     /// Takes a job back that was not given to an agent yet.
     pub async fn cancel(&self, job: JobId, by: &str) -> Result<(), CoreError> {
         self.done(Input::CancelJob { job, by: by.to_owned() }).await

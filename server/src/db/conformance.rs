@@ -9,7 +9,8 @@ use job::{
 };
 use scheduler::{
     AgentRecord, Change, Dial, Drain, Event, EventFilter, EventKind, EventRecord, FactRecord, JobRecord,
-    JobSpec, KillWish, LateOutcome, Object, QueueRecord, RunRecord, Severity, StrayRecord, Trouble, Wait,
+    JobSpec, KillWish, LateOutcome, Object, PauseWish, QueueRecord, RunRecord, Severity, StrayRecord,
+    Trouble, Wait,
 };
 use std::sync::Arc;
 
@@ -60,6 +61,7 @@ fn job(id: u64, name: &str, status: Status) -> JobRecord {
         wait: None,
         tries: 0,
         previous: None,
+        pause: None,
     }
 }
 
@@ -105,6 +107,7 @@ fn full_job() -> JobRecord {
         wait: Some(Wait::Retry { until_ms: 5_000 }),
         tries: 2,
         previous: Some(Status::Unknown),
+        pause: Some(PauseWish { suspend: true, by: "you".into(), at_ms: 3_001 }),
         ..job(1, "full", Status::Running)
     }
 }
@@ -129,8 +132,7 @@ fn run(n: u128, job: u64, status: Status) -> RunRecord {
         core: false,
         witness: None,
         reason: None,
-        cpu_ms: None,
-        max_rss_kib: None,
+        usage: Usage::default(),
         acked_seq: 0,
         late: None,
     }
@@ -141,7 +143,7 @@ fn full_run() -> RunRecord {
         end: End::Signaled { signal: 9, core: true },
         cause: Some(StopCause::TimedOut { timeout_ms: 4 }),
         witness: Witness::Pidfd,
-        usage: Some(Usage { cpu_ms: 1, max_rss_kib: 2 }),
+        usage: Some(Usage { cpu_ms: Some(1), max_rss_kib: Some(2), ..Usage::default() }),
     };
     RunRecord {
         attempt: 2,
@@ -153,8 +155,18 @@ fn full_run() -> RunRecord {
         core: true,
         witness: Some(Witness::Monitor),
         reason: Some("why".into()),
-        cpu_ms: Some(14),
-        max_rss_kib: Some(15),
+        usage: Usage {
+            cpu_ms: Some(14),
+            user_ms: Some(9),
+            system_ms: Some(5),
+            max_rss_kib: Some(15),
+            memory_peak_kib: Some(20),
+            read_bytes: Some(21),
+            written_bytes: Some(22),
+            oom_kills: Some(23),
+            context_switches: Some(24),
+            processes_peak: Some(25),
+        },
         acked_seq: 16,
         late: Some(LateOutcome { outcome, ended_at_ms: Some(17), received_at_ms: 18, seq: 19 }),
         ..run(1, 1, Status::Running)

@@ -1,22 +1,23 @@
 //! Between records and rows. The numbers that stand for statuses and witnesses are never used again for something else.
 
 use super::DbError;
-use job::{JobId, Outcome, RunId, Status, Witness};
+use job::{JobId, Outcome, RunId, Status, Usage, Witness};
 use prost::Message;
 use protocol::message::Ended;
 use rusqlite::Row;
 use scheduler::{
     AgentRecord, Dial, Drain, Event, EventKind, EventRecord, FactRecord, JobRecord, JobSpec, KillWish,
-    LateOutcome, QueueRecord, RunRecord, Severity, SpecColumns, Trouble, Wait,
+    LateOutcome, PauseWish, QueueRecord, RunRecord, Severity, SpecColumns, Trouble, Wait,
 };
 use std::sync::Arc;
 
 pub(super) const JOB_COLUMNS: &str = "id, status, name, queue, agent, priority, pinned, held, idempotency_key, submitted_at, \
      started_at, ended_at, attempts, run, exit_code, signal, reason, kill_by, kill_grace, kill_at, spec, refusals, \
-     settings, wait, wait_until, tries, previous";
+     settings, wait, wait_until, tries, previous, pause_by, pause_at, pause_suspend";
 pub(super) const QUEUE_COLUMNS: &str = "name, held, created_at, slots, priority";
 pub(super) const RUN_COLUMNS: &str = "run, job, attempt, agent, status, placed_at, accepted_at, started_at, ended_at, exit_code, \
-     signal, core, witness, reason, cpu_ms, max_rss_kib, acked_seq, late, late_ended_at, late_received_at, late_seq";
+     signal, core, witness, reason, cpu_ms, max_rss_kib, acked_seq, late, late_ended_at, late_received_at, late_seq, \
+     user_ms, system_ms, memory_peak_kib, read_bytes, written_bytes, oom_kills, context_switches, processes_peak";
 pub(super) const AGENT_COLUMNS: &str = "name, slots, host, port, added_at, agent_id, boot_id, incarnation, software, platform, \
      connected_at, disconnected_at, stopped, drain_by, drain_reason, drain_at, trouble, trouble_at, rival_boot_id";
 
@@ -166,7 +167,14 @@ pub(super) fn job(row: &Row<'_>) -> Result<JobRecord, Bad> {
         wait: wait(id, row.get(23)?, row.get(24)?)?,
         tries: row.get(25)?,
         previous: row.get::<_, Option<i64>>(26)?.map(status).transpose()?,
+        pause: pause(row)?,
     })
+}
+
+fn pause(row: &Row<'_>) -> Result<Option<PauseWish>, Bad> {
+    let Some(by) = row.get::<_, Option<String>>(27)? else { return Ok(None) };
+    let at_ms = row.get::<_, Option<i64>>(28)?.unwrap_or(0);
+    Ok(Some(PauseWish { suspend: row.get::<_, Option<bool>>(29)?.unwrap_or(false), by, at_ms }))
 }
 
 /// In the order of [`RUN_COLUMNS`].
@@ -181,7 +189,6 @@ pub(super) fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
         }),
         None => None,
     };
-    let optional = |value: Option<i64>| value.map(unsigned).transpose();
     Ok(RunRecord {
         id,
         job: JobId(unsigned(row.get(1)?)?),
@@ -197,10 +204,26 @@ pub(super) fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
         core: row.get(11)?,
         witness: row.get::<_, Option<i64>>(12)?.map(witness).transpose()?,
         reason: row.get(13)?,
-        cpu_ms: optional(row.get(14)?)?,
-        max_rss_kib: optional(row.get(15)?)?,
+        usage: usage(row)?,
         acked_seq: unsigned(row.get(16)?)?,
         late,
+    })
+}
+
+/// As [`RUN_COLUMNS`] has it.
+fn usage(row: &Row<'_>) -> Result<Usage, Bad> {
+    let optional = |column: usize| row.get::<_, Option<i64>>(column)?.map(unsigned).transpose();
+    Ok(Usage {
+        cpu_ms: optional(14)?,
+        max_rss_kib: optional(15)?,
+        user_ms: optional(21)?,
+        system_ms: optional(22)?,
+        memory_peak_kib: optional(23)?,
+        read_bytes: optional(24)?,
+        written_bytes: optional(25)?,
+        oom_kills: optional(26)?,
+        context_switches: optional(27)?,
+        processes_peak: optional(28)?,
     })
 }
 

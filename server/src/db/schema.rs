@@ -89,6 +89,19 @@ ALTER TABLE jobs ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN previous INTEGER;
 ALTER TABLE queues ADD COLUMN slots INTEGER;
 ALTER TABLE queues ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+", "
+-- The wish that a job stands still (1) or goes on (0), and what a run used.
+ALTER TABLE jobs ADD COLUMN pause_by TEXT;
+ALTER TABLE jobs ADD COLUMN pause_at INTEGER;
+ALTER TABLE jobs ADD COLUMN pause_suspend INTEGER;
+ALTER TABLE runs ADD COLUMN user_ms INTEGER;
+ALTER TABLE runs ADD COLUMN system_ms INTEGER;
+ALTER TABLE runs ADD COLUMN memory_peak_kib INTEGER;
+ALTER TABLE runs ADD COLUMN read_bytes INTEGER;
+ALTER TABLE runs ADD COLUMN written_bytes INTEGER;
+ALTER TABLE runs ADD COLUMN oom_kills INTEGER;
+ALTER TABLE runs ADD COLUMN context_switches INTEGER;
+ALTER TABLE runs ADD COLUMN processes_peak INTEGER;
 "];
 
 /// Brings the file to the newest version and begins a new epoch. Returns the database's id, the epoch and the number of the last

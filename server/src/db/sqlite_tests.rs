@@ -162,6 +162,7 @@ fn a_million_jobs_are_listed_quickly() {
                 wait: None,
                 tries: 0,
                 previous: None,
+                pause: None,
             })
         };
         db.commit(&(0..10_000).map(record).collect::<Vec<_>>()).unwrap();

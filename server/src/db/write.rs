@@ -89,12 +89,12 @@ fn insert_event(c: &Connection, record: &EventRecord) -> rusqlite::Result<()> {
 
 fn insert_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
     let spec = &job.spec;
-    let kill = job.kill.as_ref();
+    let (kill, pause) = (job.kill.as_ref(), job.pause.as_ref());
     c.prepare_cached(
         "INSERT INTO jobs (id, status, name, queue, agent, priority, pinned, held, idempotency_key, submitted_at, started_at, \
          ended_at, attempts, run, exit_code, signal, reason, kill_by, kill_grace, kill_at, spec, refusals, settings, wait, \
-         wait_until, tries, previous) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, \
-         ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27) \
+         wait_until, tries, previous, pause_by, pause_at, pause_suspend) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
+         ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30) \
          ON CONFLICT (id) DO NOTHING",
     )?
     .execute(params![
@@ -125,16 +125,19 @@ fn insert_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
         job.wait.and_then(Wait::until_ms),
         job.tries,
         job.previous.map(status_code),
+        pause.map(|pause| &pause.by),
+        pause.map(|pause| pause.at_ms),
+        pause.map(|pause| pause.suspend),
     ])
     .map(drop)
 }
 
 fn update_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
-    let kill = job.kill.as_ref();
+    let (kill, pause) = (job.kill.as_ref(), job.pause.as_ref());
     c.prepare_cached(
         "UPDATE jobs SET status = ?2, agent = ?3, started_at = ?4, ended_at = ?5, attempts = ?6, run = ?7, exit_code = ?8, \
          signal = ?9, reason = ?10, kill_by = ?11, kill_grace = ?12, kill_at = ?13, refusals = ?14, wait = ?15, wait_until = ?16, \
-         tries = ?17, previous = ?18 WHERE id = ?1",
+         tries = ?17, previous = ?18, pause_by = ?19, pause_at = ?20, pause_suspend = ?21 WHERE id = ?1",
     )?
     .execute(params![
         signed(job.id.0),
@@ -155,16 +158,21 @@ fn update_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
         job.wait.and_then(Wait::until_ms),
         job.tries,
         job.previous.map(status_code),
+        pause.map(|pause| &pause.by),
+        pause.map(|pause| pause.at_ms),
+        pause.map(|pause| pause.suspend),
     ])
     .map(drop)
 }
 
 fn put_run(c: &Connection, run: &RunRecord) -> rusqlite::Result<()> {
-    let late = run.late.as_ref();
+    let (late, usage) = (run.late.as_ref(), &run.usage);
     c.prepare_cached(
         "INSERT OR REPLACE INTO runs (run, job, attempt, agent, status, placed_at, accepted_at, started_at, ended_at, exit_code, \
-         signal, core, witness, reason, cpu_ms, max_rss_kib, acked_seq, late, late_ended_at, late_received_at, late_seq) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+         signal, core, witness, reason, cpu_ms, max_rss_kib, acked_seq, late, late_ended_at, late_received_at, late_seq, \
+         user_ms, system_ms, memory_peak_kib, read_bytes, written_bytes, oom_kills, context_switches, processes_peak) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, \
+         ?26, ?27, ?28, ?29)",
     )?
     .execute(params![
         run.id.as_bytes().as_slice(),
@@ -181,13 +189,21 @@ fn put_run(c: &Connection, run: &RunRecord) -> rusqlite::Result<()> {
         run.core,
         run.witness.map(witness_code),
         run.reason,
-        run.cpu_ms.map(signed),
-        run.max_rss_kib.map(signed),
+        usage.cpu_ms.map(signed),
+        usage.max_rss_kib.map(signed),
         signed(run.acked_seq),
         late.map(|late| outcome_bytes(&late.outcome)),
         late.and_then(|late| late.ended_at_ms),
         late.map(|late| late.received_at_ms),
         late.map(|late| signed(late.seq)),
+        usage.user_ms.map(signed),
+        usage.system_ms.map(signed),
+        usage.memory_peak_kib.map(signed),
+        usage.read_bytes.map(signed),
+        usage.written_bytes.map(signed),
+        usage.oom_kills.map(signed),
+        usage.context_switches.map(signed),
+        usage.processes_peak.map(signed),
     ])
     .map(drop)
 }

@@ -119,6 +119,33 @@ pub(super) async fn kill(
     changed(&http, id, result).await.map(|job| (StatusCode::ACCEPTED, job))
 }
 
+/// Let a running job stand still: all its processes are stopped, its time limit does not count, its slot stays taken. The answer comes when
+/// the wish is durable; the status says when the job stands still.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/suspend", tag = "jobs", params(("id" = u64, Path)),
+    responses((status = 202, body = Job), (status = 404, body = api::Problem),
+        (status = 409, description = "it does not run, is over, or is being killed", body = api::Problem)))]
+pub(super) async fn suspend(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Part(id): Part<u64>,
+) -> Result<(StatusCode, Json<Job>), Problem> {
+    let result = http.app.handle.pause(JobId(id), true, &caller.name).await;
+    changed(&http, id, result).await.map(|job| (StatusCode::ACCEPTED, job))
+}
+
+/// Let a suspended job go on. The answer comes when the wish is durable; the status says when the job runs again.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/resume", tag = "jobs", params(("id" = u64, Path)),
+    responses((status = 202, body = Job), (status = 404, body = api::Problem),
+        (status = 409, description = "it is not suspended, or is over", body = api::Problem)))]
+pub(super) async fn resume(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Part(id): Part<u64>,
+) -> Result<(StatusCode, Json<Job>), Problem> {
+    let result = http.app.handle.pause(JobId(id), false, &caller.name).await;
+    changed(&http, id, result).await.map(|job| (StatusCode::ACCEPTED, job))
+}
+
 /// Take a job back that was not given to an agent yet.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = u64, Path)),
     responses((status = 200, body = Job), (status = 404, body = api::Problem),

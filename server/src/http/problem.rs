@@ -133,6 +133,11 @@ impl From<Rejection> for Problem {
             Rejection::AlreadyPlaced { .. } => {
                 (StatusCode::CONFLICT, "already-placed", "The job was given to an agent")
             }
+            Rejection::NotRunning { .. } => (StatusCode::CONFLICT, "not-running", "The job does not run"),
+            Rejection::NotSuspended { .. } => {
+                (StatusCode::CONFLICT, "not-suspended", "The job is not suspended")
+            }
+            Rejection::AboutToEnd { .. } => (StatusCode::CONFLICT, "about-to-end", "The job is being killed"),
             Rejection::NotHeld { .. } => (StatusCode::CONFLICT, "not-held", "The job is not held"),
             Rejection::NotOver { .. } => (StatusCode::CONFLICT, "not-over", "The job is not over"),
             Rejection::NeverTwice { .. } => {

@@ -124,6 +124,9 @@ fn name(fact: &Fact) -> &'static str {
         Some(FactBody::Accepted(_)) => "accepted",
         Some(FactBody::Started(_)) => "started",
         Some(FactBody::Stopping(_)) => "stopping",
+        Some(FactBody::Suspended(_)) => "suspended",
+        Some(FactBody::Resumed(_)) => "resumed",
+        Some(FactBody::Captured(_)) => "captured",
         Some(FactBody::Note(_)) => "note",
         Some(FactBody::Ended(_)) => "ended",
         None => "other",
@@ -138,6 +141,9 @@ fn describe(fact: &Fact) -> String {
             format!("pid {} by job-processor {}", pid(started.pid), pid(started.job_processor_pid))
         }
         Some(FactBody::Stopping(stopping)) => describe_stopping(stopping),
+        Some(FactBody::Suspended(suspended)) => format!("asked for by {}", suspended.by),
+        Some(FactBody::Resumed(resumed)) => format!("asked for by {}", resumed.by),
+        Some(FactBody::Captured(file)) => format!("{}, {} bytes", file.name, file.bytes.unwrap_or(0)),
         Some(FactBody::Note(note)) => note.text.clone(),
         Some(FactBody::Ended(ended)) => match Outcome::try_from(ended) {
             Ok(outcome) => describe_outcome(&outcome),
@@ -201,8 +207,7 @@ mod tests {
             core: false,
             witness: Some(Witness::Monitor),
             reason: None,
-            cpu_ms: None,
-            max_rss_kib: None,
+            usage: job::Usage::default(),
             acked_seq: 2,
             late: None,
         }

@@ -32,6 +32,8 @@ pub(super) fn described() -> OpenApiRouter<Http> {
         .routes(routes!(lists::counts))
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::kill))
+        .routes(routes!(jobs::suspend))
+        .routes(routes!(jobs::resume))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::hold))
         .routes(routes!(jobs::release))

@@ -9,6 +9,7 @@ pub(super) fn job(record: &JobRecord, runs: &[RunRecord]) -> Job {
     let spec = &record.spec;
     let summary = summary(record);
     let kill = record.kill.as_ref().filter(|_| !record.status.is_final());
+    let pause = record.pause.as_ref().filter(|_| !record.status.is_final());
     Job {
         id: summary.id,
         name: summary.name,
@@ -38,6 +39,8 @@ pub(super) fn job(record: &JobRecord, runs: &[RunRecord]) -> Job {
         submitted_by: spec.submitted_by.clone(),
         idempotency_key: spec.idempotency_key.clone(),
         kill_requested_by: kill.map(|kill| kill.by.clone()),
+        suspend_requested_by: pause.filter(|wish| wish.suspend).map(|wish| wish.by.clone()),
+        resume_requested_by: pause.filter(|wish| !wish.suspend).map(|wish| wish.by.clone()),
         waits_for: record.wait.map(|wait| waits_for(wait).to_owned()),
         waits_until: record.wait.and_then(Wait::until_ms).map(Into::into),
         start_at: Some(record.due_at_ms()).filter(|at| *at != record.submitted_at_ms).map(Into::into),
@@ -90,8 +93,16 @@ pub(super) fn run(record: &RunRecord) -> Run {
         placed_at: Some(record.placed_at_ms.into()),
         started_at: record.started_at_ms.map(Into::into),
         ended_at: record.ended_at_ms.map(Into::into),
-        cpu_ms: record.cpu_ms,
-        max_rss_kib: record.max_rss_kib,
+        cpu_ms: record.usage.cpu_ms,
+        user_ms: record.usage.user_ms,
+        system_ms: record.usage.system_ms,
+        max_rss_kib: record.usage.max_rss_kib,
+        memory_peak_kib: record.usage.memory_peak_kib,
+        read_bytes: record.usage.read_bytes,
+        written_bytes: record.usage.written_bytes,
+        oom_kills: record.usage.oom_kills,
+        context_switches: record.usage.context_switches,
+        processes_peak: record.usage.processes_peak,
         late_outcome: record.late.as_ref().map(|late| LateOutcome {
             status: late.outcome.status().into(),
             exit_code: late.outcome.exit_code(),

@@ -3,6 +3,7 @@
 mod agents;
 mod away;
 mod cli;
+mod control;
 mod disk;
 mod outcomes;
 mod output;

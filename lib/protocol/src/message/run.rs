@@ -65,6 +65,54 @@ pub struct RunSpec {
     /// Resource limits of its process.
     #[prost(message, repeated, tag = "20")]
     pub limits: Vec<Limit>,
+    /// How much each of its output files may hold; no limit if absent.
+    #[prost(message, optional, tag = "21")]
+    pub output_limit: Option<OutputLimit>,
+    /// What becomes of processes that it leaves behind; they are ended if absent.
+    #[prost(enumeration = "LeftoversKind", optional, tag = "22")]
+    pub leftovers: Option<i32>,
+    /// Files to keep after its end: patterns, relative to the working directory or absolute.
+    #[prost(string, repeated, tag = "23")]
+    pub capture: Vec<String>,
+}
+
+/// How much an output file may hold, and what happens beyond that. For each of the two files.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
+pub struct OutputLimit {
+    /// Bytes.
+    #[prost(uint64, optional, tag = "1")]
+    pub bytes_max: Option<u64>,
+    /// What happens beyond.
+    #[prost(enumeration = "OutputPolicyKind", optional, tag = "2")]
+    pub policy: Option<i32>,
+}
+
+/// What happens to an output file that grows beyond its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
+#[repr(i32)]
+pub enum OutputPolicyKind {
+    /// Not said: as [`OutputPolicyKind::KeepEnds`].
+    Unspecified = 0,
+    /// The first and the last half of the limit stay; what is between becomes a hole. Offsets stay true.
+    KeepEnds = 1,
+    /// The run is ended.
+    Kill = 2,
+    /// What is beyond is cut off again and again.
+    Truncate = 3,
+}
+
+/// What becomes of processes that a job leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
+#[repr(i32)]
+pub enum LeftoversKind {
+    /// Not said: as [`LeftoversKind::Kill`].
+    Unspecified = 0,
+    /// They are ended.
+    Kill = 1,
+    /// They are waited for, up to a limit, then ended.
+    Wait = 2,
+    /// They go on.
+    Ignore = 3,
 }
 
 /// A resource limit (`setrlimit(2)`). A value that is absent means unlimited.
@@ -99,7 +147,7 @@ pub struct Fact {
     #[prost(int64, optional, tag = "1")]
     pub at_ms: Option<i64>,
     /// What happened.
-    #[prost(oneof = "FactBody", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "FactBody", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
     pub body: Option<FactBody>,
 }
 
@@ -121,6 +169,51 @@ pub enum FactBody {
     /// It was told to end; written before the first signal, so that whoever records the outcome knows why.
     #[prost(message, tag = "6")]
     Stopping(Stopping),
+    /// Its processes are to stand still; written before they are stopped.
+    #[prost(message, tag = "7")]
+    Suspended(Suspended),
+    /// They may go on; written before they do.
+    #[prost(message, tag = "8")]
+    Resumed(Resumed),
+    /// A file of the job was kept; written after its bytes were durable.
+    #[prost(message, tag = "9")]
+    Captured(Captured),
+}
+
+/// The job's processes stand still. Its time limit does not count meanwhile.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Suspended {
+    /// Who asked, for people.
+    #[prost(string, tag = "1")]
+    pub by: String,
+    /// `CLOCK_BOOTTIME`, milliseconds: from here on its time does not count.
+    #[prost(uint64, optional, tag = "2")]
+    pub boottime_ms: Option<u64>,
+}
+
+/// The job's processes go on.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Resumed {
+    /// Who asked, for people.
+    #[prost(string, tag = "1")]
+    pub by: String,
+    /// `CLOCK_BOOTTIME`, milliseconds: from here on its time counts again.
+    #[prost(uint64, optional, tag = "2")]
+    pub boottime_ms: Option<u64>,
+}
+
+/// A file that was kept.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Captured {
+    /// Its name among the run's kept files: the path below the working directory, or the absolute path without its first slash.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Its length.
+    #[prost(uint64, optional, tag = "2")]
+    pub bytes: Option<u64>,
+    /// SHA-256 of its content, 32 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub sha256: Vec<u8>,
 }
 
 /// Why a run was told to end.
@@ -204,6 +297,30 @@ pub struct Ended {
     /// With [`EndKind::NeverStarted`]: somebody asked for it.
     #[prost(bool, tag = "11")]
     pub canceled: bool,
+    /// CPU time in user mode, milliseconds.
+    #[prost(uint64, optional, tag = "12")]
+    pub user_ms: Option<u64>,
+    /// CPU time in the kernel, milliseconds.
+    #[prost(uint64, optional, tag = "13")]
+    pub system_ms: Option<u64>,
+    /// The most memory that all its processes together had, KiB.
+    #[prost(uint64, optional, tag = "14")]
+    pub memory_peak_kib: Option<u64>,
+    /// Bytes read from devices.
+    #[prost(uint64, optional, tag = "15")]
+    pub read_bytes: Option<u64>,
+    /// Bytes written to devices.
+    #[prost(uint64, optional, tag = "16")]
+    pub written_bytes: Option<u64>,
+    /// Processes of it that the kernel killed for want of memory.
+    #[prost(uint64, optional, tag = "17")]
+    pub oom_kills: Option<u64>,
+    /// Context switches of its main process and the children that this waited for.
+    #[prost(uint64, optional, tag = "18")]
+    pub context_switches: Option<u64>,
+    /// The most processes that it had at once.
+    #[prost(uint64, optional, tag = "19")]
+    pub processes_peak: Option<u64>,
 }
 
 /// The kinds of outcomes.

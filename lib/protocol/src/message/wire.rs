@@ -168,6 +168,34 @@ pub struct Kill {
     pub by: String,
 }
 
+/// Let this run stand still. Told until the agent recorded it, or the run is over.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Suspend {
+    /// The sender's term of office.
+    #[prost(uint64, optional, tag = "1")]
+    pub epoch: Option<u64>,
+    /// The run.
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub run_id: Option<Vec<u8>>,
+    /// Who asks, for people.
+    #[prost(string, tag = "3")]
+    pub by: String,
+}
+
+/// Let this run go on. Told until the agent recorded it, or the run is over.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Resume {
+    /// The sender's term of office.
+    #[prost(uint64, optional, tag = "1")]
+    pub epoch: Option<u64>,
+    /// The run.
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub run_id: Option<Vec<u8>>,
+    /// Who asks, for people.
+    #[prost(string, tag = "3")]
+    pub by: String,
+}
+
 /// Durable messages, oldest first per run.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Facts {
@@ -244,7 +272,7 @@ pub struct NoRecord {
     pub run_id: Option<Vec<u8>>,
 }
 
-/// Read a range of a run's output, or its ledger.
+/// Read a range of a run's output or of a file that was kept of it, or its ledger.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Query {
     /// Chosen by the server; the answer carries it.
@@ -254,7 +282,7 @@ pub struct Query {
     #[prost(bytes = "vec", optional, tag = "2")]
     pub run_id: Option<Vec<u8>>,
     /// What is asked.
-    #[prost(oneof = "QueryBody", tags = "3, 4")]
+    #[prost(oneof = "QueryBody", tags = "3, 4, 5")]
     pub body: Option<QueryBody>,
 }
 
@@ -267,6 +295,23 @@ pub enum QueryBody {
     /// Every record of the log, as the agent has it.
     #[prost(message, tag = "4")]
     Ledger(LedgerQuery),
+    /// Bytes of a captured file; answered as [`AnswerBody::Output`].
+    #[prost(message, tag = "5")]
+    File(FileRange),
+}
+
+/// A range of a captured file.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct FileRange {
+    /// Its name, as [`Captured`](super::Captured) says it.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// From this byte.
+    #[prost(uint64, optional, tag = "2")]
+    pub offset: Option<u64>,
+    /// At most this many bytes.
+    #[prost(uint32, optional, tag = "3")]
+    pub bytes_max: Option<u32>,
 }
 
 /// A range of an output file.
@@ -498,7 +543,7 @@ pub struct AgentState {
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Control {
     /// What is asked.
-    #[prost(oneof = "ControlBody", tags = "1")]
+    #[prost(oneof = "ControlBody", tags = "1, 2, 3")]
     pub body: Option<ControlBody>,
 }
 
@@ -508,6 +553,20 @@ pub enum ControlBody {
     /// End the job.
     #[prost(message, tag = "1")]
     Stop(Stop),
+    /// Let the job stand still. Answered when that is on disk and done.
+    #[prost(message, tag = "2")]
+    Suspend(PauseOrder),
+    /// Let it go on. Answered when that is on disk and done.
+    #[prost(message, tag = "3")]
+    Resume(PauseOrder),
+}
+
+/// Who wants a job to stand still or to go on.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct PauseOrder {
+    /// Who asks, for people.
+    #[prost(string, tag = "1")]
+    pub by: String,
 }
 
 /// End the job: soft signal, grace, SIGKILL to all that is left.

@@ -261,7 +261,7 @@ pub(crate) fn started() -> FactBody {
 }
 
 pub(crate) fn exited(code: u8) -> FactBody {
-    let usage = Some(Usage { cpu_ms: 5, max_rss_kib: 6 });
+    let usage = Some(Usage { cpu_ms: Some(5), max_rss_kib: Some(6), ..Usage::default() });
     let end = End::Exited { code };
     ended(&Outcome::Ended { end, cause: None, witness: Witness::JobProcessor, usage })
 }
@@ -280,6 +280,7 @@ pub(crate) fn starts(actions: &[Action]) -> Vec<(String, RunId)> {
         | Action::Notice { .. }
         | Action::AgentGone { .. }
         | Action::Kill { .. }
+        | Action::Pause { .. }
         | Action::Ack { .. }
         | Action::Fenced { .. }
         | Action::Resync { .. }

@@ -3,6 +3,7 @@
 mod events;
 mod identity;
 mod lab;
+mod pause;
 mod promises;
 mod random;
 mod why;

@@ -31,7 +31,10 @@ fn a_run_goes_through_its_stages_to_the_exact_outcome() {
     let actions = lab.say("a", run, 3, exited(7));
     let (job, run) = (lab.job(job).clone(), lab.run_of(job).clone());
     assert_eq!((job.status, job.exit_code, job.signal), (Status::Error, Some(7), None));
-    assert_eq!((run.status, run.exit_code, run.cpu_ms, run.acked_seq), (Status::Error, Some(7), Some(5), 3));
+    assert_eq!(
+        (run.status, run.exit_code, run.usage.cpu_ms, run.acked_seq),
+        (Status::Error, Some(7), Some(5), 3)
+    );
     assert!(has_ack(&actions, run.id, 3));
     assert!(
         lab.engine.job(job.id).is_none() && !lab.engine.has_run(run.id),

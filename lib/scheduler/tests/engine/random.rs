@@ -7,7 +7,7 @@
 use crate::lab::{Lab, accepted, ended, exited, new_agent, spec, started};
 use job::{JobId, Outcome, RunId, Status};
 use prost::Message;
-use protocol::message::{Fact, FactBody, RefusalKind};
+use protocol::message::{Fact, FactBody, RefusalKind, Resumed, Suspended};
 use scheduler::{Action, FactIn, Input, JobSpec, Reply};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -149,10 +149,12 @@ impl World {
             self.lab.store.jobs.values().filter(|j| !j.status.is_final()).map(|j| j.id).collect();
         let Some(&job) = self.dice.pick(&jobs) else { return };
         let by = "me".to_owned();
-        match self.dice.roll(4) {
+        match self.dice.roll(6) {
             0 => self.act(Input::KillJob { job, by, grace_ms: None }),
             1 => self.act(Input::CancelJob { job, by }),
             2 => self.act(Input::HoldJob { job }),
+            3 => self.act(Input::SuspendJob { job, by }),
+            4 => self.act(Input::ResumeJob { job, by }),
             _ => self.act(Input::ReleaseJob { job }),
         };
     }
@@ -230,6 +232,7 @@ impl World {
             Action::Hello { known, missing, .. } => self.on_hello(name, session, &known, missing),
             Action::Start { run, spec, .. } => self.on_start(name, session, run, spec.job_id.map(JobId)),
             Action::Kill { run, .. } => self.on_kill(name, run),
+            Action::Pause { run, suspend, .. } => self.on_pause(name, run, suspend),
             Action::Ack { run, seq, .. } => {
                 if let Some(record) = self.record(name, run) {
                     record.acked = record.acked.max(seq);
@@ -287,6 +290,27 @@ impl World {
         };
         record.facts.push(ended(&outcome));
         record.outcome = Some(outcome);
+    }
+
+    /// Recorded only if it is a change, as a supervisor does it.
+    fn on_pause(&mut self, name: &'static str, run: RunId, suspend: bool) {
+        let Some(record) = self.record(name, run).filter(|record| record.outcome.is_none()) else { return };
+        let last = record.facts.iter().rev().find_map(|fact| match fact {
+            FactBody::Suspended(_) => Some(true),
+            FactBody::Resumed(_) => Some(false),
+            FactBody::Accepted(_)
+            | FactBody::Started(_)
+            | FactBody::Ended(_)
+            | FactBody::Note(_)
+            | FactBody::Stopping(_)
+            | FactBody::Captured(_) => None,
+        });
+        if record.facts.len() > 1 && last.unwrap_or(false) != suspend {
+            record.facts.push(match suspend {
+                true => FactBody::Suspended(Suspended::default()),
+                false => FactBody::Resumed(Resumed::default()),
+            });
+        }
     }
 
     /// One run of the host goes one step on.
@@ -351,6 +375,7 @@ impl World {
             let (Action::Hello { agent, .. }
             | Action::Start { agent, .. }
             | Action::Kill { agent, .. }
+            | Action::Pause { agent, .. }
             | Action::Ack { agent, .. }) = &action
             else {
                 continue;

@@ -6,8 +6,8 @@ use link::{Endpoint, Role, Secret, Secrets};
 use prost::Message;
 use protocol::Frame;
 use protocol::message::{
-    Accepted, AgentHello, Answer, AnswerBody, Ended, Fact, FactBody, Facts, Ledger, Query, QueryBody,
-    RunFact, Start, Started,
+    Accepted, AgentHello, Answer, AnswerBody, Ended, Fact, FactBody, Facts, FileRange, Ledger, OutputData,
+    Query, QueryBody, RunFact, Start, Started,
 };
 use protocol::stream::{Found, Opening, Sources};
 use std::sync::{Arc, LazyLock};
@@ -18,6 +18,9 @@ pub(super) fn output() -> &'static [u8] {
     static OUTPUT: LazyLock<Vec<u8>> = LazyLock::new(|| (0..1_000_000u32).map(|n| (n % 251) as u8).collect());
     &OUTPUT
 }
+
+/// The one file that every run left, with the same content.
+pub(super) const FILE: &str = "report/sum.pdf";
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -130,6 +133,14 @@ fn reply(query: &Query, facts: &[RunFact]) -> Answer {
             spec: None,
         }),
         QueryBody::Output(_) => AnswerBody::Failed("who speaks protocol 2 opens a stream".into()),
+        QueryBody::File(FileRange { name, .. }) if name != FILE => AnswerBody::Failed("no such file".into()),
+        QueryBody::File(FileRange { offset, bytes_max, .. }) => {
+            let whole = output();
+            let from = usize::try_from(offset.unwrap()).unwrap().min(whole.len());
+            let to = whole.len().min(from + bytes_max.unwrap() as usize);
+            let data = whole[from..to].to_vec();
+            AnswerBody::Output(OutputData { offset, data, size: Some(whole.len() as u64), complete: true })
+        }
     };
     Answer { query_id: query.query_id, body: Some(body) }
 }
