@@ -1,7 +1,8 @@
 //! Agents come, go, are added and removed.
 
 use crate::engine::{AgentIx, Engine, check_name};
-use crate::input::{Action, Change, Connected, NewAgent, Rejection};
+use crate::input::{Action, Change, Connected, NewAgent};
+use crate::rejection::Rejection;
 use crate::{AgentRecord, Drain, Event, EventKind, Object};
 use job::{Outcome, RunId};
 use serde_json::json;

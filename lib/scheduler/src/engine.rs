@@ -2,8 +2,9 @@
 
 use crate::event;
 use crate::identity::Rival;
-use crate::input::{Action, Change, Input, Output, Rejection, Reply};
+use crate::input::{Action, Change, Input, Output, Reply};
 use crate::place::{Key, Rank};
+use crate::rejection::Rejection;
 use crate::{
     AgentRecord, AgentView, Counts, JobRecord, JobSpec, QueueRecord, QueueView, RunRecord, Snapshot, Wait,
 };

@@ -1,7 +1,8 @@
 //! Commands about jobs.
 
 use crate::engine::{Engine, is_placed};
-use crate::input::{Action, Rejection, Submitted};
+use crate::input::{Action, Submitted};
+use crate::rejection::Rejection;
 use crate::stand::Stand;
 use crate::{JobRecord, JobSpec, KillWish, Wait};
 use job::{JobId, Status};

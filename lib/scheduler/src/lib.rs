@@ -39,6 +39,7 @@ mod pause;
 mod place;
 mod queues;
 mod record;
+mod rejection;
 mod restart;
 mod settings;
 mod spec;
@@ -49,12 +50,12 @@ mod why;
 pub use engine::{Engine, RestoreError};
 pub use event::{Event, EventFilter, EventKind, EventRecord, Object, Severity};
 pub use input::{
-    Action, Change, Connected, FactIn, Input, InventoryEntry, NewAgent, Output, Rejection, Reply, Restart,
-    Submitted,
+    Action, Change, Connected, FactIn, Input, InventoryEntry, NewAgent, Output, Reply, Restart, Submitted,
 };
 pub use record::{
     AgentRecord, Counts, Dial, Drain, FactRecord, JobRecord, KillWish, LateOutcome, PauseWish, QueueRecord,
     RunRecord, Snapshot, StrayRecord, Trouble, Wait,
 };
+pub use rejection::Rejection;
 pub use spec::{JobSpec, SpecColumns};
 pub use views::{AgentView, QueueView};

@@ -4,7 +4,8 @@
 
 use crate::PauseWish;
 use crate::engine::{Engine, is_placed};
-use crate::input::{Action, Rejection};
+use crate::input::Action;
+use crate::rejection::Rejection;
 use job::{JobId, RunId, Status};
 
 impl Engine {

@@ -1,7 +1,8 @@
 //! Commands about queues, and which agents they may use.
 
 use crate::engine::{Engine, check_name};
-use crate::input::{Change, Rejection};
+use crate::input::Change;
+use crate::rejection::Rejection;
 use crate::{Event, EventKind, Object, QueueRecord};
 
 impl Engine {

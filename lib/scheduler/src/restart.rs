@@ -1,7 +1,8 @@
 //! An operator's word about a job: do it again, give it up.
 
 use crate::engine::{Engine, Job, Write, is_placed};
-use crate::input::{Rejection, Restart};
+use crate::input::Restart;
+use crate::rejection::Rejection;
 use crate::stand::Stand;
 use crate::{JobRecord, Wait};
 use job::{JobId, RestartSafe, Status, Witness};
