@@ -7,11 +7,14 @@
 #![forbid(unsafe_code)]
 
 mod control;
+mod elevated;
+mod errand;
 mod launch;
 mod supervise;
 mod sweep;
 mod witness;
 
+use errand::Errand;
 use job::users::User;
 use spool::RunDir;
 use std::ffi::OsString;
@@ -25,25 +28,45 @@ struct Order {
     user: Option<User>,
 }
 
-fn read(arguments: impl Iterator<Item = OsString>) -> Option<Order> {
+/// What this process is to do.
+enum Work {
+    Run(Order),
+    Errand(Errand),
+}
+
+fn read(arguments: impl Iterator<Item = OsString>) -> Option<Work> {
     let mut arguments = arguments.peekable();
+    if arguments.peek().is_some_and(|first| first == "--signal" || first == "--empty") {
+        return Errand::read(arguments).map(Work::Errand);
+    }
     let user = match arguments.next_if(|first| first == "--user") {
         Some(_) => Some(User::read(arguments.next()?.to_str()?)?),
         None => None,
     };
     let dir = RunDir::at(&PathBuf::from(arguments.next()?))?;
     let cgroup_parent = arguments.next().map(PathBuf::from);
-    arguments.next().is_none().then_some(Order { dir, cgroup_parent, user })
+    arguments.next().is_none().then_some(Work::Run(Order { dir, cgroup_parent, user }))
 }
 
 fn main() -> ExitCode {
-    let Some(Order { dir, cgroup_parent, user }) = read(std::env::args_os().skip(1)) else {
-        eprintln!(
-            "usage: job-processor [--user NAME:UID:GID:GROUPS:HOME:SHELL] RUN-DIRECTORY [CGROUP-PARENT] (started by network-processor, not by hand)"
-        );
-        return ExitCode::from(64);
+    let elevated = os::privilege::is_elevated();
+    if elevated && let Err(error) = os::privilege::settle() {
+        eprintln!("job-processor: cannot give up root's rights: {error}");
+        return ExitCode::FAILURE;
+    }
+    let order = match read(std::env::args_os().skip(1)) {
+        Some(Work::Run(order)) => order,
+        Some(Work::Errand(errand)) => return errand::run(&errand, elevated),
+        None => {
+            eprintln!(
+                "usage: job-processor [--user NAME:UID:GID:GROUPS:HOME:SHELL] RUN-DIRECTORY [CGROUP-PARENT] (started by network-processor, not by hand)"
+            );
+            return ExitCode::from(64);
+        }
     };
-    match supervise::run(&dir, cgroup_parent.as_deref(), user.as_ref()) {
+    let Order { dir, cgroup_parent, user } = order;
+    let user = if elevated { elevated::verify(&dir, user.as_ref()) } else { Ok(user) };
+    match supervise::run(&dir, cgroup_parent.as_deref(), user) {
         Ok(supervise::Done::Recorded) => ExitCode::SUCCESS,
         Ok(supervise::Done::NothingToDo) => ExitCode::from(3),
         Err(error) => {

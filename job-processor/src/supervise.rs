@@ -50,7 +50,11 @@ const CHILD_GOES_MS_MAX: u64 = 1_000;
 const RECORD_AGAIN_MS: u64 = 1_000;
 
 /// Runs the run in `dir`.
-pub(crate) fn run(dir: &RunDir, cgroup_parent: Option<&Path>, user: Option<&User>) -> Result<Done, String> {
+pub(crate) fn run(
+    dir: &RunDir,
+    cgroup_parent: Option<&Path>,
+    user: Result<Option<User>, String>,
+) -> Result<Done, String> {
     let _ = os::process::new_session(); // fails only if we lead one already
     signal::ignore(&[
         libc_signals::HUP,
@@ -70,7 +74,11 @@ pub(crate) fn run(dir: &RunDir, cgroup_parent: Option<&Path>, user: Option<&User
     }
     crash::point("start.after-lock");
     os::process::become_subreaper().map_err(|e| format!("cannot become the reaper of orphans: {e}"))?;
-    Starter { dir, recorder, spec: ledger.spec, cgroup_parent, user }.start()
+    let starter = |user| Starter { dir, recorder, spec: ledger.spec, cgroup_parent, user };
+    match user {
+        Ok(user) => starter(user).start(),
+        Err(reason) => starter(None).never_started(reason),
+    }
 }
 
 /// Signal numbers that are the same on every Linux that this program is for.
@@ -90,7 +98,7 @@ struct Starter<'a> {
     recorder: Recorder,
     spec: RunSpec,
     cgroup_parent: Option<&'a Path>,
-    user: Option<&'a User>,
+    user: Option<User>,
 }
 
 impl Starter<'_> {
@@ -98,10 +106,10 @@ impl Starter<'_> {
         // Before the child exists, so that its end cannot be missed.
         let children = signal::descriptor(&[libc_signals::CHLD])
             .map_err(|e| format!("cannot watch for children: {e}"))?;
-        let prepared = launch::program(self.dir, &self.spec, self.user).and_then(|program| {
+        let prepared = launch::program(self.dir, &self.spec, self.user.as_ref()).and_then(|program| {
             let control =
                 ControlSocket::bind(self.dir).map_err(|e| format!("cannot bind the control socket: {e}"))?;
-            launch::give_socket(self.dir, self.user)?;
+            launch::give_socket(self.dir, self.user.as_ref())?;
             Ok((program, control))
         });
         let (mut program, control) = match prepared {

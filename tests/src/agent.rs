@@ -7,6 +7,7 @@ use job::RunId;
 use spool::{DataRoot, Shelf};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
 
@@ -30,6 +31,7 @@ pub struct Agent {
     listen: Option<String>,
     connect: Option<String>,
     monitor: Option<Child>,
+    own: Option<(u32, u32, PathBuf)>,
 }
 
 impl Agent {
@@ -44,9 +46,20 @@ impl Agent {
             listen,
             connect,
             monitor: None,
+            own: None,
         };
         agent.write_secret(&random_hex()?)?;
         Ok(agent)
+    }
+
+    /// Lets it run as that user and group, with the programs in `libexec`. The test must be root, and the agent not started yet.
+    pub fn run_as(&mut self, uid: u32, gid: u32, libexec: &Path) -> Result<()> {
+        std::fs::create_dir_all(&self.data_root)?;
+        for path in [self.data_root.clone(), self.secret_file()] {
+            std::os::unix::fs::chown(path, Some(uid), Some(gid))?;
+        }
+        self.own = Some((uid, gid, libexec.to_owned()));
+        Ok(())
     }
 
     /// Gives it another data root.
@@ -93,6 +106,9 @@ impl Agent {
     fn command(&self) -> Result<Command> {
         let mut command = Command::new(program("platform-agent")?);
         command.arg("--config").arg(self.write_config()?);
+        if let Some((uid, gid, _)) = &self.own {
+            command.uid(*uid).gid(*gid);
+        }
         Ok(command)
     }
 
@@ -103,6 +119,9 @@ impl Agent {
             self.data_root.display(),
             self.secret_file().display()
         );
+        if let Some((_, _, libexec)) = &self.own {
+            text += &format!("libexec = \"{}\"\n", libexec.display());
+        }
         if let Some(address) = &self.listen {
             text += &format!("listen = \"{address}\"\n");
         }

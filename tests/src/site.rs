@@ -64,7 +64,18 @@ impl Site {
         dialling: Dialling,
         environment: &[(String, String)],
     ) -> Result<()> {
-        let mut agent = self.prepare_agent(name, dialling)?;
+        let agent = self.prepare_agent(name, dialling)?;
+        self.add_prepared_agent(agent, dialling, environment)
+    }
+
+    /// The same with an agent that was prepared.
+    pub fn add_prepared_agent(
+        &mut self,
+        mut agent: Agent,
+        dialling: Dialling,
+        environment: &[(String, String)],
+    ) -> Result<()> {
+        let name = agent.name().to_owned();
         match dialling {
             Dialling::In => {
                 self.introduce(&agent)?;
@@ -76,7 +87,7 @@ impl Site {
             }
         }
         self.agents.push(agent);
-        self.wait_connected(name)
+        self.wait_connected(&name)
     }
 
     /// An agent that neither runs nor is known to the server.

@@ -119,7 +119,7 @@ impl Agent {
             Some(pidfd) => self.watch(pidfd, Event::JobGone(run_id)),
             None => self.ask_witnesses(run_id),
         }
-        self.stand_as_logged(&started, pauses);
+        self.stand_as_logged(run_id, &started, pauses);
         self.deliver_stop(run_id);
         self.deliver_pause(run_id);
     }

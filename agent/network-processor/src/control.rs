@@ -2,6 +2,7 @@
 
 use crate::agent::Agent;
 use crate::disk::Disk;
+use crate::errand::Hand;
 use crate::event::Event;
 use crate::pause::thaw;
 use crate::run::{Delivery, Keeper, WantedStop};
@@ -95,19 +96,25 @@ impl Agent {
             None | Some(Action::Record) => {}
             Some(Action::Freeze { by }) => self.pause_adopted(run_id, started, by, true),
             Some(Action::Thaw { by }) => self.pause_adopted(run_id, started, by, false),
-            Some(Action::SoftSignal(cause)) => self.disk.spawn(move |disk| {
-                soft_signal(disk, run_id, &started, &cause);
-                Event::Woken(run_id)
-            }),
-            Some(Action::KillTree | Action::KillTreeAndAlert) => self.disk.spawn(move |_| {
-                kill_tree(&started);
-                Event::Woken(run_id)
-            }),
+            Some(Action::SoftSignal(cause)) => {
+                let hand = self.hand(run_id);
+                self.disk.spawn(move |disk| {
+                    soft_signal(&hand, disk, run_id, &started, &cause);
+                    Event::Woken(run_id)
+                });
+            }
+            Some(Action::KillTree | Action::KillTreeAndAlert) => {
+                let hand = self.hand(run_id);
+                self.disk.spawn(move |_| {
+                    kill_tree(&hand, &started);
+                    Event::Woken(run_id)
+                });
+            }
         }
     }
 }
 
-fn soft_signal(disk: &Disk, run_id: RunId, started: &Started, cause: &StopCause) {
+fn soft_signal(hand: &Hand, disk: &Disk, run_id: RunId, started: &Started, cause: &StopCause) {
     let stopping = match cause {
         StopCause::Kill { by } => Stopping { killed_by: Some(by.clone()), timed_out_after_ms: None },
         StopCause::TimedOut { timeout_ms } => {
@@ -121,8 +128,8 @@ fn soft_signal(disk: &Disk, run_id: RunId, started: &Started, cause: &StopCause)
         tracing::warn!(run = %run_id, "why it is told to end could not be written down: {e}");
     }
     let processes = processes(started);
-    tree::signal_all(&processes, Signal::TERM);
-    thaw(started);
+    hand.signal(&processes, Signal::TERM);
+    thaw(hand, started);
 }
 
 /// Whether the process is still a copy of its job-processor and not yet a program of its own.
@@ -131,13 +138,13 @@ pub(crate) fn is_behind_gate(started: &Started) -> bool {
     exe.is_ok_and(|exe| exe.to_string_lossy().contains("/job-processor"))
 }
 
-fn kill_tree(started: &Started) {
+fn kill_tree(hand: &Hand, started: &Started) {
     if let Some(cgroup) = started.cgroup.as_ref().and_then(|path| Cgroup::at(Path::new(path)))
         && cgroup.kill().is_ok()
     {
         return;
     }
-    tree::signal_all(&processes(started), Signal::KILL);
+    hand.signal(&processes(started), Signal::KILL);
 }
 
 /// The job's process and its descendants, each with what names it for ever.

@@ -102,10 +102,10 @@ impl Agent {
                 "settled runs stay past their retention: the identity file could not be written: {e}"
             );
         }
-        let root = self.disk.root.clone();
+        let (disk, launcher) = (self.disk.clone(), self.launcher.clone());
         tokio::task::spawn_blocking(move || {
             for run_id in runs {
-                if let Err(e) = os::disk::remove_tree(root.run(Shelf::Settled, run_id).path()) {
+                if let Err(e) = launcher.remove(&disk, &disk.root.run(Shelf::Settled, run_id)) {
                     tracing::warn!(run = %run_id, "past its retention, but it cannot be removed: {e}");
                 }
             }

@@ -18,10 +18,10 @@ use std::process::{Command, Stdio};
 /// How job-processors are started.
 #[derive(Clone, Debug)]
 pub(crate) struct Launcher {
-    program: PathBuf,
+    pub(crate) program: PathBuf,
     cgroup_parent: Option<PathBuf>,
-    agent: String,
-    users: Users,
+    pub(crate) agent: String,
+    pub(crate) users: Users,
 }
 
 /// Why no job-processor was started.

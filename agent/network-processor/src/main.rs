@@ -10,6 +10,7 @@ mod answer;
 mod control;
 mod delivery;
 mod disk;
+mod errand;
 mod event;
 mod housekeeping;
 mod launch;

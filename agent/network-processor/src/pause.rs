@@ -4,13 +4,14 @@
 use crate::agent::Agent;
 use crate::control::{is_behind_gate, processes, tell_job_processor};
 use crate::disk::Disk;
+use crate::errand::Hand;
 use crate::event::Event;
 use crate::run::{Delivery, Keeper, WantedPause};
 use job::RunId;
 use job::supervise::{Event as Happened, Pauses};
 use os::cgroup::Cgroup;
+use os::clock;
 use os::signal::Signal;
-use os::{clock, tree};
 use protocol::convert;
 use protocol::message::{ControlBody, FactBody, PauseOrder, Resumed, Started, Suspended};
 use std::io;
@@ -81,13 +82,14 @@ impl Agent {
     pub(crate) fn pause_adopted(&mut self, run_id: RunId, started: Started, by: String, suspend: bool) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         run.pause = Some(WantedPause { suspend, by: by.clone(), delivery: Delivery::Trying });
+        let hand = self.hand(run_id);
         self.disk.spawn(move |disk| {
             let boottime_ms = Some(clock::boottime_ms());
             let fact = match suspend {
                 true => FactBody::Suspended(Suspended { by, boottime_ms }),
                 false => FactBody::Resumed(Resumed { by, boottime_ms }),
             };
-            Event::PausedAdopted(run_id, suspend, pause(disk, run_id, &started, fact, suspend))
+            Event::PausedAdopted(run_id, suspend, pause(disk, &hand, run_id, &started, fact, suspend))
         });
     }
 
@@ -104,45 +106,52 @@ impl Agent {
     }
 
     /// The job-processor may have died between the record and the deed.
-    pub(crate) fn stand_as_logged(&self, started: &Started, pauses: Pauses) {
+    pub(crate) fn stand_as_logged(&self, run_id: RunId, started: &Started, pauses: Pauses) {
         if pauses == Pauses::default() {
             return;
         }
-        let started = started.clone();
-        tokio::task::spawn_blocking(move || stand(&started, pauses.is_suspended()));
+        let (hand, started) = (self.hand(run_id), started.clone());
+        tokio::task::spawn_blocking(move || stand(&hand, &started, pauses.is_suspended()));
     }
 }
 
-fn pause(disk: &Disk, run_id: RunId, started: &Started, fact: FactBody, suspend: bool) -> Result<(), String> {
+fn pause(
+    disk: &Disk,
+    hand: &Hand,
+    run_id: RunId,
+    started: &Started,
+    fact: FactBody,
+    suspend: bool,
+) -> Result<(), String> {
     if is_behind_gate(started) {
         return Err("its process is about to go".to_owned()); // it writes the next record itself
     }
     disk.note(run_id, fact)?;
-    stand(started, suspend);
+    stand(hand, started, suspend);
     Ok(())
 }
 
-fn stand(started: &Started, still: bool) {
+fn stand(hand: &Hand, started: &Started, still: bool) {
     if !still {
-        thaw(started);
-    } else if let Err(e) = freeze(started) {
+        thaw(hand, started);
+    } else if let Err(e) = freeze(hand, started) {
         tracing::warn!(pid = started.pid, "a job cannot be suspended: {e}");
     }
 }
 
-fn freeze(started: &Started) -> io::Result<()> {
+fn freeze(hand: &Hand, started: &Started) -> io::Result<()> {
     if group(started).is_some_and(|group| group.freeze(true).is_ok()) {
         return Ok(());
     }
-    tree::stop_all(|| Ok(processes(started))).map(drop)
+    hand.stop_all(|| processes(started))
 }
 
 /// Lets all processes of a job go on, however they were stopped.
-pub(crate) fn thaw(started: &Started) {
+pub(crate) fn thaw(hand: &Hand, started: &Started) {
     if let Some(group) = group(started) {
         let _ = group.freeze(false); // one without it was stopped by signals
     }
-    tree::signal_all(&processes(started), Signal::CONT);
+    hand.signal(&processes(started), Signal::CONT);
 }
 
 fn group(started: &Started) -> Option<Cgroup> {

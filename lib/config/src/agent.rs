@@ -82,6 +82,8 @@ pub enum UserSwitch {
     None,
     /// The agent runs as root, and the job's process becomes the user before it executes the command.
     Root,
+    /// The agent is nobody special; job-processor is setuid root, for the agent's group only, and becomes the user.
+    Setuid,
 }
 
 impl AgentConfig {

@@ -57,6 +57,56 @@ impl User {
     }
 }
 
+/// `/etc/passwd` and `/etc/group`, for a program that may believe nobody else (passwd(5), group(5)).
+#[derive(Clone, Copy, Debug)]
+pub struct Files<'a> {
+    /// The text of `/etc/passwd`.
+    pub passwd: &'a str,
+    /// The text of `/etc/group`.
+    pub group: &'a str,
+}
+
+impl Files<'_> {
+    /// The first user with that id, and all his groups.
+    pub fn user(&self, uid: u32) -> Option<User> {
+        let entry = |line: &str| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [name, _, id, gid, _, home, shell] = fields.as_slice() else { return None };
+            let (id, gid) = (id.parse::<u32>().ok()?, gid.parse::<u32>().ok()?);
+            let (name, home, shell) = ((*name).to_owned(), (*home).to_owned(), (*shell).to_owned());
+            (id == uid && !name.is_empty()).then_some(User { name, uid, gid, groups: vec![gid], home, shell })
+        };
+        let mut user = self.passwd.lines().find_map(entry)?;
+        let member =
+            |(_, gid, members): (&str, u32, &str)| members.split(',').any(|m| m == user.name).then_some(gid);
+        let others: Vec<u32> = self.groups().filter_map(member).filter(|gid| *gid != user.gid).collect();
+        user.groups.extend(others);
+        Some(user)
+    }
+
+    fn groups(&self) -> impl Iterator<Item = (&str, u32, &str)> {
+        self.group.lines().filter_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [name, _, gid, members] = fields.as_slice() else { return None };
+            Some((*name, gid.parse().ok()?, *members))
+        })
+    }
+}
+
+impl Names for Files<'_> {
+    fn uid_of(&self, user: &str) -> Option<u32> {
+        let entry = |line: &str| {
+            let mut fields = line.split(':');
+            (fields.next()? == user).then(|| fields.nth(1)?.parse().ok())?
+        };
+        self.passwd.lines().find_map(entry)
+    }
+
+    fn gid_of(&self, group: &str) -> Option<u32> {
+        self.groups().find_map(|(name, gid, _)| (name == group).then_some(gid))
+    }
+}
+
 /// The list of those who may be switched to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowList {
@@ -254,6 +304,21 @@ mod tests {
             assert_eq!((error.line, error.text.as_str()), (line, text));
         }
         assert_eq!(AllowList::read("ann\n\n gid:1 \n").unwrap_err().line, 3);
+    }
+
+    #[test]
+    fn the_hosts_files_tell_ids_groups_and_directories() {
+        let files = Files {
+            passwd: "root:x:0:0:root:/r:/bin/bash\nbroken\nann:x:1000:100:Ann,,:/var/ann:/bin/sh\n+nis\n",
+            group: "users:x:100:ann\nops:x:50:bob,ann\nann2:x:60:ann3\nbad:x:\n",
+        };
+        let ann = files.user(1000).unwrap();
+        assert_eq!(ann.to_string(), "ann:1000:100:100,50:/var/ann:/bin/sh");
+        assert_eq!((files.user(7), files.uid_of("ann"), files.uid_of("bob")), (None, Some(1000), None));
+        assert_eq!(
+            (files.gid_of("ops"), files.gid_of("bad"), files.gid_of("nosuch")),
+            (Some(50), None, None)
+        );
     }
 
     #[test]

@@ -1,8 +1,14 @@
 //! Capabilities of this process (capabilities(7)), by direct system calls.
 
 const VERSION_3: u32 = 0x2008_0522;
-/// `CAP_CHOWN`, of the lower half.
+/// Those that are used here, all of the lower half (linux/capability.h).
 const CHOWN: u32 = 1 << 0;
+const DAC_OVERRIDE: u32 = 1 << 1;
+const KILL: u32 = 1 << 5;
+const SETGID: u32 = 1 << 6;
+const SETUID: u32 = 1 << 7;
+const SYS_NICE: u32 = 1 << 23;
+const SYS_RESOURCE: u32 = 1 << 24;
 
 #[repr(C)]
 struct Header {
@@ -40,6 +46,16 @@ pub(crate) fn raise_all() -> i32 {
     let Some(halves) = get() else { return -1 };
     let raised = halves.map(|half| Half { effective: half.permitted, ..half });
     if raised == halves { 0 } else { set(raised) }
+}
+
+/// Keeps what starting and ending other users' jobs needs, as far as it is permitted, with only the one to signal in effect.
+pub(crate) fn keep_for_switching() -> std::io::Result<()> {
+    const KEPT: u32 = CHOWN | DAC_OVERRIDE | KILL | SETGID | SETUID | SYS_NICE | SYS_RESOURCE;
+    let error = std::io::Error::last_os_error;
+    let [low, _] = get().ok_or_else(error)?;
+    let permitted = low.permitted & KEPT;
+    let low = Half { effective: permitted & KILL, permitted, inheritable: 0 };
+    if set([low, Half::default()]) == 0 { Ok(()) } else { Err(error()) }
 }
 
 /// Gives up every capability for ever (also the ambient ones: they go with the permitted). 0, or -1 with errno.

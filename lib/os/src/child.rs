@@ -10,7 +10,7 @@
 //! socket closes with exec. A child that failed stays until the parent has written that down and closes the gate. In both cases the exit code of
 //! the child means nothing, and the parent may be dead: so the child leaves a [`Farewell`] where the parent would have written.
 
-mod attributes;
+pub(crate) mod attributes;
 mod body;
 mod stage;
 

@@ -13,6 +13,7 @@ pub mod disk;
 pub mod give;
 pub mod lock;
 pub mod pidfd;
+pub mod privilege;
 pub mod process;
 pub mod procfs;
 pub mod seqpacket;

@@ -36,6 +36,11 @@ pub fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// The user who started this program.
+pub fn real_uid() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
 /// What this host calls itself (`uname(2)`).
 #[derive(Clone, Debug)]
 pub struct HostName {

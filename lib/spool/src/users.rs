@@ -1,9 +1,9 @@
 //! Who a run's job may become: the host's allow-list, read anew for every run.
 
-use job::users::{AllowList, Names, User};
+use job::users::{AllowList, Files, Names, User};
 use os::account::{self, Account};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The longest allow-list, bytes.
 const ALLOW_BYTES_MAX: u64 = 256 << 10;
@@ -22,6 +22,41 @@ pub fn read_list(file: &Path) -> Result<AllowList, String> {
     let text = os::trusted::read(file, ALLOW_BYTES_MAX)
         .map_err(|e| format!("the list of those who may be is not usable: {e}"))?;
     AllowList::read(&text).map_err(|e| format!("in {} {e}", file.display()))
+}
+
+/// Where a job-processor that is setuid root finds the list: `users.allow` beside itself if that is there, else this.
+pub const ALLOW_FILE: &str = "/etc/lastword/users.allow";
+/// The longest `/etc/passwd` and `/etc/group`, bytes.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// The list that a setuid program at that place believes: nothing that its caller says chooses it.
+pub fn list_of_setuid(program: &Path) -> PathBuf {
+    let beside = program.with_file_name("users.allow");
+    match os::disk::exists(&beside) {
+        Ok(false) => ALLOW_FILE.into(),
+        Ok(true) | Err(_) => beside,
+    }
+}
+
+/// The user that a setuid program at `program` may become for a caller who asked for `asked`: as the host's own files have it, since the caller's word
+/// for name, groups and directories is worth nothing. The caller himself needs no line in the list.
+pub fn verify(program: &Path, caller: u32, asked: &User) -> Result<User, String> {
+    let read = |file: &str| {
+        os::trusted::read(Path::new(file), FILE_BYTES_MAX)
+            .map_err(|e| format!("job-processor believes nobody: {e}"))
+    };
+    let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
+    let files = Files { passwd: &passwd, group: &group };
+    let user = files.user(asked.uid).filter(|user| user.name == asked.name).ok_or_else(|| {
+        format!(
+            "no user \"{}\" with id {} is in /etc/passwd, and a job-processor that is setuid root believes no other source: use [users] switch = \"root\" for users of a directory service",
+            asked.name, asked.uid
+        )
+    })?;
+    if user.uid != caller {
+        check_allowed(&list_of_setuid(program), &user, &files)?;
+    }
+    Ok(user)
 }
 
 /// The user of that name or number, as the host knows it (NSS).

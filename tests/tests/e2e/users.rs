@@ -1,7 +1,7 @@
 //! Jobs of other users than the agent's. Everything here needs root, and is skipped without.
 
 use crate::outcomes::{command, shell, wait_for_line};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use api::{Job, JobSubmit, Status};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,9 @@ for file in log out err script ctl.sock; do stat -c '%n %U %a' ../$file 2>&1 | h
 cat ../log >/dev/null 2>&1 && echo the log is readable; ls .. >/dev/null 2>&1 && echo the directory can be listed
 grep -E '^Cap(Inh|Prm|Eff|Amb)' /proc/self/status | grep -v 0000000000000000
 echo to the file itself >> /dev/stdout; exit 7";
+
+/// Who the agent is where it is not root.
+const AGENT_USER: &str = "games";
 
 fn on_users_site(switch: &str, list: &str, test: impl FnOnce(&mut Site) -> Result<()>) {
     if !is_root() {
@@ -29,9 +32,28 @@ fn on_users_site(switch: &str, list: &str, test: impl FnOnce(&mut Site) -> Resul
             ("SOMEBODYS_PASSWORD", "a secret".to_owned()),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value));
-        site.add_agent_with("host1", Dialling::In, &environment)?;
+        let mut agent = site.prepare_agent("host1", Dialling::In)?;
+        if switch == "setuid" {
+            let own = os::account::by_name(AGENT_USER)?.context("no such user here")?;
+            agent.run_as(own.uid, own.gid, &install_setuid(site, own.gid)?)?;
+        }
+        site.add_prepared_agent(agent, Dialling::In, &environment)?;
         test(site)
     });
+}
+
+/// The agent's programs, with a job-processor that is setuid root and executable for the group; beside it the list that it believes.
+fn install_setuid(site: &Site, gid: u32) -> Result<PathBuf> {
+    let libexec = site.path().join("libexec");
+    std::fs::create_dir(&libexec)?;
+    mode(&libexec, 0o755)?;
+    std::os::unix::fs::symlink(tests::program("network-processor")?, libexec.join("network-processor"))?;
+    let job_processor = libexec.join("job-processor");
+    std::fs::copy(tests::program("job-processor")?, &job_processor)?;
+    std::os::unix::fs::chown(&job_processor, Some(0), Some(gid))?;
+    mode(&job_processor, 0o4750)?;
+    std::fs::copy(list_of(site), libexec.join("users.allow"))?;
+    Ok(libexec)
 }
 
 fn list_of(site: &Site) -> PathBuf {
@@ -204,4 +226,89 @@ fn can_be_ended(site: &mut Site) -> Result<()> {
 #[test]
 fn a_job_of_another_user_can_be_ended() {
     on_users_site("root", "nobody\n", can_be_ended);
+}
+
+#[test]
+fn with_a_setuid_job_processor_an_agent_that_is_nobody_special_runs_jobs_as_others() {
+    on_users_site("setuid", "nobody\n", |site| {
+        looks_as_it_should(site, AGENT_USER)?;
+        can_be_ended(site)?;
+        // A limit beyond the agent's own, a niceness below it, and its own jobs.
+        let favoured = JobSubmit { nice: Some(-5), ..of("nobody", shell("nice")) };
+        let id = ended(site, &favoured)?.id;
+        assert_eq!(site.client().stdout(id)?, "-5\n");
+        let own = ended(site, &shell("id -un; echo $HOME; grep CapEff /proc/self/status; echo out"))?;
+        let text = site.client().stdout(own.id)?;
+        assert!(
+            text.starts_with(&format!("{AGENT_USER}\n/")) && text.contains("\t0000000000000000\n"),
+            "{text}"
+        );
+        is_refused(site, &of("daemon", shell("true")), "no line allows it")
+    });
+}
+
+#[test]
+fn a_setuid_job_processor_believes_its_own_list_only() {
+    on_users_site("setuid", "nobody\n", |site| {
+        write_list(&list_of(site), "nobody\ndaemon\n")?; // the agent's own, which lets more pass
+        is_refused(site, &of("daemon", shell("true")), "libexec/users.allow no line allows it")?;
+        assert_eq!(ended(site, &of("nobody", shell("true")))?.status.0, Status::Completed);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_setuid_job_processor_does_nothing_for_a_directory_that_is_not_its_callers() {
+    on_users_site("setuid", "nobody\n", |site| {
+        let stranger = os::account::by_name("nobody")?.context("no such user here")?;
+        let own = os::account::by_name(AGENT_USER)?.context("no such user here")?;
+        let job_processor = site.path().join("libexec/job-processor");
+        let run = |uid: u32, gid: u32, arguments: &[&str]| {
+            use std::os::unix::process::CommandExt;
+            std::process::Command::new(&job_processor).args(arguments).uid(uid).gid(gid).output()
+        };
+        // Not of the agent's group: it cannot even be executed.
+        assert!(run(stranger.uid, stranger.gid, &["x"]).is_err());
+        // Of the group, but not the owner of the data root: it cannot read the log, and is given nothing.
+        let id = site.client().submit(&of("nobody", shell("sleep 1000")))?;
+        let run_id = site.client().wait_running(id)?.runs[0].run_id.clone();
+        let dir = site.agents[0].root().path().join("runs").join(&run_id).display().to_string();
+        let line = format!("nobody:{}:{}::/:/bin/sh", stranger.uid, stranger.gid);
+        assert!(!run(stranger.uid, own.gid, &["--user", &line, &dir])?.status.success());
+        assert!(!run(stranger.uid, own.gid, &["--empty", "--user", &line, &dir])?.status.success());
+        // The agent itself cannot signal those who are not on the list: this test's own process is root's.
+        let pid = std::process::id();
+        let ticks = os::procfs::stat(pid)?.context("this process")?.start_ticks;
+        let target = format!("{pid}:{ticks}");
+        for line in ["root:0:0::/:/bin/sh", line.as_str()] {
+            let output = run(own.uid, own.gid, &["--signal", "9", "--user", line, &target])?;
+            assert!(!output.status.success(), "{output:?}");
+        }
+        site.client().kill(id, Some(0))?;
+        assert_eq!(site.client().wait(id)?.status.0, Status::Killed);
+        Ok(())
+    });
+}
+
+#[test]
+fn what_a_job_of_another_user_left_in_its_directory_can_be_removed() {
+    on_users_site("setuid", "nobody\n", |site| {
+        let job =
+            ended(site, &of("nobody", shell("mkdir -m 700 closed; touch closed/file file; ln -s / link")))?;
+        let run_id: job::RunId = job.runs[0].run_id.parse()?;
+        let dir = site.agents[0].root().run(spool::Shelf::Settled, run_id);
+        tests::wait_until("the run to be settled", || Ok(dir.work().exists()))?;
+        let (agent, user) = (os::account::by_name(AGENT_USER)?, os::account::by_name("nobody")?);
+        let (agent, user) = (agent.context("no such user")?, user.context("no such user")?);
+        let line = format!("nobody:{}:{}::/:/bin/sh", user.uid, user.gid);
+        let mut command = std::process::Command::new(site.path().join("libexec/job-processor"));
+        command.args(["--empty", "--user", &line]).arg(dir.path());
+        let output = {
+            use std::os::unix::process::CommandExt;
+            command.uid(agent.uid).gid(agent.gid).output()?
+        };
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(std::fs::read_dir(dir.work())?.count(), 0);
+        Ok(())
+    });
 }

@@ -3,6 +3,7 @@
 //! Limits and niceness come first, since raising them needs the privileges that the user does not have. After a switch to a user other than root no
 //! capability is left, and that is checked.
 
+use super::body;
 use super::stage::{self, Stage};
 use crate::capability;
 
@@ -83,6 +84,8 @@ pub(super) unsafe fn apply(attributes: &Attributes) -> Result<(), Stage> {
         if attributes.user.is_some() && capability::raise_all() == -1 {
             return Err(stage::CAPABILITIES);
         }
+        // Inherited protection from the out-of-memory killer is not for jobs; best effort.
+        body::write_file(c"/proc/self/oom_score_adj", b"0");
         if let Some(umask) = attributes.umask {
             libc::umask(umask as libc::mode_t);
         }
@@ -109,7 +112,7 @@ pub(super) unsafe fn apply(attributes: &Attributes) -> Result<(), Stage> {
 
 /// # Safety
 /// As [`apply`].
-unsafe fn become_user(user: &Credentials) -> Result<(), Stage> {
+pub(crate) unsafe fn become_user(user: &Credentials) -> Result<(), Stage> {
     let done = |result: libc::c_long, stage| if result == -1 { Err(stage) } else { Ok(()) };
     let (uid, gid) = (libc::c_long::from(user.uid), libc::c_long::from(user.gid));
     // SAFETY: the list of groups is as long as is said.

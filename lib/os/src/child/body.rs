@@ -25,8 +25,6 @@ pub(super) unsafe fn run_child(
         if libc::setsid() == -1 {
             fail_at_gate(gate, stage::SESSION, program.farewell.as_ref());
         }
-        // Inherited protection from the out-of-memory killer is not for jobs; best effort.
-        write_file(c"/proc/self/oom_score_adj", b"0");
         for (target, source) in program.stdio.iter().enumerate() {
             let target = target as i32;
             // dup2 onto itself would keep close-on-exec
@@ -104,7 +102,7 @@ unsafe fn reset_signals() {
     }
 }
 
-unsafe fn write_file(path: &CStr, content: &[u8]) {
+pub(super) unsafe fn write_file(path: &CStr, content: &[u8]) {
     // SAFETY: valid path and buffer; the result is not needed.
     unsafe {
         let fd = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
