@@ -11,7 +11,7 @@
 //! | `admin.token.new`, `.*.tmp`      | written over                                                 |
 
 use crate::agents::{self, Agents};
-use crate::auth::{Tokens, ensure_admin_token};
+use crate::auth::ensure_admin_token;
 use crate::core;
 use crate::db::{Database, Sqlite};
 use crate::http;
@@ -197,7 +197,7 @@ async fn serve(settings: &Settings, http_limits: http::Limits, database: Arc<Sql
         handle: handle.clone(),
         db: Arc::clone(&database),
         agents: agents.directory(),
-        tokens: Tokens::load(database.as_ref())?,
+        tokens: handle.tokens(),
     };
     let directory = agents.directory();
     write_address(&root.join("http.addr"), http_listener.local_addr()?)?;

@@ -78,6 +78,9 @@ pub struct AgentDrainRequest {
 pub struct AgentList {
     /// By name.
     pub items: Vec<Agent>,
+    /// Ask again with this as `cursor` for the next page; absent on the last one.
+    #[serde(default)]
+    pub next_cursor: Option<String>,
 }
 
 /// Makes an agent known. Either `host` and `port`, for an agent that the server dials, or `dials_in`.

@@ -6,11 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod agent;
 mod job;
 mod policy;
 mod proof;
 mod queue;
+mod record;
 mod server;
 mod span;
 mod status;
@@ -19,6 +21,7 @@ mod time;
 pub use ::job::Status;
 
 pub use ::job::span::ParseSpanError;
+pub use access::{Token, TokenList, TokenMade, TokenNew, User, UserAdd, UserList};
 pub use agent::{Agent, AgentAdd, AgentChange, AgentDrain, AgentDrainRequest, AgentList, Ping};
 pub use job::{
     BATCH_JOBS_MAX, BatchSubmit, Counts, Job, JobList, JobSubmit, JobSubmitted, JobSummary, Kill,
@@ -27,6 +30,7 @@ pub use job::{
 pub use policy::{Factor, JobAbandon, JobRestart, RestartPolicy, Retry, RetryOn, UnknownPolicy};
 pub use proof::{Proof, RunProof, Step, View};
 pub use queue::{Attachment, Queue, QueueChange, QueueCreate, QueueList};
+pub use record::{Audit, AuditList, Event, EventList};
 pub use server::{Health, Problem, ServerStatus};
 pub use span::Span;
 pub use status::JobStatus;

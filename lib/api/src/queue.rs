@@ -29,6 +29,9 @@ pub struct Queue {
 pub struct QueueList {
     /// By name.
     pub items: Vec<Queue>,
+    /// Ask again with this as `cursor` for the next page; absent on the last one.
+    #[serde(default)]
+    pub next_cursor: Option<String>,
 }
 
 /// Creates a queue.

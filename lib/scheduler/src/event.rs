@@ -258,8 +258,14 @@ impl EventFilter {
 }
 
 impl Engine {
+    /// Something happened outside the engine.
+    pub fn happened(&mut self, event: Event, now_ms: i64) {
+        self.now_ms = now_ms;
+        self.tell(event);
+    }
+
     /// Tells whoever follows: the event is stored with the next batch. Its moment is that of the latest input.
-    pub fn tell(&mut self, event: Event) {
+    pub(crate) fn tell(&mut self, event: Event) {
         self.last_event += 1;
         let record = EventRecord { number: self.last_event, at_ms: self.now_ms, event };
         self.out.changes.push(Change::Event(record));

@@ -1,15 +1,21 @@
 //! What goes into the core's inbox, and what it hands to the sessions.
 
+use super::access::AccessInput;
 use super::handle::{CoreError, ServerStatus};
+use super::order::Order;
 use job::{JobId, RunId};
 use protocol::message::RunSpec;
-use scheduler::{AgentView, Connected, Input, QueueView, Reply};
+use scheduler::{AgentView, Connected, Event, Input, QueueView, Reply};
+use serde_json::{Map, Value};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Anything that the core can be asked.
 pub(super) enum Command {
-    /// A command that is answered after its commit.
-    Do { input: Input, reply: oneshot::Sender<Result<Reply, CoreError>> },
+    /// A command that is answered after its commit, with the order by which it was given.
+    Do { task: Task, order: Option<Arc<Order>>, reply: oneshot::Sender<Result<Reply, CoreError>> },
+    /// Something that happened outside the engine.
+    Happened(Event),
     /// A word of an agent: nobody waits.
     Tell(Input),
     /// An agent's account of itself, and the way to it.
@@ -22,6 +28,16 @@ pub(super) enum Command {
     Tick,
     /// End, after what is in the inbox already.
     Stop(oneshot::Sender<()>),
+}
+
+/// What a command is for.
+pub(super) enum Task {
+    /// The engine.
+    Engine(Input),
+    /// Users and tokens.
+    Access(AccessInput),
+    /// Nothing is to be done, only kept: what was done elsewhere, or refused before it came here.
+    Note { action: String, object: String, detail: Map<String, Value>, refusal: Option<String> },
 }
 
 /// A question to the engine.

@@ -1,18 +1,21 @@
 //! The thread that owns the engine and writes the database.
 
+use super::access::Access;
 use super::command::{Command, Port, Request, ToAgent};
-use super::handle::{CoreError, Handle, ServerStatus};
+use super::handle::{CoreError, Feed, Handle, ServerStatus};
 use super::health::Shared;
-use crate::db::{Database, DbError};
+use crate::auth::Tokens;
+use crate::db::{AnswerKey, AnswerRecord, Database, DbError, Entry};
 use job::{JobId, RunId, RunIds};
 use scheduler::{
-    Action, AgentRecord, Change, Connected, Engine, FactIn, FactRecord, Input, Output, Rejection, Reply,
+    Action, AgentRecord, Change, Connected, Engine, Event, EventKind, FactIn, FactRecord, Input, Object,
+    Output, Rejection, Reply,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// So many requests wait for the core; then those who ask wait for room.
 const INBOX_MAX: usize = 8_192;
@@ -44,24 +47,36 @@ pub fn spawn(
 ) -> anyhow::Result<(Handle, JoinHandle<()>)> {
     let snapshot = database.load()?;
     let strays = database.strays()?;
-    let engine = Engine::restore(snapshot, RunIds::new(seed))?;
+    let mut engine = Engine::restore(snapshot, RunIds::new(seed))?;
+    let (users, tokens) = (database.users()?, database.tokens()?);
+    let epoch = database.identity().epoch;
+    let text = format!("started, epoch {epoch}");
+    let started = Event::new(EventKind::ServerStarted, Object::Server, text);
+    engine.happened(started.with(serde_json::json!({"epoch": epoch})), os::clock::wall_ms());
     let shared = Arc::new(Shared::new(engine.counts()));
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let core = Core {
         engine,
-        database,
         roster,
         shared: Arc::clone(&shared),
         ports: HashMap::new(),
         unheard: HashSet::new(),
         watchers: HashMap::new(),
+        access: Access::new(users.clone(), tokens.clone()),
+        tokens: Tokens::new(users, tokens),
+        last_audit: database.last_audit()?,
+        entries: Vec::new(),
+        answered: HashMap::new(),
+        feed: broadcast::Sender::new(FEED_MAX),
+        database,
         strays,
         ticks: 0,
         started_at_ms: os::clock::wall_ms(),
     };
+    let (tokens, feed) = (core.tokens.clone(), core.feed.clone());
     let thread = std::thread::Builder::new().name("core".to_owned()).spawn(move || core.run(inbox))?;
     tokio::spawn(tick(sender.downgrade()));
-    Ok((Handle::new(sender, shared), thread))
+    Ok((Handle::new(sender, shared, tokens, feed), thread))
 }
 
 async fn tick(inbox: mpsc::WeakSender<Command>) {
@@ -76,9 +91,9 @@ async fn tick(inbox: mpsc::WeakSender<Command>) {
     }
 }
 
-struct Core {
-    engine: Engine,
-    database: Arc<dyn Database>,
+pub(super) struct Core {
+    pub(super) engine: Engine,
+    pub(super) database: Arc<dyn Database>,
     roster: Box<dyn Roster>,
     shared: Arc<Shared>,
     /// The way to each connected agent, with the number of its session.
@@ -86,13 +101,21 @@ struct Core {
     /// Agents of which a message could not be taken: what they send after it is not heard until they come again.
     unheard: HashSet<String>,
     watchers: HashMap<JobId, Vec<oneshot::Sender<()>>>,
+    pub(super) access: Access,
+    tokens: Tokens,
+    pub(super) last_audit: u64,
+    /// To be written with the next batch.
+    pub(super) entries: Vec<Entry>,
+    /// What was answered under an idempotency key since the last commit.
+    pub(super) answered: HashMap<AnswerKey, AnswerRecord>,
+    feed: Feed,
     strays: u64,
     ticks: u64,
     started_at_ms: i64,
 }
 
 /// What a command is answered with.
-type Answer = Result<Reply, CoreError>;
+pub(super) type Answer = Result<Reply, CoreError>;
 
 /// What a step owes to others once it is committed.
 #[derive(Default)]
@@ -126,20 +149,24 @@ impl Core {
     fn take_in(&mut self, command: Command, step: &mut Step) {
         step.taken += 1;
         match command {
-            Command::Do { input, reply } => {
-                let result = self.decide(input);
+            Command::Do { task, order, reply } => {
+                let result = self.on_order(task, order.as_deref());
                 step.replies.push((reply, result));
             }
             Command::Tell(input) => self.on_word(input),
             Command::Connected { connected, port } => self.on_connected(connected, port, step),
             Command::Ask(request) => step.questions.push(request),
             Command::Watch { job, reply } => step.watches.push((job, reply)),
+            Command::Happened(event) => self.engine.happened(event, os::clock::wall_ms()),
             Command::Tick => self.on_tick(),
-            Command::Stop(done) => step.stop = Some(done),
+            Command::Stop(done) => {
+                self.note_used_tokens();
+                step.stop = Some(done);
+            }
         }
     }
 
-    fn decide(&mut self, input: Input) -> Answer {
+    pub(super) fn decide(&mut self, input: Input) -> Answer {
         if let Input::Submit(specs) = &input {
             for key in specs.iter().filter_map(|spec| spec.idempotency_key.as_deref()) {
                 self.recall_key(key)?;
@@ -158,6 +185,14 @@ impl Core {
                 None => Err(Rejection::NoSuchJob(job).into()),
             },
             Err(e) => Err(e.into()),
+        }
+    }
+
+    /// When tokens were last used is written from time to time, not with every request.
+    fn note_used_tokens(&mut self) {
+        for (id, at_ms) in self.tokens.take_used() {
+            self.access.on_used(&id, at_ms);
+            self.entries.push(Entry::TokenUsed(id, at_ms));
         }
     }
 
@@ -232,6 +267,9 @@ impl Core {
     fn on_tick(&mut self) {
         self.on_word(Input::Tick);
         self.ticks += 1;
+        if self.ticks.is_multiple_of(TOKENS_NOTED_TICKS) {
+            self.note_used_tokens();
+        }
         if self.ticks.is_multiple_of(WATCHERS_SWEPT_TICKS) {
             self.watchers.retain(|_, watchers| {
                 watchers.retain(|watcher| !watcher.is_closed());
@@ -242,8 +280,13 @@ impl Core {
 
     fn commit_and_tell(&mut self, step: &mut Step) {
         let Output { changes, actions } = self.engine.take();
-        if !changes.is_empty() {
-            self.commit(&changes);
+        let entries = std::mem::take(&mut self.entries);
+        if !changes.is_empty() || !entries.is_empty() {
+            self.commit(&changes, &entries);
+        }
+        self.answered.clear();
+        for entry in &entries {
+            self.tokens.on_written(entry);
         }
         self.engine.on_committed();
         self.shared.on_step(self.engine.counts());
@@ -263,11 +306,11 @@ impl Core {
     }
 
     /// Returns when the batch is written, however long that takes: nothing else may happen before.
-    fn commit(&self, changes: &[Change]) {
+    fn commit(&self, changes: &[Change], entries: &[Entry]) {
         let mut pause = RETRY_MIN;
         let began = Instant::now();
         os::crash::point("commit.before");
-        while let Err(e) = self.database.commit(changes) {
+        while let Err(e) = self.database.commit_with(changes, entries) {
             tracing::error!("{} changes are not written: {e}; next try in {pause:?}", changes.len());
             self.shared.on_trouble(e.to_string());
             std::thread::sleep(pause);
@@ -301,8 +344,11 @@ impl Core {
             | Change::QueueDeleted(_)
             | Change::Attached(..)
             | Change::Detached(..)
-            | Change::AgentUpdated(_)
-            | Change::Event(_) => {}
+            | Change::AgentUpdated(_) => {}
+            Change::Event(event) if self.feed.receiver_count() > 0 => {
+                let _ = self.feed.send(Arc::new(event.clone())); // fails if the last one left meanwhile
+            }
+            Change::Event(_) => {}
         }
     }
 
@@ -437,6 +483,10 @@ impl Core {
     }
 }
 
+/// So many events wait for whoever follows; who is further behind is cut off.
+const FEED_MAX: usize = 8_192;
+/// When tokens were last used is written every so many ticks.
+const TOKENS_NOTED_TICKS: u64 = 60;
 /// So many runs are acknowledged in one frame, so that it fits.
 const ACKS_MAX: usize = 50_000;
 /// Watchers that nobody waits for any more are swept out after so many ticks.

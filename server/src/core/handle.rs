@@ -1,15 +1,20 @@
 //! How everybody else talks to the core.
 
-use super::command::{Command, Port, Request};
+use super::access::{AccessInput, AccessRefusal};
+use super::command::{Command, Port, Request, Task};
 use super::health::{Health, Shared};
+use super::order::Order;
+use crate::auth::Tokens;
 use crate::db::DbError;
 use job::JobId;
 use scheduler::{
-    AgentView, Connected, Counts, Input, JobSpec, NewAgent, QueueView, Rejection, Reply, Restart, Submitted,
+    AgentView, Connected, Counts, Event, EventRecord, Input, JobSpec, NewAgent, QueueView, Rejection, Reply,
+    Restart, Submitted,
 };
+use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// Why the core did not do something.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +22,15 @@ pub enum CoreError {
     /// It cannot be done; the text says what to do instead.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// Users or tokens cannot be changed so.
+    #[error(transparent)]
+    Access(#[from] AccessRefusal),
+    /// The object is not what it was when it was looked at.
+    #[error("{0} was changed since it was looked at (If-Match); look at it again, and decide anew")]
+    Changed(String),
+    /// The same key for something else.
+    #[error("idempotency key \"{0}\" belongs to another request; take a new key for each request")]
+    KeyReused(String),
     /// The database could not be read.
     #[error(transparent)]
     Database(#[from] DbError),
@@ -53,16 +67,58 @@ pub struct ServerStatus {
 pub struct Handle {
     inbox: mpsc::Sender<Command>,
     shared: Arc<Shared>,
+    tokens: Tokens,
+    feed: Feed,
 }
 
+/// Where every event goes once it is committed.
+pub(super) type Feed = broadcast::Sender<Arc<EventRecord>>;
+
 impl Handle {
-    pub(super) fn new(inbox: mpsc::Sender<Command>, shared: Arc<Shared>) -> Handle {
-        Handle { inbox, shared }
+    pub(super) fn new(
+        inbox: mpsc::Sender<Command>,
+        shared: Arc<Shared>,
+        tokens: Tokens,
+        feed: Feed,
+    ) -> Handle {
+        Handle { inbox, shared, tokens, feed }
+    }
+
+    /// Who may ask.
+    pub fn tokens(&self) -> Tokens {
+        self.tokens.clone()
+    }
+
+    /// Every event from now on, after its commit. Who does not take them loses the oldest, and is told so.
+    pub fn follow(&self) -> broadcast::Receiver<Arc<EventRecord>> {
+        self.feed.subscribe()
+    }
+
+    /// Users and tokens.
+    pub async fn access(&self, input: AccessInput) -> Result<(), CoreError> {
+        self.command(Task::Access(input)).await.map(|_| ())
+    }
+
+    /// Keeps in the audit what was done outside the core, or refused before it came here.
+    pub async fn note(
+        &self,
+        action: &str,
+        object: &str,
+        detail: Map<String, Value>,
+        refusal: Option<String>,
+    ) -> Result<(), CoreError> {
+        let (action, object) = (action.to_owned(), object.to_owned());
+        self.command(Task::Note { action, object, detail, refusal }).await.map(|_| ())
+    }
+
+    /// Tells whoever follows of something that happened outside the engine.
+    pub async fn happened(&self, event: Event) -> Result<(), CoreError> {
+        self.send(Command::Happened(event)).await
     }
 
     /// New jobs, all or none; the answer has the order of the request.
     pub async fn submit(&self, specs: Vec<JobSpec>) -> Result<Vec<Submitted>, CoreError> {
-        match self.command(Input::Submit(specs)).await? {
+        match self.command(Task::Engine(Input::Submit(specs))).await? {
             Reply::Submitted(submitted) => Ok(submitted),
             Reply::Done => Ok(Vec::new()),
         }
@@ -254,16 +310,16 @@ impl Handle {
     }
 
     async fn done(&self, input: Input) -> Result<(), CoreError> {
-        self.command(input).await.map(|_| ())
+        self.command(Task::Engine(input)).await.map(|_| ())
     }
 
-    async fn command(&self, input: Input) -> Result<Reply, CoreError> {
+    async fn command(&self, task: Task) -> Result<Reply, CoreError> {
         if let Some(trouble) = self.shared.database_trouble() {
             // What waits is written first, and that may take long: better told now than waited for.
             return Err(DbError::Retry(trouble).into());
         }
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Do { input, reply }).await?;
+        self.send(Command::Do { task, order: Order::present(), reply }).await?;
         answer.await.map_err(|_| CoreError::Stopping)?
     }
 

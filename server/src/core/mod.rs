@@ -4,15 +4,22 @@
 //! If the commit fails, the same batch is tried again with growing pauses and nothing new is taken: the engine is never further
 //! than one uncommitted batch, nothing of which anybody has been told. Killed at any point, the next start goes on from the last commit.
 
+mod access;
+mod audit;
 mod command;
 mod committer;
 mod handle;
 mod health;
+mod order;
+mod orders;
+pub mod tag;
 
+pub use access::{AccessInput, AccessRefusal};
 pub use command::{Port, ToAgent};
 pub use committer::{Roster, spawn};
 pub use handle::{CoreError, Handle, ServerStatus};
 pub use health::Health;
+pub use order::{Once, Order};
 
 #[cfg(test)]
 mod tests;

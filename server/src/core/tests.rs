@@ -1,5 +1,8 @@
 use super::*;
-use crate::db::{AgentSecrets, Database, DbError, Identity, JobFilter, Piece, Sqlite, TokenRecord, Walk};
+use crate::db::{
+    AgentSecrets, AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Database, DbError, Entry, Identity,
+    JobFilter, Journal, Keep, Piece, Sqlite, TokenRecord, UserRecord, Walk,
+};
 use job::{End, JobId, Outcome, RunId, Status, Witness};
 use prost::Message;
 use protocol::message::{Accepted, Ended, Fact, FactBody, Started};
@@ -23,11 +26,11 @@ struct Fragile {
 }
 
 impl Database for Fragile {
-    fn commit(&self, batch: &[Change]) -> Result<u64, DbError> {
+    fn commit_with(&self, batch: &[Change], entries: &[Entry]) -> Result<u64, DbError> {
         if self.broken.load(Ordering::SeqCst) {
             return Err(DbError::Retry("disk full".into()));
         }
-        self.inner.commit(batch)
+        self.inner.commit_with(batch, entries)
     }
     fn identity(&self) -> Identity {
         self.inner.identity()
@@ -85,8 +88,20 @@ impl Database for Fragile {
     fn tokens(&self) -> Result<Vec<TokenRecord>, DbError> {
         self.inner.tokens()
     }
-    fn put_token(&self, token: &TokenRecord) -> Result<(), DbError> {
-        self.inner.put_token(token)
+    fn users(&self) -> Result<Vec<UserRecord>, DbError> {
+        self.inner.users()
+    }
+    fn audit(&self, filter: &AuditFilter, from: Walk, limit: usize) -> Result<Piece<AuditRecord>, DbError> {
+        self.inner.audit(filter, from, limit)
+    }
+    fn last_audit(&self) -> Result<u64, DbError> {
+        self.inner.last_audit()
+    }
+    fn answer(&self, key: &AnswerKey) -> Result<Option<AnswerRecord>, DbError> {
+        self.inner.answer(key)
+    }
+    fn forget(&self, journal: Journal, keep: Keep) -> Result<bool, DbError> {
+        self.inner.forget(journal, keep)
     }
 }
 

@@ -2,14 +2,17 @@
 
 mod lists;
 
-use super::{Database, TokenRecord, Walk};
+use super::{
+    AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Database, Entry, Journal, Keep, TokenRecord,
+    UserRecord, Walk,
+};
 use job::{
     End, JobId, OnUnknown, Outcome, Policy, RestartSafe, Retry, RetryCause, RunId, Status, StopCause, Usage,
     Witness,
 };
 use scheduler::{
     AgentRecord, Change, Dial, Drain, Event, EventFilter, EventKind, EventRecord, FactRecord, JobRecord,
-    JobSpec, KillWish, LateOutcome, Object, PauseWish, QueueRecord, RunRecord, Severity, StrayRecord,
+    JobSpec, KillWish, LateOutcome, Object, PauseWish, QueueRecord, Reply, RunRecord, Severity, StrayRecord,
     Trouble, Wait,
 };
 use std::sync::Arc;
@@ -26,10 +29,13 @@ pub(super) fn conformance<D: Database>(open: impl Fn() -> D) {
     agents_queues_and_attachments_come_and_go(&open);
     two_secrets_are_valid_the_newest_first(&open);
     only_the_newest_secret_stays_when_the_others_are_retired(&open);
-    tokens_are_kept(&open);
+    users_and_tokens_are_kept(&open);
+    the_audit_is_kept_and_found_by_who_and_what_and_when(&open);
+    an_answer_is_kept_as_it_was_first_given(&open);
     lists::lists_are_filtered_and_paged(&open);
     events_are_kept_once_and_read_from_either_end(&open);
     what_a_job_waits_for_is_kept(&open);
+    what_is_too_old_or_too_much_is_forgotten_but_for_the_newest(&open);
 }
 
 fn spec(name: &str) -> JobSpec {
@@ -356,18 +362,99 @@ fn two_secrets_are_valid_the_newest_first<D: Database>(open: &impl Fn() -> D) {
     assert_eq!(db.secrets().unwrap()[0].secrets, [vec![4; 32], vec![3; 32]]);
 }
 
-fn tokens_are_kept<D: Database>(open: &impl Fn() -> D) {
+fn users_and_tokens_are_kept<D: Database>(open: &impl Fn() -> D) {
     let token = TokenRecord {
         id: "i".into(),
         name: "n".into(),
+        user: "u".into(),
         role: "admin".into(),
         hash: "h".into(),
         created_at_ms: 1,
+        expires_at_ms: None,
+        revoked_at_ms: None,
+        used_at_ms: None,
     };
-    open().put_token(&token).unwrap();
-    let newer = TokenRecord { hash: "g".into(), ..token };
-    open().put_token(&newer).unwrap();
-    assert_eq!(open().tokens().unwrap(), [newer]);
+    let user = UserRecord { name: "u".into(), disabled: false, created_at_ms: 1 };
+    let write = |entries: &[Entry]| open().commit_with(&[], entries).unwrap();
+    write(&[Entry::User(user.clone()), Entry::Token(token.clone())]);
+    let newer = TokenRecord { expires_at_ms: Some(7), revoked_at_ms: Some(8), ..token };
+    write(&[
+        Entry::Token(newer.clone()),
+        Entry::TokenUsed("i".into(), 9),
+        Entry::TokenUsed("none".into(), 9),
+    ]);
+    assert_eq!(open().tokens().unwrap(), [TokenRecord { used_at_ms: Some(9), ..newer }]);
+    let disabled = UserRecord { disabled: true, ..user };
+    write(&[Entry::User(disabled.clone())]);
+    assert_eq!(open().users().unwrap(), [disabled]);
+    write(&[Entry::UserRemoved("u".into())]);
+    assert_eq!(open().users().unwrap(), []);
+}
+
+fn audit(number: u64) -> AuditRecord {
+    let one = |name: &str| if number.is_multiple_of(2) { name.to_owned() } else { "other".to_owned() };
+    AuditRecord {
+        number,
+        at_ms: i64::try_from(number).unwrap() * 10,
+        user: one("anna"),
+        token: "t".into(),
+        role: "admin".into(),
+        from: "127.0.0.1:1".into(),
+        via: "lastword".into(),
+        action: "queue.hold".into(),
+        object: format!("queue/{}", one("q")),
+        detail: serde_json::json!({"n": number}).as_object().unwrap().clone(),
+        reason: number.is_multiple_of(3).then(|| "because".to_owned()),
+        refusal: number.is_multiple_of(5).then(|| "no".to_owned()),
+    }
+}
+
+fn the_audit_is_kept_and_found_by_who_and_what_and_when<D: Database>(open: &impl Fn() -> D) {
+    assert_eq!(open().last_audit().unwrap(), 0);
+    let entries: Vec<_> = (1..=20).map(|number| Entry::Audit(audit(number))).collect();
+    open().commit_with(&[], &entries).unwrap();
+    open().commit_with(&[], &entries).unwrap();
+    let db = open();
+    assert_eq!(db.last_audit().unwrap(), 20);
+    let all = AuditFilter::default();
+    assert_eq!(db.audit(&all, Walk::Below(Some(16)), 2).unwrap().items, [audit(15), audit(14)]);
+    let of = |filter: &AuditFilter| {
+        let piece = db.audit(filter, Walk::Below(None), 3).unwrap();
+        (piece.items.iter().map(|record| record.number).collect::<Vec<_>>(), piece.next)
+    };
+    assert_eq!(of(&AuditFilter { who: Some("anna".into()), ..all.clone() }), (vec![20, 18, 16], Some(16)));
+    assert_eq!(of(&AuditFilter { object: Some("queue/other".into()), ..all.clone() }).0, [19, 17, 15]);
+    assert_eq!(of(&AuditFilter { since_ms: Some(190), ..all }), (vec![20, 19], None));
+}
+
+fn an_answer_is_kept_as_it_was_first_given<D: Database>(open: &impl Fn() -> D) {
+    let key = |part| AnswerKey { user: "anna".into(), key: "k".into(), part };
+    let submitted = |job, existing| scheduler::Submitted { job: JobId(job), existing };
+    let jobs = Reply::Submitted(vec![submitted(7, false), submitted(8, true)]);
+    let first = AnswerRecord { key: key(0), digest: [1; 32], reply: jobs, at_ms: 5 };
+    let second = AnswerRecord { key: key(1), reply: Reply::Done, at_ms: 50, ..first.clone() };
+    let again = AnswerRecord { digest: [2; 32], reply: Reply::Done, ..first.clone() };
+    let entries = [first.clone(), second.clone(), again].map(Entry::Answered);
+    open().commit_with(&[], &entries).unwrap();
+    assert_eq!(open().answer(&key(0)).unwrap(), Some(first));
+    assert_eq!(open().answer(&key(2)).unwrap(), None);
+    assert!(!open().forget(Journal::Answers, Keep { since_ms: 6, count_max: 0 }).unwrap());
+    let db = open();
+    assert_eq!((db.answer(&key(0)).unwrap(), db.answer(&key(1)).unwrap()), (None, Some(second)));
+}
+
+fn what_is_too_old_or_too_much_is_forgotten_but_for_the_newest<D: Database>(open: &impl Fn() -> D) {
+    let keep = |since_ms, count_max| Keep { since_ms, count_max };
+    assert!(!open().forget(Journal::Events, keep(1_011, u64::MAX)).unwrap());
+    assert_eq!(open().events_kept().unwrap(), Some((11, 90)), "older ones are gone");
+    assert!(!open().forget(Journal::Events, keep(0, 30)).unwrap());
+    assert_eq!(open().events_kept().unwrap(), Some((61, 90)), "more than that are gone");
+    assert!(!open().forget(Journal::Events, keep(i64::MAX, 0)).unwrap());
+    let db = open();
+    assert_eq!((db.events_kept().unwrap(), db.load().unwrap().last_event), (Some((90, 90)), 90));
+    assert!(!db.forget(Journal::Audit, keep(95, 15)).unwrap());
+    let audit = db.audit(&AuditFilter::default(), Walk::After(0), 99).unwrap();
+    assert_eq!((audit.items.first().unwrap().number, audit.items.len()), (10, 11));
 }
 
 fn what_a_job_waits_for_is_kept<D: Database>(open: &impl Fn() -> D) {

@@ -1,13 +1,13 @@
 //! Between records and rows. The numbers that stand for statuses and witnesses are never used again for something else.
 
-use super::DbError;
+use super::{AnswerKey, AnswerRecord, AuditRecord, DbError, TokenRecord, UserRecord};
 use job::{JobId, Outcome, RunId, Status, Usage, Witness};
 use prost::Message;
 use protocol::message::Ended;
 use rusqlite::Row;
 use scheduler::{
     AgentRecord, Dial, Drain, Event, EventKind, EventRecord, FactRecord, JobRecord, JobSpec, KillWish,
-    LateOutcome, PauseWish, QueueRecord, RunRecord, Severity, SpecColumns, Trouble, Wait,
+    LateOutcome, PauseWish, QueueRecord, Reply, RunRecord, Severity, SpecColumns, Submitted, Trouble, Wait,
 };
 use std::sync::Arc;
 
@@ -321,4 +321,80 @@ pub(super) fn event(row: &Row<'_>) -> Result<EventRecord, Bad> {
         data: serde_json::from_str(&data).map_err(|e| wrong(&e))?,
     };
     Ok(EventRecord { number, at_ms: row.get(1)?, event })
+}
+
+pub(super) const TOKEN_COLUMNS: &str =
+    "id, name, role, hash, created_at, user, expires_at, revoked_at, used_at";
+
+/// In the order of [`TOKEN_COLUMNS`].
+pub(super) fn token(row: &Row<'_>) -> Result<TokenRecord, Bad> {
+    Ok(TokenRecord {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        role: row.get(2)?,
+        hash: row.get(3)?,
+        created_at_ms: row.get(4)?,
+        user: row.get(5)?,
+        expires_at_ms: row.get(6)?,
+        revoked_at_ms: row.get(7)?,
+        used_at_ms: row.get(8)?,
+    })
+}
+
+/// In the order name, disabled, created_at.
+pub(super) fn user(row: &Row<'_>) -> Result<UserRecord, Bad> {
+    Ok(UserRecord { name: row.get(0)?, disabled: row.get(1)?, created_at_ms: row.get(2)? })
+}
+
+pub(super) const AUDIT_COLUMNS: &str =
+    "number, at, user, token, role, origin, via, action, object, detail, reason, refusal";
+
+/// In the order of [`AUDIT_COLUMNS`].
+pub(super) fn audit(row: &Row<'_>) -> Result<AuditRecord, Bad> {
+    let number = unsigned(row.get(0)?)?;
+    let detail: String = row.get(9)?;
+    Ok(AuditRecord {
+        number,
+        at_ms: row.get(1)?,
+        user: row.get(2)?,
+        token: row.get(3)?,
+        role: row.get(4)?,
+        from: row.get(5)?,
+        via: row.get(6)?,
+        action: row.get(7)?,
+        object: row.get(8)?,
+        detail: serde_json::from_str(&detail)
+            .map_err(|e| Bad::Content(format!("audit entry {number}: {e}")))?,
+        reason: row.get(10)?,
+        refusal: row.get(11)?,
+    })
+}
+
+/// A reply as it is stored: empty for "done", else the jobs, those that were there already marked by a `+`.
+pub(super) fn reply_text(reply: &Reply) -> String {
+    match reply {
+        Reply::Done => String::new(),
+        Reply::Submitted(jobs) => {
+            let word = |one: &Submitted| format!("{}{}", one.job, if one.existing { "+" } else { "" });
+            jobs.iter().map(word).collect::<Vec<_>>().join(",")
+        }
+    }
+}
+
+fn reply(text: &str) -> Result<Reply, Bad> {
+    if text.is_empty() {
+        return Ok(Reply::Done);
+    }
+    let one = |word: &str| {
+        let number = word.strip_suffix('+').unwrap_or(word).parse();
+        let wrong = |_| Bad::Content(format!("the stored reply \"{text}\" cannot be read"));
+        Ok(Submitted { job: JobId(number.map_err(wrong)?), existing: word.ends_with('+') })
+    };
+    text.split(',').map(one).collect::<Result<_, Bad>>().map(Reply::Submitted)
+}
+
+/// In the order digest, reply, at.
+pub(super) fn answer(row: &Row<'_>, key: &AnswerKey) -> Result<AnswerRecord, Bad> {
+    let text: String = row.get(1)?;
+    Ok(AnswerRecord { key: key.clone(), digest: row.get(0)?, reply: reply(&text)?, at_ms: row.get(2)? })
 }

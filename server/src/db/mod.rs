@@ -5,13 +5,16 @@
 
 #[cfg(test)]
 mod conformance;
+mod entry;
 mod journal;
 mod list;
 mod map;
 mod schema;
 mod sqlite;
 mod write;
+mod write_entry;
 
+pub use entry::{AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Entry, TokenRecord, UserRecord};
 pub use sqlite::Sqlite;
 
 use job::{JobId, RunId, Status};
@@ -52,6 +55,26 @@ pub struct JobFilter {
 /// The ends of a job that somebody has to look at.
 pub const FAILED: [Status; 4] = [Status::Error, Status::Killed, Status::Unknown, Status::Abandoned];
 
+/// What grows with time and is forgotten with time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Journal {
+    /// What happened.
+    Events,
+    /// Who asked for what.
+    Audit,
+    /// What was answered to requests with an idempotency key.
+    Answers,
+}
+
+/// What is kept of a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Nothing from before this moment, wall clock.
+    pub since_ms: i64,
+    /// At most so many.
+    pub count_max: u64,
+}
+
 /// Which way a journal is read, and from where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Walk {
@@ -77,21 +100,6 @@ pub struct AgentSecrets {
     pub agent: String,
     /// All that are valid, newest first.
     pub secrets: Vec<Vec<u8>>,
-}
-
-/// A token of the API: its secret part is only there as a hash.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenRecord {
-    /// The part by which it is found.
-    pub id: String,
-    /// Whose it is.
-    pub name: String,
-    /// What it may do: `viewer`, `operator` or `admin`.
-    pub role: String,
-    /// argon2 in PHC form.
-    pub hash: String,
-    /// When it was made, wall clock.
-    pub created_at_ms: i64,
 }
 
 /// What went wrong with the database, sorted by what the caller does next.
@@ -123,8 +131,13 @@ pub trait Database: Send + Sync {
     /// Everything that is not final.
     fn load(&self) -> Result<Snapshot, DbError>;
 
-    /// Writes the batch in one transaction; returns the number of the commit.
-    fn commit(&self, batch: &[Change]) -> Result<u64, DbError>;
+    /// Writes the batch, and the entries beside it, in one transaction; returns the number of the commit.
+    fn commit_with(&self, batch: &[Change], entries: &[Entry]) -> Result<u64, DbError>;
+
+    /// The same without entries.
+    fn commit(&self, batch: &[Change]) -> Result<u64, DbError> {
+        self.commit_with(batch, &[])
+    }
 
     /// One job.
     fn job(&self, job: JobId) -> Result<Option<JobRecord>, DbError>;
@@ -167,9 +180,22 @@ pub trait Database: Send + Sync {
     /// The secrets of every agent, newest first.
     fn secrets(&self) -> Result<Vec<AgentSecrets>, DbError>;
 
-    /// Every token.
+    /// Every token, also those that are not valid any more.
     fn tokens(&self) -> Result<Vec<TokenRecord>, DbError>;
 
-    /// A new token, or a new hash for the one with that id.
-    fn put_token(&self, token: &TokenRecord) -> Result<(), DbError>;
+    /// Every user.
+    fn users(&self) -> Result<Vec<UserRecord>, DbError>;
+
+    /// Audit entries, at most `limit`.
+    fn audit(&self, filter: &AuditFilter, from: Walk, limit: usize) -> Result<Piece<AuditRecord>, DbError>;
+
+    /// The number of the newest audit entry, 0 if there is none.
+    fn last_audit(&self) -> Result<u64, DbError>;
+
+    /// What a command was answered.
+    fn answer(&self, key: &AnswerKey) -> Result<Option<AnswerRecord>, DbError>;
+
+    /// Forgets some of the oldest entries of a journal that are too old or too many, never the newest of all; whether there is more to forget.
+    /// Little at once, so that no commit waits for it.
+    fn forget(&self, journal: Journal, keep: Keep) -> Result<bool, DbError>;
 }

@@ -102,6 +102,24 @@ ALTER TABLE runs ADD COLUMN written_bytes INTEGER;
 ALTER TABLE runs ADD COLUMN oom_kills INTEGER;
 ALTER TABLE runs ADD COLUMN context_switches INTEGER;
 ALTER TABLE runs ADD COLUMN processes_peak INTEGER;
+", "
+CREATE TABLE users (name TEXT PRIMARY KEY, disabled INTEGER NOT NULL, created_at INTEGER NOT NULL) WITHOUT ROWID;
+ALTER TABLE tokens ADD COLUMN user TEXT NOT NULL DEFAULT '';
+ALTER TABLE tokens ADD COLUMN expires_at INTEGER;
+ALTER TABLE tokens ADD COLUMN revoked_at INTEGER;
+ALTER TABLE tokens ADD COLUMN used_at INTEGER;
+UPDATE tokens SET user = name;
+INSERT INTO users SELECT name, 0, min(created_at) FROM tokens GROUP BY name;
+
+CREATE TABLE audit (
+    number INTEGER PRIMARY KEY, at INTEGER NOT NULL, user TEXT NOT NULL, token TEXT NOT NULL, role TEXT NOT NULL,
+    origin TEXT NOT NULL, via TEXT NOT NULL, action TEXT NOT NULL, object TEXT NOT NULL, detail TEXT NOT NULL, reason TEXT,
+    refusal TEXT);
+
+CREATE TABLE answers (
+    user TEXT, key TEXT, part INTEGER, digest BLOB NOT NULL, reply TEXT NOT NULL, at INTEGER NOT NULL,
+    PRIMARY KEY (user, key, part)) WITHOUT ROWID;
+CREATE INDEX answers_by_age ON answers (at);
 "];
 
 /// Brings the file to the newest version and begins a new epoch. Returns the database's id, the epoch and the number of the last

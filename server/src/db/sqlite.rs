@@ -13,11 +13,12 @@
 //! | a lock file nobody holds                  | that server is dead            | taken                                   |
 
 use super::map::{
-    self, AGENT_COLUMNS, Bad, FIRST_FINAL_CODE, JOB_COLUMNS, QUEUE_COLUMNS, RUN_COLUMNS, signed,
+    self, AGENT_COLUMNS, Bad, FIRST_FINAL_CODE, JOB_COLUMNS, QUEUE_COLUMNS, RUN_COLUMNS, TOKEN_COLUMNS,
+    signed,
 };
 use super::{
-    AgentSecrets, Database, DbError, Identity, JobFilter, Piece, TokenRecord, Walk, journal, list, schema,
-    write,
+    AgentSecrets, AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Database, DbError, Entry, Identity,
+    JobFilter, Journal, Keep, Piece, TokenRecord, UserRecord, Walk, journal, list, schema, write,
 };
 use job::{JobId, RunId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
@@ -314,8 +315,8 @@ impl Database for Sqlite {
         })
     }
 
-    fn commit(&self, batch: &[Change]) -> Result<u64, DbError> {
-        let number = self.write(|c| Ok(write::commit(c, batch, os::clock::wall_ms())?))?;
+    fn commit_with(&self, batch: &[Change], entries: &[Entry]) -> Result<u64, DbError> {
+        let number = self.write(|c| Ok(write::commit(c, batch, entries, os::clock::wall_ms())?))?;
         self.commit.store(number, Ordering::Release);
         Ok(number)
     }
@@ -396,24 +397,29 @@ impl Database for Sqlite {
     }
 
     fn tokens(&self) -> Result<Vec<TokenRecord>, DbError> {
-        let sql = "SELECT id, name, role, hash, created_at FROM tokens ORDER BY id";
-        self.read(|c| {
-            rows(c, sql, [], |row| {
-                Ok(TokenRecord {
-                    id: row.get(0)?,
-                    name: row.get(1)?,
-                    role: row.get(2)?,
-                    hash: row.get(3)?,
-                    created_at_ms: row.get(4)?,
-                })
-            })
-        })
+        let sql = format!("SELECT {TOKEN_COLUMNS} FROM tokens ORDER BY id");
+        self.read(|c| rows(c, &sql, [], map::token))
     }
 
-    fn put_token(&self, token: &TokenRecord) -> Result<(), DbError> {
-        let TokenRecord { id, name, role, hash, created_at_ms } = token;
-        let sql = "INSERT OR REPLACE INTO tokens VALUES (?1, ?2, ?3, ?4, ?5)";
-        self.write(|c| Ok(c.execute(sql, params![id, name, role, hash, created_at_ms]).map(|_| ())?))
+    fn users(&self) -> Result<Vec<UserRecord>, DbError> {
+        self.read(|c| rows(c, "SELECT name, disabled, created_at FROM users ORDER BY name", [], map::user))
+    }
+
+    fn audit(&self, filter: &AuditFilter, from: Walk, limit: usize) -> Result<Piece<AuditRecord>, DbError> {
+        self.read(|c| journal::audit(c, filter, from, limit))
+    }
+
+    fn last_audit(&self) -> Result<u64, DbError> {
+        Ok(self.read(|c| journal::kept(c, "audit"))?.map_or(0, |(_, newest)| newest))
+    }
+
+    fn answer(&self, key: &AnswerKey) -> Result<Option<AnswerRecord>, DbError> {
+        let sql = "SELECT digest, reply, at FROM answers WHERE user = ?1 AND key = ?2 AND part = ?3";
+        self.read(|c| one(c, sql, params![key.user, key.key, key.part], |row| map::answer(row, key)))
+    }
+
+    fn forget(&self, journal: Journal, keep: Keep) -> Result<bool, DbError> {
+        self.write(|c| Ok(journal::forget(c, journal, keep)?))
     }
 }
 

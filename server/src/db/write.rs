@@ -2,6 +2,7 @@
 //! have reached the disk.
 
 use super::map::{outcome_bytes, severity_code, signed, status_code, wait_code, witness_code};
+use super::{Entry, write_entry};
 use rusqlite::{Connection, TransactionBehavior, params};
 use scheduler::{
     AgentRecord, Change, EventRecord, FactRecord, JobRecord, QueueRecord, RunRecord, StrayRecord, Wait,
@@ -10,13 +11,21 @@ use scheduler::{
 /// So many secrets of an agent are valid at once: the new one, and the one before.
 const SECRETS_MAX: i64 = 2;
 
-pub(super) fn commit(connection: &mut Connection, batch: &[Change], now_ms: i64) -> rusqlite::Result<u64> {
+pub(super) fn commit(
+    connection: &mut Connection,
+    batch: &[Change],
+    entries: &[Entry],
+    now_ms: i64,
+) -> rusqlite::Result<u64> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let number: i64 = transaction
         .prepare_cached("UPDATE meta SET value = value + 1 WHERE key = 'commit' RETURNING value")?
         .query_row([], |row| row.get(0))?;
     for change in batch {
         write(&transaction, change, Commit { number, now_ms })?;
+    }
+    for entry in entries {
+        write_entry::write(&transaction, entry)?;
     }
     transaction.commit()?;
     Ok(u64::try_from(number).unwrap_or(0))

@@ -1,9 +1,12 @@
 //! Agents: make known, show, change, forget, ping.
 
 use super::extract::{Body, Params, Part};
+use super::manners::Tagged;
+use super::page::Page;
 use super::problem::Problem;
 use super::{Http, show};
 use crate::auth::Caller;
+use crate::core::tag;
 use api::{Agent, AgentAdd, AgentChange, AgentDrainRequest, AgentList, Ping};
 use axum::Json;
 use axum::extract::{Extension, State};
@@ -20,12 +23,16 @@ const PORT_DEFAULT: u16 = 7412;
 const SLOTS_DEFAULT: u32 = 100;
 
 /// List the agents, by name.
-#[utoipa::path(get, path = "/api/v1/agents", tag = "agents", responses((status = 200, body = AgentList)))]
-pub(super) async fn list(State(http): State<Http>) -> Result<Json<AgentList>, Problem> {
-    let views = http.app.handle.agents().await?;
+#[utoipa::path(get, path = "/api/v1/agents", tag = "agents", params(Page),
+    responses((status = 200, body = AgentList), (status = 400, body = api::Problem)))]
+pub(super) async fn list(
+    State(http): State<Http>,
+    Params(page): Params<Page>,
+) -> Result<Json<AgentList>, Problem> {
+    let (views, next_cursor) = page.of_names(http.app.handle.agents().await?, |view| &view.record.name)?;
     let live = |name: &str| http.app.agents.live(name);
     let items = views.iter().map(|view| show::agent(view, live(&view.record.name).as_ref())).collect();
-    Ok(Json(AgentList { items }))
+    Ok(Json(AgentList { items, next_cursor }))
 }
 
 /// Make an agent known: one that the server dials (`host`, `port`), or one that dials the server (`dials_in`).
@@ -45,8 +52,13 @@ pub(super) async fn add(
 /// Show an agent.
 #[utoipa::path(get, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path)),
     responses((status = 200, body = Agent), (status = 404, body = api::Problem)))]
-pub(super) async fn show(State(http): State<Http>, Part(name): Part<String>) -> Result<Json<Agent>, Problem> {
-    Ok(Json(load(&http, &name).await?))
+pub(super) async fn show(
+    State(http): State<Http>,
+    Part(name): Part<String>,
+) -> Result<Tagged<Agent>, Problem> {
+    let view = http.app.handle.agent(&name).await?;
+    let body = show::agent(&view, http.app.agents.live(&name).as_ref());
+    Ok(Tagged { version: tag::of_agent(&view), body })
 }
 
 /// Change an agent's number of slots, or give it a new secret; the secret before stays valid beside it until it is retired.

@@ -1,13 +1,16 @@
 //! Who may do what, for how long, and the count of it.
 
 use super::Http;
+use super::manners;
 use super::problem::Problem;
-use crate::auth::{Caller, Role};
+use crate::auth::Role;
+use crate::core::Order;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A request with its answer's head may take this long, the reading of its body included. Longer than any long poll.
@@ -17,10 +20,16 @@ pub(super) const REQUEST_MAX: Duration = Duration::from_secs(100);
 pub(super) async fn guard(State(http): State<Http>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
-    let response = match admit(&http, &mut request).await {
-        Ok(()) => tokio::time::timeout(REQUEST_MAX, next.run(request)).await.unwrap_or_else(|_| too_slow()),
-        Err(problem) => problem.into_response(),
+    let asked = manners::Asked::of(&request);
+    let handling = async {
+        match admit(&http, &route, &mut request).await {
+            Ok(None) => next.run(request).await,
+            Ok(Some(order)) => manners::carry_out(order, request, next).await,
+            Err(problem) => problem.into_response(),
+        }
     };
+    let response = tokio::time::timeout(REQUEST_MAX, handling).await.unwrap_or_else(|_| too_slow());
+    let response = asked.complete(response);
     let status = response.status().as_u16();
     tracing::debug!(%method, route, status, "request");
     let labels = [("method", known(&method).to_owned()), ("route", route), ("status", status.to_string())];
@@ -28,10 +37,9 @@ pub(super) async fn guard(State(http): State<Http>, mut request: Request, next: 
     response
 }
 
-/// Puts the caller into the request's extensions.
-async fn admit(http: &Http, request: &mut Request) -> Result<(), Problem> {
-    let path = request.uri().path();
-    let Some(needed) = role_needed(request.method(), path) else { return Ok(()) };
+/// Puts the caller into the request's extensions; makes an order of what may change something.
+async fn admit(http: &Http, route: &str, request: &mut Request) -> Result<Option<Arc<Order>>, Problem> {
+    let Some(needed) = role_needed(request.method(), request.uri().path()) else { return Ok(None) };
     let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let bearer = header
         .and_then(|value| value.split_once(' '))
@@ -39,17 +47,35 @@ async fn admit(http: &Http, request: &mut Request) -> Result<(), Problem> {
     let Some((_, token)) = bearer else {
         return Err(refused("no token was sent (Authorization: Bearer …)"));
     };
-    match http.app.tokens.verify(token.trim()).await {
-        Some(caller) if caller.role >= needed => {
-            request.extensions_mut().insert(caller);
-            Ok(())
-        }
-        Some(Caller { name, role }) => {
-            let detail = format!("token \"{name}\" has the role {role:?}; {needed:?} is needed for this");
-            Err(Problem::new(StatusCode::FORBIDDEN, "role", "Not allowed", detail))
-        }
-        None => Err(refused("the token is not known to this server")),
+    let caller = http.app.tokens.verify(token.trim(), os::clock::wall_ms()).await;
+    let caller = caller.map_err(|refusal| refused(&refusal.to_string()))?;
+    request.extensions_mut().insert(caller.clone());
+    let changes = !is_look(request.method());
+    if caller.role >= needed {
+        return if changes { manners::order(caller, request).await.map(Some) } else { Ok(None) };
     }
+    let (have, need) = (caller.role.name(), needed.name());
+    let detail = format!("token \"{}\" has the role {have}; {need} is needed for this", caller.token);
+    if changes {
+        let (action, path) =
+            (format!("{} {route}", known(request.method())), request.uri().path().to_owned());
+        let order = manners::order(caller, request).await?;
+        note_refusal(http, order, &action, &path, &detail).await;
+    }
+    Err(Problem::new(StatusCode::FORBIDDEN, "role", "Not allowed", detail))
+}
+
+/// Somebody tried what the role does not allow: that is kept.
+async fn note_refusal(http: &Http, order: Arc<Order>, action: &str, path: &str, detail: &str) {
+    let note = http.app.handle.note(action, path, serde_json::Map::new(), Some(detail.to_owned()));
+    if let Err(e) = order.during(note).await {
+        tracing::warn!("a refused {action} could not be noted in the audit: {e}");
+    }
+}
+
+/// It changes nothing.
+fn is_look(method: &Method) -> bool {
+    method == Method::GET || method == Method::HEAD || method == Method::OPTIONS
 }
 
 fn refused(detail: &str) -> Problem {
@@ -67,11 +93,12 @@ fn role_needed(method: &Method, path: &str) -> Option<Role> {
     if !path.starts_with("/api/") || path == "/api/openapi.json" {
         return None;
     }
-    if method == Method::GET || method == Method::HEAD {
-        return Some(Role::Viewer);
-    }
     // By whole segments: a queue may be named "hold", an agent "ping".
     let segments: Vec<&str> = path.split('/').skip(1).collect();
+    if is_look(method) {
+        let for_admins = matches!(segments[..], ["api", "v1", "audit" | "tokens" | "users", ..]);
+        return Some(if for_admins { Role::Admin } else { Role::Viewer });
+    }
     let operator = match segments[..] {
         ["api", "v1", "jobs", ..] => true,
         ["api", "v1", "queues", _, "hold" | "release"]
@@ -100,6 +127,12 @@ mod tests {
     fn what_changes_agents_needs_an_admin_and_what_is_not_listed_too() {
         let cases = [
             (Method::GET, "/api/v1/jobs/1", Some(Role::Viewer)),
+            (Method::OPTIONS, "/api/v1/jobs/1", Some(Role::Viewer)),
+            (Method::GET, "/api/v1/events", Some(Role::Viewer)),
+            (Method::GET, "/api/v1/audit", Some(Role::Admin)),
+            (Method::HEAD, "/api/v1/tokens", Some(Role::Admin)),
+            (Method::GET, "/api/v1/users", Some(Role::Admin)),
+            (Method::POST, "/api/v1/tokens", Some(Role::Admin)),
             (Method::POST, "/api/v1/jobs", Some(Role::Operator)),
             (Method::POST, "/api/v1/jobs/1/kill", Some(Role::Operator)),
             (Method::POST, "/api/v1/queues/q/hold", Some(Role::Operator)),

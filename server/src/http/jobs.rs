@@ -1,10 +1,11 @@
 //! Jobs: submit, show, wait, end, hold.
 
 use super::extract::{Body, OptionalBody, Params, Part};
+use super::manners::Tagged;
 use super::problem::Problem;
 use super::{Http, show};
 use crate::auth::Caller;
-use crate::core::CoreError;
+use crate::core::{CoreError, tag};
 use api::{
     BATCH_JOBS_MAX, BatchSubmit, Job, JobAbandon, JobRestart, JobSubmit, JobSubmitted, Kill, Span, Why,
 };
@@ -90,10 +91,10 @@ pub(super) async fn show(
     State(http): State<Http>,
     Part(id): Part<u64>,
     Params(params): Params<Wait>,
-) -> Result<Json<Job>, Problem> {
-    let job = load(&http, JobId(id)).await?;
-    let Some(wait) = params.wait.filter(|wait| wait.ms > 0 && !job.status.0.is_final()) else {
-        return Ok(Json(job));
+) -> Result<Tagged<Job>, Problem> {
+    let job = tagged(&http, JobId(id)).await?;
+    let Some(wait) = params.wait.filter(|wait| wait.ms > 0 && !job.body.status.0.is_final()) else {
+        return Ok(job);
     };
     let limit = Duration::from_millis(wait.ms).min(WAIT_MAX);
     let mut stopping = http.stopping.clone();
@@ -101,7 +102,13 @@ pub(super) async fn show(
         over = http.app.handle.wait_final(JobId(id), limit) => { over?; }
         _ = stopping.wait_for(|stopping| *stopping) => {}
     }
-    Ok(Json(load(&http, JobId(id)).await?))
+    tagged(&http, JobId(id)).await
+}
+
+/// A job as the record has it, with its version.
+async fn tagged(http: &Http, job: JobId) -> Result<Tagged<Job>, Problem> {
+    let (record, runs) = records(http, job).await?;
+    Ok(Tagged { version: tag::of_job(&record), body: show::job(&record, &runs) })
 }
 
 /// End a job: the soft signal, then SIGKILL when the grace is over. One that does not run yet never will. The answer comes when the wish

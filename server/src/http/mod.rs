@@ -4,6 +4,7 @@
 //! |--------------|-----------------------------------------------------------------------|
 //! | `serve.rs`   | connections with their limits; the end                                |
 //! | `guard.rs`   | tokens and roles, the limit on time, the count of requests            |
+//! | `manners.rs` | orders, conditions, versions: what HTTP says of changes                |
 //! | `extract.rs` | bodies, queries and paths, with errors that say where                 |
 //! | `problem.rs` | every refusal as RFC 9457                                             |
 //! | `show.rs`    | records as the interface shows them                                   |
@@ -12,13 +13,18 @@
 //!
 //! Nothing here is acknowledged before the core committed it; a connection that breaks leaves nothing half done.
 
+mod access;
 mod agents;
+mod audit;
 mod describe;
+mod events;
 mod extract;
 mod guard;
 mod jobs;
 mod lists;
+mod manners;
 mod output;
+mod page;
 mod problem;
 mod proof;
 mod queues;
@@ -34,7 +40,7 @@ use crate::auth::Tokens;
 use crate::core::Handle;
 use crate::db::{Database, DbError};
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub use serve::{Limits, serve};
 
@@ -59,6 +65,8 @@ struct Http {
     app: AppState,
     metrics: Option<metrics_exporter_prometheus::PrometheusHandle>,
     stopping: watch::Receiver<bool>,
+    /// Places for those who follow events: they stay, and others must find room.
+    followers: Arc<Semaphore>,
 }
 
 impl Http {

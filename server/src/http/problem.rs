@@ -1,7 +1,7 @@
 //! Every refusal as RFC 9457 `application/problem+json`.
 
 use crate::agents::QueryError;
-use crate::core::CoreError;
+use crate::core::{AccessRefusal, CoreError};
 use crate::db::DbError;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Method, StatusCode, Uri};
@@ -93,7 +93,7 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
         }
         response
@@ -105,8 +105,38 @@ impl From<CoreError> for Problem {
         match error {
             CoreError::Rejected(rejection) => rejection.into(),
             CoreError::Database(error) => error.into(),
+            CoreError::Access(refusal) => refusal.into(),
+            CoreError::Changed(_) => Problem::new(
+                StatusCode::PRECONDITION_FAILED,
+                "changed",
+                "It was changed meanwhile",
+                error.to_string(),
+            ),
+            CoreError::KeyReused(_) => Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "key-reused",
+                "The idempotency key belongs to another request",
+                error.to_string(),
+            ),
             CoreError::Stopping => Problem::stopping(),
         }
+    }
+}
+
+impl From<AccessRefusal> for Problem {
+    fn from(refusal: AccessRefusal) -> Problem {
+        let (status, kind, title) = match &refusal {
+            AccessRefusal::NoSuchUser(_) => (StatusCode::NOT_FOUND, "no-such-user", "No such user"),
+            AccessRefusal::NoSuchToken(_) => (StatusCode::NOT_FOUND, "no-such-token", "No such token"),
+            AccessRefusal::NameTaken(..) => (StatusCode::CONFLICT, "name-taken", "The name is taken"),
+            AccessRefusal::BadName(..) => (StatusCode::UNPROCESSABLE_ENTITY, "bad-name", "Not a name"),
+            AccessRefusal::Disabled(_) => (StatusCode::CONFLICT, "disabled", "The user is disabled"),
+            AccessRefusal::AlreadyRevoked(_) => {
+                (StatusCode::CONFLICT, "already-revoked", "The token is revoked already")
+            }
+            AccessRefusal::LastAdmin => (StatusCode::CONFLICT, "last-admin", "No admin would be left"),
+        };
+        Problem::new(status, kind, title, refusal.to_string())
     }
 }
 

@@ -1,18 +1,25 @@
 //! Queues: create, show, attach, hold, remove.
 
-use super::extract::{Body, Part};
+use super::extract::{Body, Params, Part};
+use super::manners::Tagged;
+use super::page::Page;
 use super::problem::Problem;
 use super::{Http, show};
+use crate::core::tag;
 use api::{Attachment, Queue, QueueChange, QueueCreate, QueueList};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 
 /// List the queues, by name.
-#[utoipa::path(get, path = "/api/v1/queues", tag = "queues", responses((status = 200, body = QueueList)))]
-pub(super) async fn list(State(http): State<Http>) -> Result<Json<QueueList>, Problem> {
-    let items = http.app.handle.queues().await?.iter().map(show::queue).collect();
-    Ok(Json(QueueList { items }))
+#[utoipa::path(get, path = "/api/v1/queues", tag = "queues", params(Page),
+    responses((status = 200, body = QueueList), (status = 400, body = api::Problem)))]
+pub(super) async fn list(
+    State(http): State<Http>,
+    Params(page): Params<Page>,
+) -> Result<Json<QueueList>, Problem> {
+    let (views, next_cursor) = page.of_names(http.app.handle.queues().await?, |view| &view.record.name)?;
+    Ok(Json(QueueList { items: views.iter().map(show::queue).collect(), next_cursor }))
 }
 
 /// Create a queue.
@@ -41,8 +48,12 @@ pub(super) async fn create(
 /// Show a queue.
 #[utoipa::path(get, path = "/api/v1/queues/{name}", tag = "queues", params(("name" = String, Path)),
     responses((status = 200, body = Queue), (status = 404, body = api::Problem)))]
-pub(super) async fn show(State(http): State<Http>, Part(name): Part<String>) -> Result<Json<Queue>, Problem> {
-    load(&http, &name).await
+pub(super) async fn show(
+    State(http): State<Http>,
+    Part(name): Part<String>,
+) -> Result<Tagged<Queue>, Problem> {
+    let view = http.app.handle.queue(&name).await?;
+    Ok(Tagged { version: tag::of_queue(&view), body: show::queue(&view) })
 }
 
 /// Remove a queue that has no job which is not over.

@@ -1,6 +1,9 @@
 //! Every address with its handler. The description at `/api/openapi.json` is made of the same list.
 
-use super::{Http, agents, describe, extract, guard, jobs, lists, output, problem, proof, queues, server};
+use super::{
+    Http, access, agents, audit, describe, events, extract, guard, jobs, lists, output, problem, proof,
+    queues, server,
+};
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header::CONTENT_TYPE;
@@ -55,6 +58,15 @@ pub(super) fn described() -> OpenApiRouter<Http> {
         .routes(routes!(queues::set))
         .routes(routes!(queues::attach))
         .routes(routes!(queues::detach))
+        .routes(routes!(events::follow))
+        .routes(routes!(events::list))
+        .routes(routes!(audit::list))
+        .routes(routes!(access::tokens, access::new_token))
+        .routes(routes!(access::revoke))
+        .routes(routes!(access::users, access::add_user))
+        .routes(routes!(access::remove_user))
+        .routes(routes!(access::disable_user))
+        .routes(routes!(access::enable_user))
         .routes(routes!(server::status))
         .routes(routes!(server::alive))
         .routes(routes!(server::ready))

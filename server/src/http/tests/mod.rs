@@ -2,11 +2,12 @@
 
 mod agent;
 mod live;
+mod record;
 mod rest;
 
 use super::{AppState, Limits, serve};
 use crate::agents::{Agents, Options};
-use crate::auth::{Tokens, ensure_admin_token};
+use crate::auth::ensure_admin_token;
 use crate::core;
 use crate::db::{Database, Sqlite};
 use serde_json::Value;
@@ -138,7 +139,7 @@ async fn begin(root: &Path, limits: Limits) -> (SocketAddr, SocketAddr, oneshot:
         handle: handle.clone(),
         db: Arc::clone(&database),
         agents: agents.directory(),
-        tokens: Tokens::load(&*database).unwrap(),
+        tokens: handle.tokens(),
     };
     let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
