@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod check;
 mod child;
 mod monitor;
 mod watch;
@@ -11,14 +12,14 @@ mod witness;
 
 use config::{AgentConfig, UserSwitch};
 use spool::DataRoot;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: platform-agent --config agent.toml [--check]
        platform-agent --dump-log FILE
 
   --config FILE    run the agent of this configuration until SIGTERM or SIGINT; jobs that run go on
-  --check          validate the configuration and exit
+  --check          validate the configuration, look whether jobs can run as its users, and exit
   --dump-log FILE  show a run's message log (<data_root>/runs/<run id>/log) as text
 ";
 
@@ -55,8 +56,7 @@ fn run(path: PathBuf, check: bool) -> ExitCode {
         Err(e) => return fail(78, &e.to_string()),
     };
     if check {
-        println!("{}: fine", path.display());
-        return ExitCode::SUCCESS;
+        return say(&path, &check::users(&config));
     }
     let passable = config.users.switch != UserSwitch::None;
     let root = match DataRoot::create(&config.data_root, config.allow_network_file_system, passable) {
@@ -69,6 +69,9 @@ fn run(path: PathBuf, check: bool) -> ExitCode {
         Err(e) => return fail(71, &format!("cannot take signals: {e}")),
     };
     let _tracing = trace::init("platform-agent", Some(&root.trace_dir()), true);
+    for fault in check::users(&config).faults {
+        tracing::warn!("jobs of other users will not work: {fault}");
+    }
     let lock = match root.lock("platform-agent") {
         Ok(lock) => lock,
         Err(e) => return fail(75, &e.to_string()),
@@ -82,6 +85,21 @@ fn run(path: PathBuf, check: bool) -> ExitCode {
             fail(70, &format!("{e:#}"))
         }
     }
+}
+
+/// What `--check` found.
+fn say(path: &Path, found: &check::Findings) -> ExitCode {
+    for note in &found.notes {
+        println!("{}: {note}", path.display());
+    }
+    for fault in &found.faults {
+        eprintln!("platform-agent: {}: {fault}", path.display());
+    }
+    if !found.faults.is_empty() {
+        return ExitCode::from(78);
+    }
+    println!("{}: fine", path.display());
+    ExitCode::SUCCESS
 }
 
 fn fail(code: u8, what: &str) -> ExitCode {

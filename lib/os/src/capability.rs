@@ -48,6 +48,12 @@ pub(crate) fn raise_all() -> i32 {
     if raised == halves { 0 } else { set(raised) }
 }
 
+/// Whether what a switch of users needs is in effect.
+pub(crate) fn can_switch() -> bool {
+    const NEEDED: u32 = CHOWN | SETGID | SETUID;
+    get().is_some_and(|[low, _]| low.effective & NEEDED == NEEDED)
+}
+
 /// Keeps what starting and ending other users' jobs needs, as far as it is permitted, with only the one to signal in effect.
 pub(crate) fn keep_for_switching() -> std::io::Result<()> {
     const KEPT: u32 = CHOWN | DAC_OVERRIDE | KILL | SETGID | SETUID | SYS_NICE | SYS_RESOURCE;

@@ -16,6 +16,11 @@ pub fn is_elevated() -> bool {
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
+/// Whether this process may switch users and give files away.
+pub fn can_switch() -> bool {
+    capability::can_switch()
+}
+
 /// Takes on the caller's user in all ids, keeps the capabilities that a switch of users needs, and forgets the caller's environment but for language
 /// and time zone. To be called first, in one thread. From here on files are opened with the caller's rights only.
 pub fn settle() -> io::Result<()> {

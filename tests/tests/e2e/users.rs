@@ -185,7 +185,9 @@ fn who_is_not_on_the_list_is_refused_and_told_why() {
 fn an_agent_that_does_not_switch_says_what_to_change() {
     on_users_site("none", "nobody\n", |site| {
         is_refused(site, &of("nobody", shell("true")), "set [users] switch")?;
-        assert_eq!(ended(site, &of("root", shell("true")))?.status.0, Status::Completed, "its own user");
+        let own = ended(site, &of("root", shell("env")))?;
+        assert_eq!(own.status.0, Status::Completed, "its own user");
+        assert!(!site.client().stdout(own.id)?.contains("a secret"));
         Ok(())
     });
 }
