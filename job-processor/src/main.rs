@@ -49,6 +49,10 @@ fn read(arguments: impl Iterator<Item = OsString>) -> Option<Work> {
 }
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "--version") {
+        println!("job-processor {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
     let elevated = os::privilege::is_elevated();
     if elevated && let Err(error) = os::privilege::settle() {
         eprintln!("job-processor: cannot give up root's rights: {error}");

@@ -10,7 +10,7 @@
 //! | `admin.token`, not in the database | made valid: it was written first                           |
 //! | `admin.token.new`, `.*.tmp`      | written over                                                 |
 
-use crate::agents::{self, Agents};
+use crate::agents::{self, Agents, AllowList};
 use crate::auth::ensure_admin_token;
 use crate::core;
 use crate::db::{Database, Sqlite};
@@ -81,7 +81,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         println!("{} is in order", arguments.config.display());
         return ExitCode::SUCCESS;
     }
-    match start(&settings) {
+    match start(&arguments.config, &settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             tracing::error!("{e:#}");
@@ -112,7 +112,7 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> anyhow::Result<Asked> {
     Ok(Asked::Run(Arguments { config, check }))
 }
 
-fn start(settings: &Settings) -> anyhow::Result<()> {
+fn start(path: &Path, settings: &Settings) -> anyhow::Result<()> {
     let root = settings.node.data_root.clone();
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -133,7 +133,7 @@ fn start(settings: &Settings) -> anyhow::Result<()> {
     ensure_admin_token(database.as_ref(), &root, os::clock::wall_ms())?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    let served = runtime.block_on(serve(settings, http_limits, Arc::clone(&database)));
+    let served = runtime.block_on(serve(path, settings, http_limits, Arc::clone(&database)));
     runtime.shutdown_timeout(Duration::from_secs(1));
     if let Err(e) = database.fold_log() {
         tracing::warn!("the write-ahead log stays beside the database file (copy both): {e}");
@@ -178,7 +178,12 @@ fn lock_data_root(root: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-async fn serve(settings: &Settings, http_limits: http::Limits, database: Arc<Sqlite>) -> anyhow::Result<()> {
+async fn serve(
+    path: &Path,
+    settings: &Settings,
+    http_limits: http::Limits,
+    database: Arc<Sqlite>,
+) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let root = &settings.node.data_root;
     let database: Arc<dyn Database> = database;
@@ -199,7 +204,7 @@ async fn serve(settings: &Settings, http_limits: http::Limits, database: Arc<Sql
         agents: agents.directory(),
         tokens: handle.tokens(),
     };
-    let directory = agents.directory();
+    let (directory, allow) = (agents.directory(), agents.allow_list());
     write_address(&root.join("http.addr"), http_listener.local_addr()?)?;
     if let Some(listener) = &agents_listener {
         write_address(&root.join("agents.addr"), listener.local_addr()?)?;
@@ -218,7 +223,7 @@ async fn serve(settings: &Settings, http_limits: http::Limits, database: Arc<Sql
     let mut http = tokio::spawn(http::serve(state, http_listener, http_limits, shutdown));
     let agents = tokio::spawn(agents.run(handle.clone(), Arc::clone(&database), agents_listener));
     tokio::select! {
-        name = signals.stop() => tracing::info!("{name}: stopping"),
+        name = signals.stop(|| reload(path, settings, &allow)) => tracing::info!("{name}: stopping"),
         ended = &mut http => bail!("the HTTP server ended by itself: {ended:?}"),
     }
     drop(stopping);
@@ -265,17 +270,31 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal that ends the server; returns its name.
-    async fn stop(&mut self) -> &'static str {
+    /// Waits for a signal that ends the server; returns its name. Another one asks for `reload`.
+    async fn stop(&mut self, reload: impl Fn()) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hang_up.recv() => tracing::info!(
-                    "SIGHUP: nothing was read anew; changes of any key take effect when the server is restarted, \
-                     which no running job notices"
-                ),
+                _ = self.hang_up.recv() => reload(),
             }
         }
+    }
+}
+
+/// SIGHUP: takes over what can be changed while the server runs, and says what cannot.
+fn reload(path: &Path, running: &Settings, allow: &AllowList) {
+    let read = Settings::load(path).and_then(|new| Ok((new.allow()?, new)));
+    let (ranges, mut new) = match read {
+        Ok(read) => read,
+        Err(e) => return tracing::error!("SIGHUP: everything stays as it was: {e:#}"),
+    };
+    tracing::info!("SIGHUP: [agents] allow is {:?} now; links in use stay", new.agents.allow);
+    allow.set(ranges);
+    new.agents.allow.clone_from(&running.agents.allow);
+    if format!("{new:?}") != format!("{running:?}") {
+        tracing::warn!(
+            "SIGHUP: other keys changed too; they take effect when the server is restarted, which no running job notices"
+        );
     }
 }

@@ -30,6 +30,8 @@ pub struct Agent {
     data_root: PathBuf,
     listen: Option<String>,
     connect: Option<String>,
+    programs: Option<PathBuf>,
+    more: String,
     monitor: Option<Child>,
     own: Option<(u32, u32, PathBuf)>,
 }
@@ -45,6 +47,8 @@ impl Agent {
             data_root: scratch.join(name),
             listen,
             connect,
+            programs: None,
+            more: String::new(),
             monitor: None,
             own: None,
         };
@@ -65,6 +69,22 @@ impl Agent {
     /// Gives it another data root.
     pub fn set_data_root(&mut self, path: &Path) {
         self.data_root = path.to_owned();
+    }
+
+    /// Gives it programs of its own, which a test can replace: copies of the real ones in a directory beside its data root.
+    pub fn set_own_programs(&mut self) -> Result<PathBuf> {
+        let folder = self.scratch.join(format!("{}.programs", self.name));
+        std::fs::create_dir_all(&folder)?;
+        for name in ["platform-agent", "network-processor", "job-processor"] {
+            std::fs::copy(program(name)?, folder.join(name))?;
+        }
+        self.programs = Some(folder.clone());
+        Ok(folder)
+    }
+
+    /// Lines for its configuration, written at the next start or by [`Agent::write_config`].
+    pub fn configure(&mut self, more: &str) {
+        self.more = more.to_owned();
     }
 
     /// Replaces its secret: hexadecimal digits.
@@ -104,7 +124,10 @@ impl Agent {
     }
 
     fn command(&self) -> Result<Command> {
-        let mut command = Command::new(program("platform-agent")?);
+        let mut command = Command::new(match &self.programs {
+            Some(folder) => folder.join("platform-agent"),
+            None => program("platform-agent")?,
+        });
         command.arg("--config").arg(self.write_config()?);
         if let Some((uid, gid, _)) = &self.own {
             command.uid(*uid).gid(*gid);
@@ -112,7 +135,8 @@ impl Agent {
         Ok(command)
     }
 
-    fn write_config(&self) -> Result<PathBuf> {
+    /// Writes its configuration as it would be at the next start.
+    pub fn write_config(&self) -> Result<PathBuf> {
         let mut text = format!(
             "name = \"{}\"\ndata_root = \"{}\"\nsecret_file = \"{}\"\nrestart_delay = \"{RESTART_DELAY}\"\n",
             self.name,
@@ -128,6 +152,7 @@ impl Agent {
         if let Some(address) = &self.connect {
             text += &format!("connect = [\"{address}\"]\n");
         }
+        text += &self.more;
         let path = self.scratch.join(format!("{}.toml", self.name));
         std::fs::write(&path, text)?;
         Ok(path)

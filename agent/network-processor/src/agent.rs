@@ -4,10 +4,14 @@
 use crate::delivery::Delivered;
 use crate::disk::Disk;
 use crate::event::{Event, NotPrepared};
+use crate::housekeeping::Tidying;
+use crate::identity::Identity;
 use crate::launch::{Launched, Launcher, NotLaunched};
+use crate::links::Links;
+use crate::retention::Settled;
 use crate::run::{Delivery, Keeper, Run};
+use crate::secrets::FileSecrets;
 use crate::session::Sessions;
-use crate::start::FileSecrets;
 use crate::streams::Streams;
 use crate::users::NotResolved;
 use config::AgentConfig;
@@ -16,9 +20,10 @@ use os::pidfd::Pidfd;
 use protocol::message::{Kill, NoRecord, RefusalKind, Refused, Start, Stop};
 use protocol::outbox::Outbox;
 use protocol::{Frame, RunSpec, convert};
-use spool::{Identity, PrepareError};
+use spool::PrepareError;
 use std::collections::HashMap;
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
@@ -26,6 +31,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 /// Job-processors that are started for one run before it is given up.
 pub(crate) const LAUNCHES_MAX: u32 = 5;
+/// A stop waits so long for the disk.
+const STOP_SAVE_MAX: Duration = Duration::from_secs(2);
 /// Before a directory that could not be synced is tried again.
 const SYNC_AGAIN: Duration = Duration::from_secs(1);
 
@@ -36,8 +43,10 @@ pub(crate) struct Agent {
     pub(crate) disk: Disk,
     pub(crate) launcher: Launcher,
     pub(crate) identity: Identity,
-    /// The identity's acknowledged position changed and is not on disk.
-    pub(crate) identity_dirty: bool,
+    /// The configuration's file.
+    pub(crate) path: PathBuf,
+    pub(crate) links: Links,
+    pub(crate) settled: Settled,
     pub(crate) runs: HashMap<RunId, Run>,
     pub(crate) outbox: Outbox,
     pub(crate) sessions: Sessions,
@@ -49,6 +58,8 @@ pub(crate) struct Agent {
     pub(crate) refusing: String,
     /// When the last round of retention was.
     pub(crate) swept_ms: u64,
+    /// What the rounds of retention and the looks at the disk have to know of each other.
+    pub(crate) tidying: Tidying,
     /// When this process began, `CLOCK_BOOTTIME` milliseconds.
     pub(crate) begun_ms: u64,
     /// When the last slow round of housekeeping was, `CLOCK_BOOTTIME` milliseconds.
@@ -84,8 +95,14 @@ impl Agent {
 
     async fn stop(mut self) -> anyhow::Result<()> {
         tracing::info!("controlled stop; running jobs and their job-processors go on");
-        if let Err(e) = self.identity.save() {
-            tracing::warn!("the identity file could not be written: {e}");
+        let (file, acked) = (self.identity.file.clone(), self.identity.acked);
+        let saved = tokio::task::spawn_blocking(move || file.save_acked(acked));
+        match tokio::time::timeout(STOP_SAVE_MAX, saved).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(e))) => tracing::warn!("the identity file could not be written: {e}"),
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!("the identity file is not written: the disk does not answer")
+            }
         }
         self.sessions.goodbye("the agent stops", true).await;
         Ok(())
@@ -110,7 +127,12 @@ impl Agent {
             Event::Moved(run_id, moved) => self.on_moved(run_id, moved),
             Event::Recalled(run_id, ledger) => self.on_recalled(run_id, *ledger),
             Event::Resent(complete) => self.on_resent(complete),
-            Event::Expiring(runs) => self.on_expiring(runs),
+            Event::Swept(done) => self.on_swept(done),
+            Event::Room(room) => self.on_room(room),
+            Event::SecretsSeen => self.on_secrets_seen(),
+            Event::Saved(saved) => self.on_saved(saved),
+            Event::Raised(raised) => self.on_raised(*raised),
+            Event::Reloaded(config) => self.on_reloaded(config),
             Event::Tick => self.on_tick(),
             Event::Reload => self.on_reload(),
             Event::Stop => {}
@@ -146,7 +168,7 @@ impl Agent {
         let mut run = Run::new(Keeper::Preparing);
         (run.timeout_ms, run.grace_ms, run.launches) = (spec.timeout_ms, spec.grace_ms, 1);
         self.runs.insert(run_id, run);
-        self.launcher.prepare(&self.disk, run_id, spec, self.identity.expired_ms);
+        self.launcher.prepare(&self.disk, run_id, spec, self.identity.file.clone());
     }
 
     pub(crate) fn on_kill(&mut self, session: u64, kill: Kill) {

@@ -128,7 +128,7 @@ impl Agent {
             && !self.resending
         {
             self.identity.acked = acked;
-            self.identity_dirty = true;
+            self.identity.dirty = true;
         }
     }
 
@@ -140,7 +140,14 @@ impl Agent {
         if over && acked == run.last_seq && acked > 0 && !run.moving && !run.reading {
             run.moving = true;
             os::crash::point("ack.before-rename");
-            self.disk.spawn(move |disk| Event::Moved(run_id, disk.root.move_to(run_id, Shelf::Settled)));
+            let settled = self.settled.clone();
+            self.disk.spawn(move |disk| {
+                let moved = disk.root.move_to(run_id, Shelf::Settled);
+                if moved.is_ok() {
+                    settled.add(run_id);
+                }
+                Event::Moved(run_id, moved)
+            });
         }
     }
 

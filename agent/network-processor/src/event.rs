@@ -2,7 +2,11 @@
 
 use crate::disk::Seen;
 use crate::launch::{Launched, NotLaunched};
+use crate::retention::Done;
+use crate::room::Room;
+use crate::session::Raised;
 use crate::users::NotResolved;
+use config::AgentConfig;
 use job::RunId;
 use link::{Link, LinkError};
 use protocol::Frame;
@@ -43,8 +47,18 @@ pub(crate) enum Event {
     Recalled(RunId, Box<Result<spool::Ledger, spool::LedgerError>>),
     /// Every settled run was sent again, or the link was over first.
     Resent(bool),
-    /// Settled runs that are past their retention.
-    Expiring(Vec<RunId>),
+    /// A round of retention is over.
+    Swept(std::io::Result<Done>),
+    /// The disk was looked at.
+    Room(std::io::Result<Room>),
+    /// The secret files were looked at.
+    SecretsSeen,
+    /// What was last acknowledged is in the identity file, or not.
+    Saved(std::io::Result<()>),
+    /// The fence was raised for a server that wants to be obeyed, or not.
+    Raised(Box<Raised>),
+    /// The configuration was read anew.
+    Reloaded(Result<Box<AgentConfig>, String>),
     /// A run was moved to the settled ones, or aside.
     Moved(RunId, std::io::Result<()>),
     /// Time passed.

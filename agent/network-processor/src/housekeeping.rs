@@ -3,13 +3,15 @@
 use crate::agent::Agent;
 use crate::delivery::Delivered;
 use crate::event::Event;
-use job::RunId;
+use crate::retention::{Done, Hands, Policy};
+use crate::room::{self, Room};
+use config::{AgentConfig, Effect};
 use os::clock;
 use protocol::Frame;
 use protocol::convert;
 use protocol::message::{Facts, RunFact};
-use spool::Shelf;
-use std::os::unix::fs::MetadataExt;
+use spool::{RunDir, Shelf};
+use std::io;
 use std::time::Duration;
 
 /// The tick, milliseconds.
@@ -18,16 +20,29 @@ pub(crate) const TICK_MS: u64 = 250;
 const SLOW_ROUND_MS: u64 = 2_000;
 /// Links wait this long for the directories of the last time to be read, milliseconds since the start.
 pub(crate) const SCAN_MS_MAX: u64 = 2_000;
-/// Below this many free bytes no new run is taken.
-const FREE_BYTES_MIN: u64 = 2 << 20;
-/// Below this many free inodes no new run is taken.
-const FREE_INODES_MIN: u64 = 64;
-/// Settled runs that are looked at in one round of retention.
-const RETENTION_PER_ROUND: usize = 5_000;
-/// Between two rounds of retention, milliseconds.
+/// Between two rounds of retention, milliseconds; sooner if there is more to do or too little room.
 const RETENTION_ROUND_MS: u64 = 60_000;
 /// The job-processors' trace file is moved aside beyond this, bytes.
 const JOB_PROCESSOR_TRACE_BYTES_MAX: u64 = 16 << 20;
+
+/// What the rounds of retention and the looks at the disk have to know of each other.
+#[derive(Debug, Default)]
+pub(crate) struct Tidying {
+    /// A look at the disk is under way: one that hangs is not followed by others.
+    looking: bool,
+    /// The secret files are being looked at.
+    refreshing: bool,
+    /// What was acknowledged is being written down.
+    saving: bool,
+    /// A round of retention is under way.
+    sweeping: bool,
+    /// The last one left something to do.
+    more: bool,
+    /// The disk is full.
+    is_full: bool,
+    /// There is less room than is to be free.
+    is_short: bool,
+}
 
 impl Agent {
     pub(crate) fn on_tick(&mut self) {
@@ -45,71 +60,106 @@ impl Agent {
             self.housekept_ms = now_ms;
             self.retry_moves_and_reads();
             self.watch_disk();
+            self.watch_secrets();
             self.save_identity();
-        }
-        if now_ms >= self.swept_ms + RETENTION_ROUND_MS {
-            self.swept_ms = now_ms;
-            self.look_for_expired();
-            self.rotate_job_processors_trace();
+            if self.tidying.more || self.tidying.is_short || now_ms >= self.swept_ms + RETENTION_ROUND_MS {
+                self.swept_ms = now_ms;
+                self.sweep();
+                self.rotate_job_processors_trace();
+            }
         }
     }
 
     fn watch_disk(&mut self) {
-        match os::disk::file_system(self.disk.root.path()) {
-            Ok(fs) if fs.free_bytes < FREE_BYTES_MIN => {
-                self.set_refusing(format!("disk full: {} KiB are free in the data root", fs.free_bytes >> 10))
-            }
-            Ok(fs) if fs.free_inodes < FREE_INODES_MIN => {
-                self.set_refusing(format!("disk full: {} inodes are free in the data root", fs.free_inodes))
-            }
-            Ok(_) => self.set_refusing(String::new()),
-            Err(e) => tracing::warn!("the data root's file system cannot be asked: {e}"),
+        if !std::mem::replace(&mut self.tidying.looking, true) {
+            let ballast = self.config.retention.ballast.as_bytes();
+            self.disk.spawn(move |disk| Event::Room(room::look(disk.root.path(), ballast)));
         }
+    }
+
+    pub(crate) fn on_room(&mut self, room: io::Result<Room>) {
+        self.tidying.looking = false;
+        match room {
+            Ok(Room { refusing, free_bytes, is_full }) => {
+                self.tidying.is_full = is_full;
+                self.tidying.is_short =
+                    is_full || free_bytes < self.config.retention.free_bytes_min.as_bytes();
+                self.set_refusing(refusing);
+            }
+            Err(e) => tracing::warn!("the room on the data root's disk cannot be looked after: {e}"),
+        }
+    }
+
+    fn watch_secrets(&mut self) {
+        if !std::mem::replace(&mut self.tidying.refreshing, true) {
+            let (secrets, events) = (self.secrets.clone(), self.events.clone());
+            tokio::task::spawn_blocking(move || {
+                secrets.refresh();
+                let _ = events.send(Event::SecretsSeen); // the loop is gone only when the process goes
+            });
+        }
+    }
+
+    pub(crate) fn on_secrets_seen(&mut self) {
+        self.tidying.refreshing = false;
     }
 
     fn save_identity(&mut self) {
-        if self.identity_dirty {
-            match self.identity.save() {
-                Ok(()) => self.identity_dirty = false,
-                Err(e) => tracing::warn!("the identity file could not be written: {e}"),
-            }
+        if self.identity.dirty && !self.tidying.saving {
+            (self.identity.dirty, self.tidying.saving) = (false, true);
+            let (file, acked) = (self.identity.file.clone(), self.identity.acked);
+            self.disk.spawn(move |_| Event::Saved(file.save_acked(acked)));
         }
     }
 
-    /// Looks for settled runs that are past their retention, by when they were settled.
-    fn look_for_expired(&mut self) {
-        let retention = self.config.settled_retention.std();
+    pub(crate) fn on_saved(&mut self, saved: io::Result<()>) {
+        self.tidying.saving = false;
+        if let Err(e) = saved {
+            self.identity.dirty = true;
+            tracing::warn!("the identity file could not be written: {e}");
+        }
+    }
+
+    /// Lets settled runs go that may not or need not stay.
+    fn sweep(&mut self) {
+        if std::mem::replace(&mut self.tidying.sweeping, true) {
+            return;
+        }
+        let policy = Policy {
+            retention_ms: self.config.settled_retention.as_ms(),
+            limits: self.config.retention,
+            is_full: self.tidying.is_full,
+        };
+        let (settled, identity, launcher) =
+            (self.settled.clone(), self.identity.file.clone(), self.launcher.clone());
         self.disk.spawn(move |disk| {
-            let settled = disk.root.list(Shelf::Settled).unwrap_or_default();
-            let is_past = |run_id: &RunId| {
-                let path = disk.root.run(Shelf::Settled, *run_id).path().to_owned();
-                let moved = std::fs::metadata(path).map(|m| m.ctime()).unwrap_or(i64::MAX);
-                let age_s = (clock::wall_ms() / 1000).saturating_sub(moved);
-                u64::try_from(age_s).is_ok_and(|age| age >= retention.as_secs())
-            };
-            Event::Expiring(settled.into_iter().take(RETENTION_PER_ROUND).filter(is_past).collect())
+            let free = || Ok(os::disk::file_system(disk.root.path())?.free_bytes);
+            let remove = |dir: &RunDir| launcher.remove(disk, dir);
+            Event::Swept(settled.sweep(
+                &disk.root,
+                &policy,
+                &identity,
+                &Hands { free: &free, remove: &remove },
+            ))
         });
     }
 
-    /// Remembers durably up to when nobody can tell any more whether a run ran here, and only then removes them.
-    pub(crate) fn on_expiring(&mut self, runs: Vec<RunId>) {
-        let Some(latest) = runs.iter().map(RunId::wall_ms).max() else { return };
-        let before = self.identity.expired_ms;
-        self.identity.expired_ms = before.max(latest);
-        if let Err(e) = self.identity.save() {
-            self.identity.expired_ms = before;
-            return tracing::warn!(
-                "settled runs stay past their retention: the identity file could not be written: {e}"
-            );
-        }
-        let (disk, launcher) = (self.disk.clone(), self.launcher.clone());
-        tokio::task::spawn_blocking(move || {
-            for run_id in runs {
-                if let Err(e) = launcher.remove(&disk, &disk.root.run(Shelf::Settled, run_id)) {
-                    tracing::warn!(run = %run_id, "past its retention, but it cannot be removed: {e}");
+    pub(crate) fn on_swept(&mut self, done: io::Result<Done>) {
+        self.tidying.sweeping = false;
+        self.tidying.more = false;
+        match done {
+            Ok(done) => {
+                self.tidying.more = done.more;
+                if done.removed + done.stripped > 0 {
+                    tracing::info!(
+                        runs = done.removed,
+                        outputs = done.stripped,
+                        "settled runs were removed, and outputs of others, by their age or for want of room"
+                    );
                 }
             }
-        });
+            Err(e) => tracing::warn!("settled runs stay past their retention: {e}"),
+        }
     }
 
     /// The job-processors' own complaints are appended by many processes, so their file is moved aside here.
@@ -163,21 +213,52 @@ impl Agent {
         if complete {
             // What the server acknowledges from now on counts; until then it is one that never acknowledged anything.
             self.identity.acked = ([0; 16], 0);
-            self.identity_dirty = true;
+            self.identity.dirty = true;
             self.say_caught_up();
         } else {
             self.resend_settled(); // a newer connection may have come while this one was ending
         }
     }
 
-    /// SIGHUP: the secrets are read anew; other keys need a restart of the agent, which no running job notices.
+    /// SIGHUP: the configuration is read anew, away from the loop.
     pub(crate) fn on_reload(&mut self) {
-        match self.secrets.reload() {
-            Ok(()) => tracing::info!(
-                "SIGHUP: the secrets were read anew; changes of other keys take effect when the agent is restarted"
-            ),
+        let path = self.path.clone();
+        self.disk.spawn(move |_| {
+            let read = AgentConfig::load(&path).map(Box::new).map_err(|e| e.to_string());
+            Event::Reloaded(read)
+        });
+    }
+
+    /// Takes over what can be changed while the agent runs, and says key by key what changed and what did not.
+    pub(crate) fn on_reloaded(&mut self, read: Result<Box<AgentConfig>, String>) {
+        let new = match read {
+            Ok(new) => new,
+            Err(e) => return tracing::error!("SIGHUP: everything stays as it was: {e}"),
+        };
+        if let Err(e) = self.links.reload(&new) {
+            return tracing::error!("SIGHUP: everything stays as it was: {e:#}");
+        }
+        let secrets = self.secrets.reload(&new);
+        for change in self.config.changes(&new) {
+            match change.effect {
+                Effect::Now => tracing::info!("SIGHUP: {change}"),
+                Effect::Restart => tracing::warn!("SIGHUP: {change}"),
+            }
+        }
+        match secrets {
+            Ok(()) => {
+                tracing::info!("SIGHUP: the secrets were read anew; links in use stay");
+                self.config.secret_file = new.secret_file;
+                self.config.old_secret_file = new.old_secret_file;
+            }
             Err(e) => tracing::error!("SIGHUP: the secrets stay as they were: {e}"),
         }
+        self.config.connect = new.connect;
+        self.config.allow = new.allow;
+        self.config.restart_delay = new.restart_delay;
+        self.config.settled_retention = new.settled_retention;
+        self.config.retention = new.retention;
+        self.swept_ms = 0; // another limit counts at once
     }
 }
 

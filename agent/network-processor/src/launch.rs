@@ -2,6 +2,7 @@
 
 use crate::disk::Disk;
 use crate::event::{Event, NotPrepared};
+use crate::identity::IdentityFile;
 use crate::users::{self, NotResolved};
 use config::{AgentConfig, UserSwitch, Users};
 use job::users::User;
@@ -75,10 +76,10 @@ impl Launcher {
     }
 
     /// Prepares a run and starts its job-processor. Reports [`Event::Prepared`].
-    pub(crate) fn prepare(&self, disk: &Disk, run_id: RunId, spec: RunSpec, expired_ms: u64) {
+    pub(crate) fn prepare(&self, disk: &Disk, run_id: RunId, spec: RunSpec, identity: IdentityFile) {
         let launcher = self.clone();
         disk.spawn(move |disk| {
-            Event::Prepared(run_id, launcher.prepare_and_launch(disk, run_id, &spec, expired_ms))
+            Event::Prepared(run_id, launcher.prepare_and_launch(disk, run_id, &spec, &identity))
         });
     }
 
@@ -87,9 +88,9 @@ impl Launcher {
         disk: &Disk,
         run_id: RunId,
         spec: &RunSpec,
-        expired_ms: u64,
+        identity: &IdentityFile,
     ) -> Result<Launched, NotPrepared> {
-        check_new(disk, run_id, expired_ms)?;
+        check_new(disk, run_id, identity)?;
         let user = users::resolve(&self.agent, &self.users, spec).map_err(NotPrepared::User)?;
         prepare(disk, run_id, spec, None)?;
         self.launch(disk, run_id, |launcher| launcher.start_as(disk, run_id, user.as_ref()))
@@ -100,7 +101,7 @@ impl Launcher {
         disk.spawn(move |disk| {
             let reason = format!("killed by {by} before this agent had received it");
             let never = Outcome::NeverStarted { reason, canceled: true };
-            let tombstone = check_new(disk, run_id, 0)
+            let tombstone = not_there(disk, run_id)
                 .and_then(|()| prepare(disk, run_id, &RunSpec::default(), Some(&never)));
             let durable = tombstone.and_then(|()| disk.sync_runs().map_err(NotPrepared::Unsynced));
             Event::Prepared(run_id, durable.map(|()| Launched { job_processor: None }))
@@ -177,13 +178,18 @@ impl Launcher {
 }
 
 /// The run is on no shelf, and not as old as what was removed from one.
-fn check_new(disk: &Disk, run_id: RunId, expired_ms: u64) -> Result<(), NotPrepared> {
+fn check_new(disk: &Disk, run_id: RunId, identity: &IdentityFile) -> Result<(), NotPrepared> {
+    not_there(disk, run_id)?;
+    // Asked after the directory was looked for: it may have been removed a moment ago.
+    if run_id.wall_ms() <= identity.expired_ms() { Err(NotPrepared::Expired) } else { Ok(()) }
+}
+
+fn not_there(disk: &Disk, run_id: RunId) -> Result<(), NotPrepared> {
     let io_error = |e| NotPrepared::Failed(PrepareError::Io(e));
     match disk.root.find(run_id).map_err(io_error)? {
         Some((Shelf::Settled, _)) => Err(NotPrepared::Settled),
         Some((Shelf::Quarantined, _)) => Err(NotPrepared::Quarantined),
         Some((Shelf::Live, _)) => Err(NotPrepared::Present),
-        None if run_id.wall_ms() <= expired_ms => Err(NotPrepared::Expired),
         None => Ok(()),
     }
 }

@@ -7,16 +7,22 @@
 mod adopt;
 mod agent;
 mod answer;
+mod check;
 mod control;
 mod delivery;
 mod disk;
 mod errand;
 mod event;
 mod housekeeping;
+mod identity;
 mod launch;
+mod links;
 mod output;
 mod pause;
+mod retention;
+mod room;
 mod run;
+mod secrets;
 mod session;
 mod start;
 mod streams;
@@ -26,7 +32,8 @@ use config::AgentConfig;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: network-processor --config agent.toml (started by platform-agent)";
+const USAGE: &str =
+    "usage: network-processor --config agent.toml [--check] | --version (started by platform-agent)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> =
@@ -35,14 +42,26 @@ fn main() -> ExitCode {
     if let Err(e) = os::signal::unblock_all() {
         return fail(71, &format!("cannot unblock signals: {e}"));
     }
-    let [flag, path] = arguments.as_slice() else { return fail(64, USAGE) };
-    if flag != "--config" {
-        return fail(64, USAGE);
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (path, check) = match words.as_slice() {
+        ["--version"] => {
+            println!("network-processor {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        ["--config", path] => (PathBuf::from(path), false),
+        ["--config", path, "--check"] => (PathBuf::from(path), true),
+        _ => return fail(64, USAGE),
+    };
+    if let Err(e) = os::process::close_inherited() {
+        eprintln!("network-processor: what its starter left open stays open: {e}");
     }
-    let config = match AgentConfig::load(&PathBuf::from(path)) {
+    let config = match AgentConfig::load(&path) {
         Ok(config) => config,
         Err(e) => return fail(78, &e.to_string()),
     };
+    if check {
+        return check::check(&config);
+    }
     let root = spool::DataRoot::at(&config.data_root);
     let _tracing = trace::init("network-processor", Some(&root.trace_dir()), true);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -51,7 +70,7 @@ fn main() -> ExitCode {
         .thread_keep_alive(std::time::Duration::from_secs(5))
         .build();
     let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
-        let done = runtime.block_on(start::run(config));
+        let done = runtime.block_on(start::run(config, path));
         runtime.shutdown_background(); // a hanging disk must not keep a stop
         done
     });

@@ -1,8 +1,9 @@
 //! The files that jobs write: finding, opening and reading them. Blocking; called from threads that may.
 
 use crate::disk::Disk;
-use job::RunId;
+use job::{Outcome, RunId};
 use protocol::message::StreamKind;
+use spool::{RunDir, Shelf};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -21,7 +22,7 @@ pub(crate) enum Output {
 /// Opens an output file of a run, wherever the run is kept. The error is for people.
 pub(crate) fn open(disk: &Disk, run_id: RunId, stream: Option<StreamKind>) -> Result<Output, String> {
     let found = disk.root.find(run_id).map_err(|e| format!("the run's directory cannot be read: {e}"))?;
-    let Some((_, dir)) = found else { return Ok(Output::NoRecord) };
+    let Some((shelf, dir)) = found else { return Ok(Output::NoRecord) };
     let path = match stream {
         Some(StreamKind::Stdout) => dir.out(),
         Some(StreamKind::Stderr) => dir.err(),
@@ -31,10 +32,21 @@ pub(crate) fn open(disk: &Disk, run_id: RunId, stream: Option<StreamKind>) -> Re
     };
     match File::open(path) {
         Ok(file) => Ok(Output::Open(file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && is_stripped(disk, shelf, &dir) => {
+            Err("the output was removed to make room (see [retention] in the agent's configuration)".into())
+        }
         // Nothing was ever started, or not yet.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Output::NotWritten),
         Err(e) => Err(cannot_be_read(&e)),
     }
+}
+
+/// Whether a settled run was started and has no output any more.
+fn is_stripped(disk: &Disk, shelf: Shelf, dir: &RunDir) -> bool {
+    let is_executed = |ledger: spool::Ledger| {
+        ledger.outcome().is_ok_and(|outcome| matches!(outcome, Some(Outcome::Ended { .. })))
+    };
+    shelf == Shelf::Settled && disk.read_at(dir).is_ok_and(|(ledger, _)| is_executed(ledger))
 }
 
 /// So many bytes from there on, as far as there are as many, and the size of the file.

@@ -1,7 +1,7 @@
 //! Sessions with servers: many may be linked, one is active: the last whose epoch was admitted.
 //!
 //! ```text
-//! linked ──AgentHello──▶ candidate ──ServerHello, epoch admitted──▶ active ──another becomes active, or the link ends──▶ over
+//! linked ──AgentHello──▶ candidate ──ServerHello, epoch admitted and written down──▶ active ──another becomes active, or the link ends──▶ over
 //!                                   └─epoch refused──▶ closed with the reason
 //! ```
 
@@ -40,6 +40,17 @@ struct Session {
     link: Sender,
     frames: mpsc::Sender<Frame>,
     server: String,
+    /// What came while its epoch was being written down: it is not obeyed before.
+    held: Option<Vec<Frame>>,
+}
+
+/// An epoch was written down, or not, for a server that wants to be obeyed.
+#[derive(Debug)]
+pub(crate) struct Raised {
+    session: u64,
+    hello: ServerHello,
+    fence: Fence,
+    done: std::io::Result<()>,
 }
 
 impl Sessions {
@@ -114,9 +125,10 @@ impl Agent {
         for hello in self.hellos() {
             let _ = frames.try_send(Frame::AgentHello(hello)); // a fresh queue has room
         }
-        self.sessions
-            .links
-            .insert(id, Session { link: link.sender.clone(), frames, server: link.peer.name.clone() });
+        self.sessions.links.insert(
+            id,
+            Session { link: link.sender.clone(), frames, server: link.peer.name.clone(), held: None },
+        );
         tokio::spawn(write(link.sender, queue));
         let events = self.events.clone();
         let mut receiver = link.receiver;
@@ -175,6 +187,9 @@ impl Agent {
     }
 
     pub(crate) fn on_frame(&mut self, session: u64, frame: Frame) {
+        if let Some(held) = self.sessions.links.get_mut(&session).and_then(|session| session.held.as_mut()) {
+            return held.push(frame);
+        }
         match frame {
             Frame::ServerHello(hello) => self.on_server_hello(session, hello),
             Frame::Start(start) => self.on_start(session, start),
@@ -223,9 +238,52 @@ impl Agent {
         let (Some(epoch), Some(incarnation)) = (hello.epoch, incarnation) else {
             return self.sessions.complain(session, "a server hello without epoch or incarnation");
         };
-        if let Err(reason) = self.admit(Fence { epoch, incarnation }) {
+        let fence = Fence { epoch, incarnation };
+        let before = self.identity.fence;
+        if fence == before {
+            self.establish(session, hello);
+        } else if before.admits(&fence) {
+            self.raise(session, hello, fence);
+        } else {
+            let seen = before.epoch;
+            let reason =
+                format!("epoch {epoch} is not obeyed: this agent has seen epoch {seen} of another server");
+            self.sessions.complain(session, &reason);
+        }
+    }
+
+    /// Writes the epoch down before its server is obeyed; until then what the server says is kept.
+    fn raise(&mut self, session: u64, hello: ServerHello, fence: Fence) {
+        if let Some(session) = self.sessions.links.get_mut(&session) {
+            session.held = Some(Vec::new());
+        }
+        let file = self.identity.file.clone();
+        self.disk.spawn(move |_| {
+            let done = file.raise(fence);
+            Event::Raised(Box::new(Raised { session, hello, fence, done }))
+        });
+    }
+
+    pub(crate) fn on_raised(&mut self, raised: Raised) {
+        let Raised { session, hello, fence, done } = raised;
+        if done.is_ok() {
+            self.identity.fence = fence;
+        }
+        let held = self.sessions.links.get_mut(&session).and_then(|session| session.held.take());
+        let Some(held) = held else { return };
+        if let Err(e) = done {
+            let reason = format!("epoch {} could not be written down: {e}", fence.epoch);
             return self.sessions.complain(session, &reason);
         }
+        self.establish(session, hello);
+        for frame in held {
+            self.on_frame(session, frame);
+        }
+    }
+
+    /// The server of this session is obeyed from now on.
+    fn establish(&mut self, session: u64, hello: ServerHello) {
+        let epoch = self.identity.fence.epoch;
         if let Some(before) = self.sessions.active.replace(session).filter(|before| *before != session) {
             self.sessions.complain(before, "replaced by a newer connection of a server");
             self.outbox.on_disconnected();
@@ -265,23 +323,6 @@ impl Agent {
         }
     }
 
-    /// Obeys the highest epoch that was ever seen, and of two servers with the same one the first.
-    fn admit(&mut self, fence: Fence) -> Result<(), String> {
-        let before = self.identity.fence;
-        if !before.admits(&fence) {
-            return Err(format!(
-                "epoch {} is not obeyed: this agent has seen epoch {} of another server",
-                fence.epoch, before.epoch
-            ));
-        }
-        if fence == before {
-            return Ok(());
-        }
-        self.identity
-            .raise(fence)
-            .map_err(|e| format!("epoch {} could not be written down: {e}", fence.epoch))
-    }
-
     /// A database that lacks what it once acknowledged gets the settled records again.
     fn check_history(&mut self, position: &Option<Position>) {
         let Some(now) = position else { return };
@@ -311,7 +352,7 @@ impl Agent {
         self.say_caught_up();
         if let Ok(acked) = protocol::reconcile::read_position(now) {
             self.identity.acked = acked;
-            self.identity_dirty = true;
+            self.identity.dirty = true;
         }
     }
 

@@ -3,30 +3,29 @@
 use crate::agent::Agent;
 use crate::disk::Disk;
 use crate::event::Event;
-use crate::housekeeping;
+use crate::housekeeping::{self, Tidying};
 use crate::launch::Launcher;
+use crate::links::Links;
+use crate::retention::Settled;
 use crate::run::{Keeper, Run};
+use crate::secrets::FileSecrets;
 use crate::session::Sessions;
 use crate::streams::Streams;
 use anyhow::Context;
 use config::{AgentConfig, CgroupMode, UserSwitch};
 use job::{AgentId, RunId};
-use link::{Endpoint, Link, Options, Role, Secret, SecretError, Secrets};
 use os::cgroup::{self, Cgroup};
 use protocol::outbox::Outbox;
 use spool::{DataRoot, Identity, Shelf, WAKE_SOCKET};
 use std::collections::{HashMap, VecDeque};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
-use tokio::net::{TcpListener, UnixDatagram};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::net::UnixDatagram;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedSender};
 
-/// Links that wait to be taken by the loop.
-const LINKS_WAITING_MAX: usize = 16;
-
 /// Runs until a controlled stop.
-pub(crate) async fn run(config: AgentConfig) -> anyhow::Result<()> {
+pub(crate) async fn run(config: AgentConfig, path: PathBuf) -> anyhow::Result<()> {
     let passable = config.users.switch != UserSwitch::None;
     let root = DataRoot::create(&config.data_root, config.allow_network_file_system, passable)?;
     let _lock = root.lock("network-processor")?;
@@ -43,7 +42,7 @@ pub(crate) async fn run(config: AgentConfig) -> anyhow::Result<()> {
     let secrets = Arc::new(FileSecrets::load(&config)?);
     let runs = root.list(Shelf::Live).context("cannot list runs/")?;
     tracing::info!(agent = %config.name, id = %identity.agent_id, incarnation = identity.incarnation, runs = runs.len(), swept, "network-processor starts");
-    serve(&config, secrets.clone(), &events).await?;
+    let links = Links::open(&config, secrets.clone(), events.clone()).await?;
     take_hints(&root, events.clone())?;
     take_signals(events.clone())?;
     tokio::spawn(housekeeping::tick(events.clone()));
@@ -51,8 +50,10 @@ pub(crate) async fn run(config: AgentConfig) -> anyhow::Result<()> {
         config,
         disk,
         launcher,
-        identity,
-        identity_dirty: false,
+        identity: crate::identity::Identity::new(identity),
+        path,
+        links,
+        settled: Settled::default(),
         runs: HashMap::new(),
         outbox: Outbox::new(),
         sessions: Sessions::default(),
@@ -61,6 +62,7 @@ pub(crate) async fn run(config: AgentConfig) -> anyhow::Result<()> {
         events,
         refusing: String::new(),
         swept_ms: os::clock::boottime_ms(),
+        tidying: Tidying::default(),
         begun_ms: os::clock::boottime_ms(),
         housekept_ms: os::clock::boottime_ms(),
         waiting: VecDeque::new(),
@@ -79,41 +81,6 @@ impl Agent {
             self.read(run_id);
         }
     }
-}
-
-async fn serve(
-    config: &AgentConfig,
-    secrets: Arc<FileSecrets>,
-    events: &UnboundedSender<Event>,
-) -> anyhow::Result<()> {
-    let allow =
-        config.allow.iter().map(|range| range.parse()).collect::<Result<Vec<_>, _>>().context("\"allow\"")?;
-    let options = Options { allow, ..Options::default() };
-    let endpoint = Endpoint::new(Role::Agent, config.name.clone(), secrets, options)?;
-    let (links, mut queue) = mpsc::channel::<Link>(LINKS_WAITING_MAX);
-    if let Some(listen) = &config.listen {
-        let listener = TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("cannot listen on {listen} (\"listen\")"))?;
-        let address = listener.local_addr()?;
-        os::disk::replace(&config.data_root.join("listen.addr"), format!("{address}\n").as_bytes(), 0o644)
-            .unwrap_or_else(|e| tracing::warn!("listen.addr could not be written: {e}"));
-        tracing::info!(%address, "listening for servers");
-        tokio::spawn(link::listen(endpoint.clone(), listener, links.clone()));
-    }
-    for address in &config.connect {
-        link::split_address(address).context("\"connect\"")?;
-        tokio::spawn(link::keep_dialled(endpoint.clone(), address.clone(), None, links.clone()));
-    }
-    let events = events.clone();
-    tokio::spawn(async move {
-        while let Some(link) = queue.recv().await {
-            if events.send(Event::Linked(Box::new(link))).is_err() {
-                return;
-            }
-        }
-    });
-    Ok(())
 }
 
 fn take_hints(root: &DataRoot, events: UnboundedSender<Event>) -> anyhow::Result<()> {
@@ -170,39 +137,4 @@ fn random() -> anyhow::Result<[u8; 16]> {
     let mut bytes = [0u8; 16];
     getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("no random numbers: {e}"))?;
     Ok(bytes)
-}
-
-/// The agent's secrets: the same for every server.
-#[derive(Debug)]
-pub(crate) struct FileSecrets {
-    files: Vec<PathBuf>,
-    secrets: RwLock<Vec<Secret>>,
-}
-
-impl FileSecrets {
-    fn load(config: &AgentConfig) -> Result<FileSecrets, SecretError> {
-        let files: Vec<PathBuf> = [Some(config.secret_file.clone()), config.old_secret_file.clone()]
-            .into_iter()
-            .flatten()
-            .collect();
-        let secrets = read_all(&files)?;
-        Ok(FileSecrets { files, secrets: RwLock::new(secrets) })
-    }
-
-    /// Reads the files anew; on an error the secrets stay.
-    pub(crate) fn reload(&self) -> Result<(), SecretError> {
-        let anew = read_all(&self.files)?;
-        *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = anew;
-        Ok(())
-    }
-}
-
-fn read_all(files: &[PathBuf]) -> Result<Vec<Secret>, SecretError> {
-    files.iter().map(|file: &PathBuf| Secret::load(Path::new(file))).collect()
-}
-
-impl Secrets for FileSecrets {
-    fn of_peer(&self, _name: &str) -> Vec<Secret> {
-        self.secrets.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }

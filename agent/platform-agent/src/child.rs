@@ -54,6 +54,11 @@ impl Starter {
         self.start()
     }
 
+    /// Where the program is.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
     pub(crate) fn start(&self) -> anyhow::Result<NetworkProcessor> {
         let child = Command::new(&self.program)
             .arg("--config")

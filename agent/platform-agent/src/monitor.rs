@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! SIGTERM, SIGINT ──▶ stop: SIGTERM to the network-processor, wait for it, go; jobs and job-processors stay
-//! SIGHUP          ──▶ to the network-processor
+//! SIGHUP          ──▶ read the configuration anew, and to the network-processor
+//! SIGUSR2, or another program on disk ──▶ replace itself (see `replace`)
 //! SIGCHLD         ──▶ reap, but never a job whose end is not recorded
 //! its end         ──▶ exit code 0: a controlled stop, go too; anything else: start it again after `restart_delay`, as often as needed
 //! connections     ──▶ job-processors hand over pidfds; one that closes without "done" leaves an orphan
 //! ```
 
 use crate::child::{NetworkProcessor, Starter};
+use crate::handover::Handover;
+use crate::replace::Replacement;
 use crate::watch::{Watch, Watched};
 use crate::witness::{Held, Orphan, Tried};
 use anyhow::Context;
@@ -20,91 +23,138 @@ use os::{clock, procfs, wait};
 use spool::monitor::{NO, Request, YES};
 use spool::{DataRoot, MONITOR_SOCKET};
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use trace::Tracing;
 
 const HUP: i32 = 1;
 const INT: i32 = 2;
+const USR2: i32 = 12;
 const TERM: i32 = 15;
 const CHLD: i32 = 17;
 /// Between two tries to start the network-processor where even that fails, milliseconds.
 const START_AGAIN_MS: u64 = 1_000;
 /// The network-processor has this long for its controlled stop, milliseconds; nothing is lost if it takes longer, it is only shown as a crash.
-const STOP_GRACE_MS: u64 = 10_000;
+pub(crate) const STOP_GRACE_MS: u64 = 10_000;
 /// Waiting job-processors before the monitor takes them.
 const BACKLOG: i32 = 4096;
 
 /// The descriptor of the monitor's signals.
 pub(crate) fn signals() -> io::Result<OwnedFd> {
-    signal::descriptor(&[HUP, INT, TERM, CHLD])
+    signal::descriptor(&[HUP, INT, USR2, TERM, CHLD])
 }
 
 /// A connection, and the job that came over it.
 #[derive(Debug)]
-struct Connection {
-    socket: OwnedFd,
-    held: Option<Held>,
+pub(crate) struct Connection {
+    pub(crate) socket: OwnedFd,
+    pub(crate) held: Option<Held>,
 }
 
 /// The monitor. It owns the table of held jobs and the network-processor.
 #[derive(Debug)]
 pub(crate) struct Monitor {
-    root: DataRoot,
-    restart_delay_ms: u64,
-    starter: Starter,
-    network_processor: NetworkProcessor,
-    watch: Watch,
-    signals: OwnedFd,
-    listener: OwnedFd,
-    connections: HashMap<u64, Connection>,
-    next_connection: u64,
-    orphans: HashMap<RunId, Orphan>,
+    pub(crate) root: DataRoot,
+    pub(crate) config: AgentConfig,
+    pub(crate) path: PathBuf,
+    pub(crate) starter: Starter,
+    pub(crate) network_processor: NetworkProcessor,
+    pub(crate) watch: Watch,
+    pub(crate) signals: OwnedFd,
+    /// Held while this process lives, whichever program it runs.
+    pub(crate) lock: File,
+    pub(crate) listener: OwnedFd,
+    pub(crate) connections: HashMap<u64, Connection>,
+    pub(crate) next_connection: u64,
+    pub(crate) orphans: HashMap<RunId, Orphan>,
     /// Set by a controlled stop: when the network-processor is killed if it has not gone, `CLOCK_BOOTTIME` milliseconds.
-    stop_by_ms: Option<u64>,
-    over: bool,
+    pub(crate) stop_by_ms: Option<u64>,
+    pub(crate) replacement: Replacement,
+    pub(crate) over: bool,
+}
+
+/// What a monitor begins with.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) config: AgentConfig,
+    /// The configuration's file.
+    pub(crate) path: PathBuf,
+    pub(crate) root: DataRoot,
+    pub(crate) signals: OwnedFd,
 }
 
 impl Monitor {
     /// Becomes the reaper of orphans, opens the socket, and takes over or starts the network-processor.
-    pub(crate) fn start(
-        config: AgentConfig,
-        path: PathBuf,
-        root: DataRoot,
-        signals: OwnedFd,
-    ) -> anyhow::Result<Monitor> {
+    pub(crate) fn start(beginning: Beginning, lock: File) -> anyhow::Result<Monitor> {
         os::process::become_subreaper().context("cannot become the reaper of orphans")?;
         if let Err(e) = os::process::set_oom_score_adj(-900) {
             tracing::debug!("no protection from the out-of-memory killer: {e}");
         }
         os::process::raise_open_files().context("the limit of open files")?;
-        let starter = Starter::new(config.libexec.as_deref(), &path)?;
-        let listener = seqpacket::listen(root.path(), MONITOR_SOCKET, BACKLOG)
+        let listener = seqpacket::listen(beginning.root.path(), MONITOR_SOCKET, BACKLOG)
             .context("cannot listen on monitor.sock")?;
+        let mut monitor = Monitor::new(beginning, lock, listener)?;
+        let network_processor = monitor.starter.take_or_start(&monitor.root)?;
+        monitor.set_network_processor(network_processor)?;
+        Ok(monitor)
+    }
+
+    /// Goes on where the image of this process before the exec stopped.
+    pub(crate) fn go_on(beginning: Beginning, handover: Handover) -> anyhow::Result<Monitor> {
+        let Handover { lock, listener, network_processor, connections, orphans } = handover;
+        let (jobs, orphaned) = (connections.len(), orphans.len());
+        let mut monitor = Monitor::new(beginning, lock, listener)?;
+        for connection in connections {
+            monitor.add_connection(connection)?;
+        }
+        for orphan in orphans {
+            if orphan.due_ms.is_none() {
+                monitor.watch.add(&orphan.held.pidfd, Watched::Orphan(orphan.held.run_id))?;
+            }
+            monitor.orphans.insert(orphan.held.run_id, orphan);
+        }
+        monitor.set_network_processor(network_processor)?;
+        monitor.reap()?; // what ended meanwhile was told to nobody
+        tracing::info!(
+            connections = jobs,
+            orphans = orphaned,
+            version = env!("CARGO_PKG_VERSION"),
+            "the monitor goes on in its new program"
+        );
+        Ok(monitor)
+    }
+
+    fn new(beginning: Beginning, lock: File, listener: OwnedFd) -> anyhow::Result<Monitor> {
+        let Beginning { config, path, root, signals } = beginning;
+        let path = std::path::absolute(path).context("the configuration's path")?;
+        let starter = Starter::new(config.libexec.as_deref(), &path)?;
+        let replacement = Replacement::new(starter.program())?;
         let mut watch = Watch::new()?;
         watch.add(&signals, Watched::Signals)?;
         watch.add(&listener, Watched::Listener)?;
-        let network_processor = starter.take_or_start(&root)?;
-        let mut monitor = Monitor {
+        Ok(Monitor {
             root,
-            restart_delay_ms: config.restart_delay.as_ms(),
+            config,
+            path,
             starter,
             network_processor: NetworkProcessor::Due(0),
             watch,
             signals,
+            lock,
             listener,
             connections: HashMap::new(),
             next_connection: 0,
             orphans: HashMap::new(),
             stop_by_ms: None,
+            replacement,
             over: false,
-        };
-        monitor.set_network_processor(network_processor)?;
-        Ok(monitor)
+        })
     }
 
     /// Runs until a controlled stop.
-    pub(crate) fn run(mut self) -> anyhow::Result<()> {
+    pub(crate) fn run(mut self, tracing: &Tracing) -> anyhow::Result<()> {
         while !self.over {
             let now_ms = clock::boottime_ms();
             let timeout = self.next_due_ms().map(|at_ms| at_ms.saturating_sub(now_ms));
@@ -118,6 +168,7 @@ impl Monitor {
                 }
             }
             self.on_time(clock::boottime_ms())?;
+            self.look_at_programs(clock::boottime_ms(), tracing);
         }
         Ok(())
     }
@@ -125,20 +176,37 @@ impl Monitor {
     fn next_due_ms(&self) -> Option<u64> {
         let start = match self.network_processor {
             NetworkProcessor::Due(at_ms) => Some(at_ms),
-            NetworkProcessor::Running { .. } => self.stop_by_ms,
+            NetworkProcessor::Running { .. } => self.stop_by_ms.or(self.replacement.kill_at_ms),
         };
-        self.orphans.values().filter_map(|orphan| orphan.due_ms).chain(start).min()
+        let orphans = self.orphans.values().filter_map(|orphan| orphan.due_ms);
+        orphans.chain(start).chain([self.replacement.look_at_ms]).min()
     }
 
     fn on_signals(&mut self) -> anyhow::Result<()> {
         while let Some(signal) = signal::next(&self.signals)? {
             match signal {
                 TERM | INT => self.stop(),
-                HUP => self.network_processor.signal(Signal::HUP),
+                HUP => self.reload(),
+                USR2 => self.replacement.wanted = true,
                 _ => self.reap()?,
             }
         }
         Ok(())
+    }
+
+    /// Reads the configuration anew; what the network-processor uses of it, that says itself.
+    fn reload(&mut self) {
+        match AgentConfig::load(&self.path) {
+            Ok(config) => {
+                let changes = self.config.changes(&config);
+                for change in changes.iter().filter(|change| change.key == "restart_delay") {
+                    tracing::info!("SIGHUP: {change}");
+                }
+                self.config.restart_delay = config.restart_delay;
+            }
+            Err(e) => tracing::error!("SIGHUP: the configuration stays as it was: {e}"),
+        }
+        self.network_processor.signal(Signal::HUP);
     }
 
     fn stop(&mut self) {
@@ -188,7 +256,7 @@ impl Monitor {
         held.chain(self.orphans.values().map(|o| o.held.pid)).chain(self.network_processor.pid()).collect()
     }
 
-    fn read_all_connections(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn read_all_connections(&mut self) -> anyhow::Result<()> {
         self.on_listener()?;
         let all: Vec<u64> = self.connections.keys().copied().collect();
         for id in all {
@@ -207,10 +275,14 @@ impl Monitor {
         };
         self.watch.remove(pidfd, Watched::NetworkProcessor);
         let _ = wait::reap(pid);
-        let due_ms = clock::boottime_ms() + self.restart_delay_ms;
+        let replaced = self.replacement.kill_at_ms.take().is_some();
+        let restart_delay_ms = self.config.restart_delay.as_ms();
+        let due_ms = clock::boottime_ms() + if replaced { 0 } else { restart_delay_ms };
         self.network_processor = NetworkProcessor::Due(due_ms);
         let how = status.and_then(job::End::from_wait_status);
-        if how == Some(job::End::Exited { code: 0 }) {
+        if replaced && self.stop_by_ms.is_none() {
+            tracing::info!(pid, ?how, "the network-processor made room for its newer program");
+        } else if how == Some(job::End::Exited { code: 0 }) {
             tracing::info!(pid, "the network-processor stopped in a controlled manner: the agent is stopped");
             self.over = true;
         } else if self.stop_by_ms.is_some() {
@@ -224,8 +296,7 @@ impl Monitor {
             tracing::error!(
                 pid,
                 ?how,
-                "the network-processor ended abnormally; it is started again in {} ms",
-                self.restart_delay_ms
+                "the network-processor ended abnormally; it is started again in {restart_delay_ms} ms"
             );
         }
         Ok(())
@@ -241,7 +312,7 @@ impl Monitor {
                 Err(e) => {
                     tracing::error!("{e:#}; trying again");
                     self.network_processor =
-                        NetworkProcessor::Due(now_ms + self.restart_delay_ms.max(START_AGAIN_MS));
+                        NetworkProcessor::Due(now_ms + self.config.restart_delay.as_ms().max(START_AGAIN_MS));
                 }
             }
         }
@@ -249,6 +320,11 @@ impl Monitor {
             tracing::warn!("the network-processor does not stop; it is killed");
             self.network_processor.signal(Signal::KILL);
             self.stop_by_ms = Some(now_ms + STOP_GRACE_MS);
+        }
+        if self.replacement.kill_at_ms.is_some_and(|at_ms| now_ms >= at_ms) {
+            tracing::warn!("the network-processor does not make room for its newer program; it is killed");
+            self.network_processor.signal(Signal::KILL);
+            self.replacement.kill_at_ms = Some(now_ms + STOP_GRACE_MS);
         }
         let due: Vec<RunId> = self
             .orphans
@@ -272,11 +348,16 @@ impl Monitor {
 
     fn on_listener(&mut self) -> anyhow::Result<()> {
         while let Some(socket) = seqpacket::accept(&self.listener)? {
-            let id = self.next_connection;
-            self.next_connection += 1;
-            self.watch.add(&socket, Watched::Connection(id))?;
-            self.connections.insert(id, Connection { socket, held: None });
+            self.add_connection(Connection { socket, held: None })?;
         }
+        Ok(())
+    }
+
+    fn add_connection(&mut self, connection: Connection) -> anyhow::Result<()> {
+        let id = self.next_connection;
+        self.next_connection += 1;
+        self.watch.add(&connection.socket, Watched::Connection(id))?;
+        self.connections.insert(id, connection);
         Ok(())
     }
 

@@ -53,6 +53,16 @@ impl Orphan {
         Orphan { held, due_ms: None, tries: 0 }
     }
 
+    /// One that the image of the monitor before an exec held already.
+    pub(crate) fn taken_over(held: Held, due_ms: Option<u64>, tries: u32) -> Orphan {
+        Orphan { held, due_ms, tries }
+    }
+
+    /// How often it was tried to record its end.
+    pub(crate) fn tries(&self) -> u32 {
+        self.tries
+    }
+
     /// Looks at the end, records it, then reaps.
     pub(crate) fn try_record(&mut self, root: &DataRoot, now_ms: u64) -> Tried {
         self.tries += 1;

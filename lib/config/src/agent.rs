@@ -1,7 +1,8 @@
 //! `agent.toml`: read by the monitor and by the network-processor.
 
-use crate::{ConfigError, Duration, load};
+use crate::{ConfigError, Duration, Size, load};
 use serde::Deserialize;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// What an agent is told. Everything but the name, the addresses and the secret has a default that works.
@@ -33,6 +34,9 @@ pub struct AgentConfig {
     /// How long a settled run and its output are kept.
     #[serde(default = "settled_retention")]
     pub settled_retention: Duration,
+    /// When settled runs go before that, and what is kept free for work that goes on.
+    #[serde(default)]
+    pub retention: Retention,
     /// Accept a data root on NFS or SMB, where statuses can be lost.
     #[serde(default)]
     pub allow_network_file_system: bool,
@@ -42,6 +46,66 @@ pub struct AgentConfig {
     /// Who the jobs run as.
     #[serde(default)]
     pub users: Users,
+}
+
+/// The room that settled runs may take. Nothing unsettled is ever removed, and nothing that settled within 24 h unless the disk is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// How much all settled runs with their output may take on the disk; no limit if absent.
+    pub settled_bytes_max: Option<Size>,
+    /// How many settled runs are kept; no limit if absent.
+    pub settled_runs_max: Option<u64>,
+    /// Below this much free room on the disk settled output is removed, then settled runs, the oldest first; 0: never for that reason.
+    pub free_bytes_min: Size,
+    /// A file that is given up when the disk is full, so that what runs can be finished in order; 0: none.
+    pub ballast: Size,
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        Retention {
+            settled_bytes_max: None,
+            settled_runs_max: None,
+            free_bytes_min: Size::from_bytes(64 << 20),
+            ballast: Size::from_bytes(16 << 20),
+        }
+    }
+}
+
+/// When a change of a key takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// When the configuration is read anew (SIGHUP).
+    Now,
+    /// When the agent is started again, which no running job notices.
+    Restart,
+}
+
+/// One key that has another value now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Its whole name.
+    pub key: &'static str,
+    /// What it was.
+    pub before: String,
+    /// What it is.
+    pub after: String,
+    /// When that counts.
+    pub effect: Effect,
+}
+
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Changed { key, before, after, effect } = self;
+        match effect {
+            Effect::Now => write!(f, "{key} is {after} now (it was {before})"),
+            Effect::Restart => write!(
+                f,
+                "{key} stays {before}: {after} takes effect when the agent is restarted, which no running job notices"
+            ),
+        }
+    }
 }
 
 /// Whether runs get control groups.
@@ -122,6 +186,79 @@ impl AgentConfig {
     }
 }
 
+impl AgentConfig {
+    /// Every key that differs in `new`.
+    pub fn changes(&self, new: &AgentConfig) -> Vec<Changed> {
+        // Taken apart, so that a new key does not compile before it is listed.
+        let AgentConfig {
+            name,
+            data_root,
+            secret_file,
+            old_secret_file,
+            listen,
+            connect,
+            allow,
+            restart_delay,
+            libexec,
+            settled_retention,
+            retention,
+            allow_network_file_system,
+            cgroup,
+            users,
+        } = self;
+        let Retention { settled_bytes_max, settled_runs_max, free_bytes_min, ballast } = retention;
+        let Users { switch, allow_file, default } = users;
+        let (now, restart) = (Effect::Now, Effect::Restart);
+        let all = [
+            changed("name", name, &new.name, restart),
+            changed("data_root", data_root, &new.data_root, restart),
+            changed("secret_file", secret_file, &new.secret_file, now),
+            changed("old_secret_file", old_secret_file, &new.old_secret_file, now),
+            changed("listen", listen, &new.listen, restart),
+            changed("connect", connect, &new.connect, now),
+            changed("allow", allow, &new.allow, now),
+            changed("restart_delay", &restart_delay.to_string(), &new.restart_delay.to_string(), now),
+            changed("libexec", libexec, &new.libexec, restart),
+            changed(
+                "settled_retention",
+                &settled_retention.to_string(),
+                &new.settled_retention.to_string(),
+                now,
+            ),
+            changed("retention.settled_bytes_max", settled_bytes_max, &new.retention.settled_bytes_max, now),
+            changed("retention.settled_runs_max", settled_runs_max, &new.retention.settled_runs_max, now),
+            changed(
+                "retention.free_bytes_min",
+                &free_bytes_min.to_string(),
+                &new.retention.free_bytes_min.to_string(),
+                now,
+            ),
+            changed("retention.ballast", &ballast.to_string(), &new.retention.ballast.to_string(), now),
+            changed(
+                "allow_network_file_system",
+                allow_network_file_system,
+                &new.allow_network_file_system,
+                restart,
+            ),
+            changed("cgroup", cgroup, &new.cgroup, restart),
+            changed("users.switch", switch, &new.users.switch, restart),
+            changed("users.allow_file", allow_file, &new.users.allow_file, restart),
+            changed("users.default", default, &new.users.default, restart),
+        ];
+        all.into_iter().flatten().collect()
+    }
+}
+
+fn changed<T: PartialEq + fmt::Debug>(
+    key: &'static str,
+    before: &T,
+    after: &T,
+    effect: Effect,
+) -> Option<Changed> {
+    let changed = before != after;
+    changed.then(|| Changed { key, before: format!("{before:?}"), after: format!("{after:?}"), effect })
+}
+
 fn data_root() -> PathBuf {
     "/var/lib/lastword/agent".into()
 }
@@ -132,4 +269,32 @@ fn restart_delay() -> Duration {
 
 fn settled_retention() -> Duration {
     Duration::from_ms(7 * 86_400_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_is_named_with_its_values_and_when_it_counts() {
+        let read = |text: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("agent.toml");
+            let head = "name = \"a\"\ndata_root = \"/d\"\nsecret_file = \"s\"\n";
+            std::fs::write(&path, format!("{head}{text}")).unwrap();
+            AgentConfig::load(&path).unwrap()
+        };
+        let before = read("listen = \"127.0.0.1:1\"\n");
+        assert_eq!(before.changes(&before), []);
+        let after = read("listen = \"127.0.0.1:2\"\nallow = [\"::1\"]\n[retention]\nballast = \"1M\"\n");
+        let changes = before.changes(&after);
+        let keys: Vec<_> = changes.iter().map(|change| (change.key, change.effect)).collect();
+        assert_eq!(
+            keys,
+            [("listen", Effect::Restart), ("allow", Effect::Now), ("retention.ballast", Effect::Now)]
+        );
+        let lines: Vec<_> = changes.iter().map(Changed::to_string).collect();
+        assert!(lines[0].contains("stays") && lines[0].contains("restarted"), "{lines:?}");
+        assert_eq!(lines[1], "allow is [\"::1\"] now (it was [])");
+    }
 }

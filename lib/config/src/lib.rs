@@ -11,10 +11,12 @@ mod duration;
 mod environment;
 mod error;
 mod shape;
+mod size;
 
-pub use agent::{AgentConfig, CgroupMode, UserSwitch, Users};
+pub use agent::{AgentConfig, CgroupMode, Changed, Effect, Retention, UserSwitch, Users};
 pub use duration::Duration;
 pub use error::ConfigError;
+pub use size::{ParseSizeError, Size};
 
 use error::Origin;
 use serde::de::DeserializeOwned;

@@ -10,6 +10,8 @@ use std::net::{IpAddr, Ipv6Addr};
 const WINDOW_MS: u64 = 10_000;
 /// Failures of one address that are told one by one within that span.
 const TOLD_MAX: u32 = 10;
+/// That an address is not allowed is told once in this span.
+const NOT_ALLOWED_TOLD_MS: u64 = 60_000;
 /// Addresses that are remembered.
 const ADDRESSES_MAX: usize = 4096;
 
@@ -26,6 +28,8 @@ const PATIENCE_LOOPBACK: Patience = Patience { failures_max: 200, pause_ms: 500 
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
     addresses: HashMap<IpAddr, Record>,
+    /// Addresses that are not allowed, with when that was told last.
+    not_allowed: HashMap<IpAddr, u64>,
 }
 
 #[derive(Debug)]
@@ -48,6 +52,21 @@ impl Admission {
     /// Whether a connection from there is taken now.
     pub(crate) fn admits(&self, now_ms: u64, address: IpAddr) -> bool {
         self.addresses.get(&key(address)).is_none_or(|record| now_ms >= record.closed_until_ms)
+    }
+
+    /// An address came that is not allowed: whether that is worth a line. When too many different ones come, the rest is not told.
+    pub(crate) fn on_not_allowed(&mut self, now_ms: u64, address: IpAddr) -> bool {
+        let key = key(address);
+        if self.not_allowed.len() >= ADDRESSES_MAX {
+            self.not_allowed.retain(|_, told_ms| now_ms < *told_ms + NOT_ALLOWED_TOLD_MS);
+        }
+        let told = self.not_allowed.get(&key).is_some_and(|told_ms| now_ms < *told_ms + NOT_ALLOWED_TOLD_MS);
+        let full = self.not_allowed.len() >= ADDRESSES_MAX && !self.not_allowed.contains_key(&key);
+        if told || full {
+            return false;
+        }
+        self.not_allowed.insert(key, now_ms);
+        true
     }
 
     /// A connection from there failed.
@@ -115,6 +134,18 @@ mod tests {
     fn rare_failures_never_close_an_address_out() {
         let mut admission = Admission::default();
         assert!((0..1000).all(|n| admission.on_failure(n * 2_000, ip("192.0.2.1")).pause_ms.is_none()));
+    }
+
+    #[test]
+    fn an_address_that_is_not_allowed_is_told_once_a_minute_and_an_attack_from_everywhere_fills_no_trace() {
+        let mut admission = Admission::default();
+        let address = ip("192.0.2.1");
+        assert!(admission.on_not_allowed(0, address));
+        assert!((1..60_000).step_by(500).all(|ms| !admission.on_not_allowed(ms, address)));
+        assert!(admission.on_not_allowed(60_000, address));
+        let told =
+            (0..100_000u32).filter(|n| admission.on_not_allowed(60_001, IpAddr::V4((*n).into()))).count();
+        assert!(told < ADDRESSES_MAX && admission.not_allowed.len() <= ADDRESSES_MAX, "{told}");
     }
 
     #[test]

@@ -15,12 +15,21 @@ pub(crate) struct Proven {
     pub(crate) decoder: FrameDecoder,
 }
 
-/// Proves both sides to each other. `secrets_seen` is set to how many secrets are valid with the peer, once it has said its name.
+/// What was learnt of a peer before it proved itself.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// How many secrets are valid with it.
+    pub(crate) secrets: usize,
+    /// What it calls itself, or who was dialled.
+    pub(crate) name: Option<String>,
+}
+
+/// Proves both sides to each other. `seen` is filled in once the peer has said its name.
 pub(crate) async fn prove<IO>(
     stream: &mut IO,
     local: Local,
     secrets: &dyn Secrets,
-    secrets_seen: &mut usize,
+    seen: &mut Seen,
 ) -> Result<Proven, LinkError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -32,7 +41,7 @@ where
         let frame = next_frame(stream, &mut decoder, &machine).await?;
         let step = machine.on_frame(&frame, |name| {
             let valid = secrets.of_peer(name);
-            *secrets_seen = valid.len();
+            (seen.secrets, seen.name) = (valid.len(), Some(name.to_owned()));
             valid
         })?;
         match step {

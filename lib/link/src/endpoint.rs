@@ -1,6 +1,6 @@
 //! Dialling and accepting: from a name or a TCP connection to a link.
 
-use crate::auth::{Proven, prove};
+use crate::auth::{Proven, Seen, prove};
 use crate::{IpRange, Link, LinkError, Peer, Secrets, tls, version};
 use protocol::Role;
 use protocol::handshake::{
@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
@@ -79,6 +79,7 @@ pub enum EndpointError {
 /// One side of all its links: its name, its certificate, the secrets it shares.
 pub struct Endpoint {
     pub(crate) options: Options,
+    allow: RwLock<Vec<IpRange>>,
     role: Role,
     name: String,
     secrets: Arc<dyn Secrets>,
@@ -104,7 +105,13 @@ impl Endpoint {
             return Err(EndpointError::Name { name });
         }
         let (connector, acceptor) = tls::configure()?;
-        Ok(Arc::new(Endpoint { options, role, name, secrets, connector, acceptor }))
+        let allow = RwLock::new(options.allow.clone());
+        Ok(Arc::new(Endpoint { options, allow, role, name, secrets, connector, acceptor }))
+    }
+
+    /// Another list of who may connect and be connected to; empty: everybody. Links in use stay.
+    pub fn set_allow(&self, allow: Vec<IpRange>) {
+        *self.allow.write().unwrap_or_else(PoisonError::into_inner) = allow;
     }
 
     /// Looks the name up now and tries every address. With `expected_peer`, only the peer of that name will do.
@@ -127,7 +134,17 @@ impl Endpoint {
     pub async fn accept(&self, tcp: TcpStream) -> Result<Link, LinkError> {
         let address = tcp.peer_addr().map_err(|source| io_error("ask the address of", source))?;
         self.check_allowed(address.ip())?;
-        self.make_link(tcp, address, Way::Accepted, &mut 0).await
+        let mut seen = Seen::default();
+        let link = self.make_link(tcp, address, Way::Accepted, &mut seen).await;
+        self.count_failure(link, &seen)
+    }
+
+    /// A proof that failed is the secrets' owner's to know.
+    fn count_failure(&self, link: Result<Link, LinkError>, seen: &Seen) -> Result<Link, LinkError> {
+        if let Err(LinkError::Handshake(_)) = &link {
+            self.secrets.on_failure(seen.name.as_deref());
+        }
+        link
     }
 
     async fn look_up(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, LinkError> {
@@ -146,20 +163,20 @@ impl Endpoint {
         expected_peer: Option<&str>,
     ) -> Result<Link, LinkError> {
         self.check_allowed(address.ip())?;
-        let (mut prove_with, mut secrets_seen) = (0, 0);
+        let (mut prove_with, mut seen) = (0, Seen { secrets: 0, name: expected_peer.map(str::to_owned) });
         loop {
             let connected = timeout(self.options.connect_timeout, TcpStream::connect(address)).await;
             let tcp = connected
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
                 .map_err(|source| LinkError::Connect { address, source: Arc::new(source) })?;
             let way = Way::Dialled { expected_peer, prove_with };
-            match self.make_link(tcp, address, way, &mut secrets_seen).await {
+            match self.make_link(tcp, address, way, &mut seen).await {
                 Err(LinkError::Handshake(HandshakeError::Refused { .. }))
-                    if prove_with + 1 < secrets_seen =>
+                    if prove_with + 1 < seen.secrets =>
                 {
                     prove_with += 1;
                 }
-                result => return result,
+                result => return self.count_failure(result, &seen),
             }
         }
     }
@@ -169,14 +186,14 @@ impl Endpoint {
         tcp: TcpStream,
         address: SocketAddr,
         way: Way<'_>,
-        secrets_seen: &mut usize,
+        seen: &mut Seen,
     ) -> Result<Link, LinkError> {
         self.tune(&tcp).map_err(|source| io_error("set up", source))?;
         let after = self.options.handshake_timeout;
         let established = timeout(after, async {
             let (mut stream, exporter) = self.start_tls(tcp, &way).await?;
             let local = self.local(&way, exporter)?;
-            let proven = prove(&mut stream, local, &*self.secrets, secrets_seen).await?;
+            let proven = prove(&mut stream, local, &*self.secrets, seen).await?;
             Ok((stream, proven))
         });
         let (stream, Proven { name, version, decoder }) =
@@ -227,8 +244,8 @@ impl Endpoint {
         Ok(Local { role, dialled, name, expected_peer, versions, nonce, decoy, exporter, prove_with })
     }
 
-    fn check_allowed(&self, address: IpAddr) -> Result<(), LinkError> {
-        let allow = &self.options.allow;
+    pub(crate) fn check_allowed(&self, address: IpAddr) -> Result<(), LinkError> {
+        let allow = self.allow.read().unwrap_or_else(PoisonError::into_inner);
         match allow.is_empty() || allow.iter().any(|range| range.contains(address)) {
             true => Ok(()),
             false => Err(LinkError::NotAllowed { address }),

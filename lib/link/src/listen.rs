@@ -26,7 +26,9 @@ pub async fn listen(endpoint: Arc<Endpoint>, listener: TcpListener, links: mpsc:
             () = door.links.closed() => return,
         };
         match accepted {
-            Ok((tcp, address)) if door.admits(address) => guests.admit(&door, tcp, address),
+            Ok((tcp, address)) if door.is_allowed(address) && door.admits(address) => {
+                guests.admit(&door, tcp, address)
+            }
             Ok((_closed_at_once, _)) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection: raise the limit of open files if it is that");
@@ -50,6 +52,15 @@ impl Door {
 
     fn admission(&self) -> MutexGuard<'_, Admission> {
         self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the list of allowed addresses has it. One that it lacks costs a line a minute, and nothing else.
+    fn is_allowed(&self, address: SocketAddr) -> bool {
+        let Err(reason) = self.endpoint.check_allowed(address.ip()) else { return true };
+        if self.admission().on_not_allowed(self.now_ms(), address.ip()) {
+            tracing::warn!(%address, "a connection was refused: {reason}");
+        }
+        false
     }
 
     fn admits(&self, address: SocketAddr) -> bool {

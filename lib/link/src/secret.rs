@@ -21,6 +21,9 @@ pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
 pub trait Secrets: Send + Sync + 'static {
     /// The secrets that are valid with the peer of this name, newest first; none: the peer is not known.
     fn of_peer(&self, name: &str) -> Vec<Secret>;
+
+    /// A peer did not prove itself; the name is what it said, and may be anybody's.
+    fn on_failure(&self, _name: Option<&str>) {}
 }
 
 /// A secret cannot be used.

@@ -60,6 +60,8 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 pub struct FileSystem {
     /// Bytes that this user may still allocate.
     pub free_bytes: u64,
+    /// All bytes of the file system, used ones too.
+    pub total_bytes: u64,
     /// Inodes that are free; `u64::MAX` where the file system does not count them.
     pub free_inodes: u64,
     /// What kind of network file system it is, if it is one.
@@ -78,7 +80,8 @@ pub fn file_system(path: &Path) -> io::Result<FileSystem> {
         _ => None,
     };
     let free_inodes = if s.f_files == 0 { u64::MAX } else { s.f_ffree };
-    Ok(FileSystem { free_bytes: s.f_bavail.saturating_mul(s.f_bsize as u64), free_inodes, network })
+    let bytes = |blocks: u64| blocks.saturating_mul(s.f_bsize as u64);
+    Ok(FileSystem { free_bytes: bytes(s.f_bavail), total_bytes: bytes(s.f_blocks), free_inodes, network })
 }
 
 /// Removes a directory with all that is in it, entry by entry; what is gone already is no error.

@@ -1,6 +1,10 @@
 //! What a process says about itself: reaper of orphans, limits, oom score, name of its own parent.
 
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::{FdFlags, fcntl_setfd};
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 /// Makes this process the reaper of all orphans among its descendants (`PR_SET_CHILD_SUBREAPER`).
 pub fn become_subreaper() -> io::Result<()> {
@@ -64,6 +68,37 @@ pub fn uname() -> HostName {
         release: text(name.release()),
         machine: text(name.machine()),
     }
+}
+
+/// Closes every descriptor from 3 on (`close_range(2)`, Linux ≥ 5.9): what whoever started this program left open would stay open as long as it
+/// runs. Call it first in `main`, before anything of ours is open.
+pub fn close_inherited() -> io::Result<()> {
+    // SAFETY: at the beginning of `main` nobody owns a descriptor from 3 on.
+    check(unsafe { libc::close_range(3, libc::c_uint::MAX, 0) })
+}
+
+/// Takes a descriptor that the program before an `exec` left open for this one; it is not inherited any further. Each may be taken once.
+pub fn take_inherited(fd: i32) -> io::Result<OwnedFd> {
+    if fd < 3 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: F_GETFD reads no memory; it fails for a number that is no open descriptor.
+    check(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
+    // SAFETY: it is open, and whoever handed its number over says that it is ours.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    set_inherited(&fd, false)?;
+    Ok(fd)
+}
+
+/// Whether a descriptor stays open over an `exec`.
+pub fn set_inherited(fd: impl AsFd, inherited: bool) -> io::Result<()> {
+    let flags = if inherited { FdFlags::empty() } else { FdFlags::CLOEXEC };
+    Ok(fcntl_setfd(fd, flags)?)
+}
+
+/// A file in memory without a name, closed by `exec` unless [`set_inherited`] says otherwise.
+pub fn memory_file(name: &str) -> io::Result<File> {
+    Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC)?))
 }
 
 pub(crate) fn check(result: i32) -> io::Result<()> {

@@ -41,11 +41,18 @@ pub struct Tracing {
     terminal: Option<Terminal>,
 }
 
-impl Drop for Tracing {
-    fn drop(&mut self) {
+impl Tracing {
+    /// Waits a moment until the terminal has the lines so far: before the program is replaced by another.
+    pub fn flush(&self) {
         if let Some(terminal) = &self.terminal {
             terminal.flush();
         }
+    }
+}
+
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 

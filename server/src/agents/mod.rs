@@ -12,7 +12,7 @@ mod session;
 
 pub use directory::{Directory, LiveView, QueryError};
 pub use output::{Output, Wanted};
-pub use roster::{Agents, Options};
+pub use roster::{Agents, AllowList, Options};
 
 #[cfg(test)]
 mod tests;

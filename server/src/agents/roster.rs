@@ -46,6 +46,12 @@ impl Secrets for Keys {
     fn of_peer(&self, name: &str) -> Vec<Secret> {
         lock(&self.0).get(name).cloned().unwrap_or_default()
     }
+
+    /// Names that nobody gave are all one in the figures, so that strangers cannot make new ones.
+    fn on_failure(&self, name: Option<&str>) {
+        let known = name.filter(|name| lock(&self.0).contains_key(*name)).unwrap_or("unknown").to_owned();
+        metrics::counter!("lastword_link_auth_failures_total", "peer" => known).increment(1);
+    }
 }
 
 /// So many authenticated connections wait for their session.
@@ -75,6 +81,11 @@ impl Agents {
     /// Who is connected.
     pub fn directory(&self) -> Directory {
         self.directory.clone()
+    }
+
+    /// The list of who may connect, to be changed while the server runs.
+    pub fn allow_list(&self) -> AllowList {
+        AllowList(Arc::clone(&self.endpoint))
     }
 
     /// What the core tells about agents that are added and removed.
@@ -111,6 +122,17 @@ impl Agents {
         while let Some(link) = self.links.recv().await {
             tokio::spawn(session(context.clone(), link));
         }
+    }
+}
+
+/// Who may connect.
+#[derive(Clone)]
+pub struct AllowList(Arc<Endpoint>);
+
+impl AllowList {
+    /// Only these addresses may connect from now on; all if empty. Links in use stay.
+    pub fn set(&self, allow: Vec<link::IpRange>) {
+        self.0.set_allow(allow);
     }
 }
 

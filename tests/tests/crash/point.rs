@@ -142,6 +142,29 @@ fn orphan_after_record() {
     });
 }
 
+#[test]
+fn monitor_amid_reexec() {
+    with_point("monitor.amid-reexec", |site, point| {
+        let (id, run_id) = running_job(site)?;
+        job_processor(site, &run_id)?.kill()?;
+        wait_until("the monitor to watch the orphan", || {
+            Ok(site.agent()?.trace().contains("its job is watched here"))
+        })?;
+        point.arm()?;
+        let monitor = site.agent()?.monitor().ok_or(anyhow::anyhow!("no monitor"))?;
+        monitor.signal(os::signal::Signal::USR2)?;
+        point.wait_fired()?;
+        wait_until("the monitor to be dead", || Ok(site.agent()?.ended()?.is_some()))?;
+        site.agent()?.start()?;
+        site.open_gate()?;
+        match keeps_exit_information() {
+            true => exactly_seven(site, id)?,
+            false => unknown_with_a_reason(site, id)?,
+        };
+        Ok(())
+    });
+}
+
 /// The server dies in the commit of a submission, and then in that of an outcome.
 fn server_dies_at(name: &str) {
     on_site(|site| {

@@ -9,4 +9,5 @@ mod outcomes;
 mod output;
 mod queues;
 mod stop;
+mod upgrade;
 mod users;

@@ -1,0 +1,491 @@
+//! How long settled runs stay: by age, by number, and by the room that they take; the oldest go first. What is not settled is never touched.
+//!
+//! | reason                                     | what goes                                                             | not what settled within |
+//! |--------------------------------------------|-----------------------------------------------------------------------|-------------------------|
+//! | past `settled_retention`                   | the whole run                                                         | that                    |
+//! | more than `settled_runs_max`               | the whole run                                                         | 24 h                    |
+//! | more than `settled_bytes_max`, or less free than `free_bytes_min` | outputs; when there are none left, whole runs | 24 h                    |
+//! | the disk is full                           | the same                                                              | nothing is spared       |
+//!
+//! A server whose database went back in time (a backup, a standby that was behind) gets what it lacks from the settled records, so they stay for
+//! a day even if that takes more room than is wished.
+//!
+//! Run ids are in the order of their making, so the oldest are found by their names. The shelf is listed once after the start; the names of the
+//! oldest are kept, and it is listed again only when these are used up. A round works on a thread for the disk, and for a short while only.
+
+use crate::identity::IdentityFile;
+use crate::room::MARGIN_BYTES;
+use job::RunId;
+use os::clock;
+use spool::{DataRoot, RunDir, Shelf};
+use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Names of the oldest runs that are kept.
+const OLDEST_MAX: usize = 8_192;
+/// Runs that are looked at together; those that go are written down with one sync.
+const CHUNK: usize = 256;
+/// After so many in a row that are too young nothing older is looked for.
+const YOUNG_IN_A_ROW: usize = 64;
+/// Runs that settled since the last round; beyond that the shelf is listed again.
+const NEWS_MAX: usize = 100_000;
+/// What an asynchronous standby or a restored backup may need back, milliseconds.
+const KEPT_MS_MIN: u64 = 24 * 3_600_000;
+/// A round works at most so long; the next one goes on.
+const ROUND_MAX: Duration = Duration::from_millis(500);
+
+/// What there is to keep to.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    pub(crate) retention_ms: u64,
+    pub(crate) limits: config::Retention,
+    /// The disk is full.
+    pub(crate) is_full: bool,
+}
+
+/// The settled runs, for whoever settles and for the rounds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settled {
+    news: Arc<Mutex<News>>,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What settled since the last round.
+#[derive(Debug, Default)]
+struct News {
+    runs: Vec<RunId>,
+    too_many: bool,
+}
+
+/// What is known of the shelf.
+#[derive(Debug, Default)]
+struct Known {
+    /// It was listed.
+    listed: bool,
+    /// The oldest.
+    oldest: BTreeSet<RunId>,
+    /// `oldest` has all there are.
+    complete: bool,
+    /// How many there are.
+    count: u64,
+    /// What they take on the disk, if there is a limit for it.
+    bytes: Option<u64>,
+    /// Of the runs up to this one the outputs are gone.
+    stripped_to: Option<RunId>,
+}
+
+/// What a round did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Done {
+    /// Runs that are gone.
+    pub(crate) removed: u64,
+    /// Runs whose output is gone.
+    pub(crate) stripped: u64,
+    /// There is more to do.
+    pub(crate) more: bool,
+}
+
+impl Settled {
+    /// A run was moved to the shelf.
+    pub(crate) fn add(&self, run_id: RunId) {
+        let mut news = lock(&self.news);
+        if news.runs.len() < NEWS_MAX {
+            news.runs.push(run_id);
+        } else {
+            news.too_many = true;
+        }
+    }
+
+    /// One round. Only one is under way at a time: another returns at once.
+    pub(crate) fn sweep(
+        &self,
+        root: &DataRoot,
+        policy: &Policy,
+        identity: &IdentityFile,
+        hands: &Hands<'_>,
+    ) -> io::Result<Done> {
+        let Ok(mut known) = self.known.try_lock() else { return Ok(Done::default()) };
+        let news = std::mem::take(&mut *lock(&self.news));
+        known.take_news(root, policy, news)?;
+        let mut round = Round {
+            hands,
+            root,
+            policy,
+            identity,
+            known: &mut known,
+            until: Instant::now() + ROUND_MAX,
+            done: Done::default(),
+        };
+        round.by_age()?;
+        round.by_number()?;
+        round.by_room()?;
+        Ok(round.done)
+    }
+}
+
+impl Known {
+    fn take_news(&mut self, root: &DataRoot, policy: &Policy, news: News) -> io::Result<()> {
+        let counts = policy.limits.settled_bytes_max.is_some();
+        let used_up = self.oldest.is_empty() && !self.complete;
+        if !self.listed || news.too_many || used_up || (counts && self.bytes.is_none()) {
+            return self.list(root, counts);
+        }
+        if !counts {
+            self.bytes = None;
+        }
+        for run_id in news.runs {
+            self.count += 1;
+            if let Some(bytes) = &mut self.bytes {
+                *bytes += taken(root.run(Shelf::Settled, run_id).path());
+            }
+            if self.complete || self.oldest.last().is_some_and(|last| run_id < *last) {
+                self.keep(run_id);
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, root: &DataRoot, counts: bool) -> io::Result<()> {
+        let stripped_to = self.stripped_to.take();
+        *self = Known { listed: true, complete: true, stripped_to, ..Known::default() };
+        let mut bytes = 0;
+        for entry in std::fs::read_dir(root.shelf(Shelf::Settled))? {
+            let entry = entry?;
+            let Some(run_id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            self.count += 1;
+            self.keep(run_id);
+            if counts {
+                bytes += taken(&entry.path());
+            }
+        }
+        self.bytes = counts.then_some(bytes);
+        Ok(())
+    }
+
+    fn keep(&mut self, run_id: RunId) {
+        if self.oldest.len() >= OLDEST_MAX && self.oldest.last().is_some_and(|last| run_id > *last) {
+            self.complete = false;
+            return;
+        }
+        self.oldest.insert(run_id);
+        if self.oldest.len() > OLDEST_MAX {
+            self.oldest.pop_last();
+            self.complete = false;
+        }
+    }
+}
+
+/// What a round cannot do by itself.
+pub(crate) struct Hands<'a> {
+    /// How much room there is, bytes.
+    pub(crate) free: &'a dyn Fn() -> io::Result<u64>,
+    /// Removes a run with all that its job left, whoever owns that.
+    pub(crate) remove: &'a dyn Fn(&RunDir) -> io::Result<()>,
+}
+
+struct Round<'a> {
+    hands: &'a Hands<'a>,
+    root: &'a DataRoot,
+    policy: &'a Policy,
+    identity: &'a IdentityFile,
+    known: &'a mut Known,
+    until: Instant,
+    done: Done,
+}
+
+impl Round<'_> {
+    fn by_age(&mut self) -> io::Result<()> {
+        self.remove_while(self.policy.retention_ms, |_| CHUNK)
+    }
+
+    fn by_number(&mut self) -> io::Result<()> {
+        let Some(max) = self.policy.limits.settled_runs_max else { return Ok(()) };
+        let excess =
+            |known: &Known| usize::try_from(known.count.saturating_sub(max)).unwrap_or(CHUNK).min(CHUNK);
+        self.remove_while(self.spared_ms(), excess)
+    }
+
+    fn by_room(&mut self) -> io::Result<()> {
+        let (limits, hands) = (self.policy.limits, self.hands);
+        // A full disk is to have room for the ballast again, and some more.
+        let ballast = if self.policy.is_full { limits.ballast.as_bytes() + MARGIN_BYTES } else { 0 };
+        let free_min = limits.free_bytes_min.as_bytes().max(ballast);
+        let is_short = |known: &Known| -> io::Result<bool> {
+            let max = limits.settled_bytes_max.map(|max| max.as_bytes());
+            Ok(max.zip(known.bytes).is_some_and(|(max, bytes)| bytes > max) || (hands.free)()? < free_min)
+        };
+        while is_short(self.known)? && self.has_time() {
+            if self.strip_some() == 0 && self.remove_some(self.spared_ms(), CHUNK / 4)? == 0 {
+                return Ok(()); // nothing is left that may go
+            }
+        }
+        Ok(())
+    }
+
+    /// Younger ones are not touched for want of room.
+    fn spared_ms(&self) -> u64 {
+        if self.policy.is_full { 0 } else { KEPT_MS_MIN }
+    }
+
+    fn has_time(&mut self) -> bool {
+        let has_time = Instant::now() < self.until;
+        self.done.more |= !has_time;
+        has_time
+    }
+
+    /// Removes the oldest that settled at least so long ago, as many at a time as are wanted, until none is.
+    fn remove_while(&mut self, age_ms_min: u64, wanted: impl Fn(&Known) -> usize) -> io::Result<()> {
+        while self.has_time() {
+            let most = wanted(self.known);
+            if most == 0 || self.remove_some(age_ms_min, most)? == 0 {
+                return Ok(());
+            }
+            if self.known.oldest.is_empty() && !self.known.complete {
+                self.done.more = true; // the next round lists the shelf again
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes up to `most` of the oldest that are old enough; how many it were.
+    fn remove_some(&mut self, age_ms_min: u64, most: usize) -> io::Result<usize> {
+        let going = self.old_enough(age_ms_min, None, most);
+        let Some(latest) = going.iter().map(RunId::wall_ms).max() else { return Ok(0) };
+        // Nobody can tell any more whether these ran here: that has to be known before the first of them is gone.
+        self.identity.expire(latest)?;
+        for run_id in &going {
+            let dir = self.root.run(Shelf::Settled, *run_id);
+            let bytes = self.known.bytes.map(|_| taken(dir.path()));
+            match (self.hands.remove)(&dir) {
+                Ok(()) => {
+                    self.known.count = self.known.count.saturating_sub(1);
+                    self.known.bytes = self.known.bytes.zip(bytes).map(|(all, one)| all.saturating_sub(one));
+                    self.done.removed += 1;
+                }
+                Err(e) => tracing::warn!(run = %run_id, "a settled run cannot be removed: {e}"),
+            }
+            self.known.oldest.remove(run_id);
+        }
+        Ok(going.len())
+    }
+
+    /// Removes the outputs of some of the oldest; how many runs were looked at.
+    fn strip_some(&mut self) -> usize {
+        let going = self.old_enough(self.spared_ms(), self.known.stripped_to, CHUNK / 4);
+        for run_id in &going {
+            let dir = self.root.run(Shelf::Settled, *run_id);
+            let before = taken(dir.path());
+            match strip(dir.path(), &dir.log()) {
+                Ok(true) => self.done.stripped += 1,
+                Ok(false) => {}
+                Err(e) => tracing::warn!(run = %run_id, "the output of a settled run cannot be removed: {e}"),
+            }
+            let freed = before.saturating_sub(taken(dir.path()));
+            self.known.bytes = self.known.bytes.map(|all| all.saturating_sub(freed));
+            self.known.stripped_to = Some(*run_id);
+        }
+        going.len()
+    }
+
+    /// The oldest runs behind `after` that settled at least so long ago.
+    fn old_enough(&self, age_ms_min: u64, after: Option<RunId>, most: usize) -> Vec<RunId> {
+        let now_ms = clock::wall_ms();
+        let (mut found, mut young) = (Vec::new(), 0);
+        let candidates = self.known.oldest.iter().filter(|run_id| after.is_none_or(|after| **run_id > after));
+        for run_id in candidates {
+            let dir = self.root.run(Shelf::Settled, *run_id);
+            // The rename to this shelf set the change time. What cannot be asked counts as old: it is gone.
+            let settled_ms = std::fs::metadata(dir.path()).map_or(0, |m| m.ctime().saturating_mul(1_000));
+            let age_ms = u64::try_from(now_ms.saturating_sub(settled_ms)).unwrap_or(0);
+            if age_ms >= age_ms_min {
+                young = 0;
+                found.push(*run_id);
+            } else {
+                young += 1;
+            }
+            if found.len() >= most || young >= YOUNG_IN_A_ROW {
+                break;
+            }
+        }
+        found
+    }
+}
+
+/// Removes everything but the log; whether there was anything.
+fn strip(dir: &Path, log: &Path) -> io::Result<bool> {
+    let mut any = false;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.path() == log {
+            continue;
+        }
+        any = true;
+        if entry.file_type()?.is_dir() {
+            match os::disk::remove_tree(&entry.path()) {
+                // It belongs to the job's user, and goes with the whole run.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+                done => done?,
+            }
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(any)
+}
+
+/// What a directory takes on the disk with all that is in it, bytes.
+fn taken(dir: &Path) -> u64 {
+    let own = |m: &std::fs::Metadata| m.blocks().saturating_mul(512);
+    let mut bytes = std::fs::symlink_metadata(dir).map_or(0, |m| own(&m));
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.metadata() {
+            Ok(m) if m.is_dir() => bytes += taken(&entry.path()),
+            Ok(m) => bytes += own(&m),
+            Err(_) => {} // it is just going
+        }
+    }
+    bytes
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use config::Size;
+    use job::AgentId;
+    use spool::Identity;
+
+    struct Lab {
+        _dir: tempfile::TempDir,
+        root: DataRoot,
+        identity: IdentityFile,
+        settled: Settled,
+        policy: Policy,
+        free: u64,
+    }
+
+    impl Lab {
+        /// So many runs of 8 KiB output each, settled just now.
+        fn new(runs: u64) -> Lab {
+            let dir = tempfile::tempdir().unwrap();
+            let root = DataRoot::create(dir.path(), true, false).unwrap();
+            let identity = Identity::open(root.path(), AgentId([1; 16])).unwrap();
+            for n in 1..=runs {
+                settle(&root, n);
+            }
+            let limits = config::Retention {
+                settled_bytes_max: None,
+                settled_runs_max: None,
+                free_bytes_min: Size::from_bytes(0),
+                ballast: Size::from_bytes(0),
+            };
+            let policy = Policy { retention_ms: u64::MAX, limits, is_full: false };
+            let identity = crate::identity::Identity::new(identity).file;
+            Lab { _dir: dir, root, identity, settled: Settled::default(), policy, free: 1 << 30 }
+        }
+
+        fn sweep(&self) -> Done {
+            let hands = Hands { free: &|| Ok(self.free), remove: &|dir| os::disk::remove_tree(dir.path()) };
+            self.settled.sweep(&self.root, &self.policy, &self.identity, &hands).unwrap()
+        }
+
+        fn left(&self) -> Vec<u64> {
+            self.root.list(Shelf::Settled).unwrap().iter().map(RunId::wall_ms).collect()
+        }
+
+        fn outputs(&self) -> usize {
+            let runs = self.root.list(Shelf::Settled).unwrap();
+            runs.iter().filter(|run| self.root.run(Shelf::Settled, **run).out().exists()).count()
+        }
+    }
+
+    fn run(n: u64) -> RunId {
+        RunId::new(n, u128::from(n))
+    }
+
+    fn settle(root: &DataRoot, n: u64) {
+        let dir = root.run(Shelf::Settled, run(n));
+        std::fs::create_dir_all(dir.work()).unwrap();
+        std::fs::write(dir.log(), "log").unwrap();
+        std::fs::write(dir.out(), vec![b'x'; 8 << 10]).unwrap();
+        std::fs::write(dir.work().join("file"), "x").unwrap();
+    }
+
+    #[test]
+    fn what_is_past_its_retention_goes_and_is_known_to_be_gone() {
+        let mut lab = Lab::new(3);
+        assert_eq!(lab.sweep(), Done::default());
+        lab.policy.retention_ms = 0;
+        assert_eq!(lab.sweep().removed, 3);
+        assert_eq!((lab.left(), lab.identity.expired_ms()), (vec![], 3));
+        settle(&lab.root, 9);
+        lab.settled.add(run(9));
+        assert_eq!(lab.sweep().removed, 1);
+    }
+
+    #[test]
+    fn nothing_that_settled_today_goes_for_its_number_or_for_room() {
+        let mut lab = Lab::new(5);
+        lab.policy.limits.settled_runs_max = Some(2);
+        lab.policy.limits.settled_bytes_max = Some(Size::from_bytes(1));
+        lab.policy.limits.free_bytes_min = Size::from_bytes(u64::MAX);
+        assert_eq!(lab.sweep(), Done::default());
+        assert_eq!((lab.left().len(), lab.outputs()), (5, 5));
+    }
+
+    #[test]
+    fn on_a_full_disk_outputs_go_first_and_then_the_oldest_runs() {
+        let mut lab = Lab::new(5);
+        (lab.policy.is_full, lab.free) = (true, 0);
+        lab.policy.limits.settled_runs_max = Some(3);
+        let done = lab.sweep();
+        assert_eq!(lab.left(), [0u64; 0], "a disk that stays full spares nothing that is settled");
+        assert_eq!((done.removed, done.stripped), (5, 3));
+        assert_eq!(lab.identity.expired_ms(), 5);
+    }
+
+    #[test]
+    fn the_number_is_brought_down_to_its_limit_and_no_further() {
+        let mut lab = Lab::new(600);
+        lab.policy.retention_ms = u64::MAX;
+        lab.policy.limits.settled_runs_max = Some(590);
+        lab.policy.is_full = true; // what settled a moment ago may go
+        assert_eq!(lab.sweep().removed, 10);
+        assert_eq!((lab.left().len(), lab.left()[0]), (590, 11));
+        assert_eq!(lab.sweep(), Done::default());
+    }
+
+    #[test]
+    fn the_room_of_settled_runs_is_counted_once_and_kept_by_difference() {
+        let mut lab = Lab::new(4);
+        lab.policy.limits.settled_bytes_max = Some(Size::from_bytes(1 << 30));
+        lab.sweep();
+        let counted = lock(&lab.settled.known).bytes.unwrap();
+        assert!(counted >= 4 * (8 << 10), "{counted}");
+        settle(&lab.root, 5);
+        lab.settled.add(run(5));
+        lab.sweep();
+        let more = lock(&lab.settled.known).bytes.unwrap();
+        let again: u64 = (1..=5).map(|n| taken(lab.root.run(Shelf::Settled, run(n)).path())).sum();
+        assert_eq!(more, again);
+    }
+
+    #[test]
+    fn a_run_that_was_stripped_keeps_its_log() {
+        let lab = Lab::new(1);
+        let dir = lab.root.run(Shelf::Settled, run(1));
+        assert!(strip(dir.path(), &dir.log()).unwrap());
+        assert!(!strip(dir.path(), &dir.log()).unwrap());
+        assert!(dir.log().exists() && !dir.out().exists() && !dir.work().exists());
+    }
+}
