@@ -214,6 +214,7 @@ fn for_people(agent: &Agent) -> String {
         ("Address", or_empty(&agent.address)),
         ("Identity", or_empty(&agent.agent_id)),
         ("Software", or_empty(&agent.software)),
+        ("Protocol", agent.protocol.map(|version| version.to_string()).unwrap_or_default()),
         ("Platform", or_empty(&agent.platform)),
     ])
 }

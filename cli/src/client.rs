@@ -13,19 +13,23 @@ use anyhow::Context;
 use api::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::cell::Cell;
 use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
-use ureq::http::{Method, Request};
+use ureq::http::request::Builder;
+use ureq::http::{Method, Request, Response};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// Until a connection stands.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// For one request with its answer; longer than any long poll.
 const CALL_MAX: Duration = Duration::from_secs(120);
+/// For the next bytes of an answer that is read as it comes; longer than any that the server leaves without a byte on purpose.
+const READ_MAX: Duration = Duration::from_secs(90);
 /// For an answer.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 /// For a token file.
@@ -47,12 +51,13 @@ pub(crate) struct Place {
     pub(crate) ca_file: Option<PathBuf>,
 }
 
-/// A connection to one of the servers.
+/// A connection to one of the servers. A copy is one too, and knows which server answers.
+#[derive(Clone)]
 pub(crate) struct Client {
     urls: Vec<String>,
     token: Option<String>,
     http: ureq::Agent,
-    current: Cell<usize>,
+    current: Arc<AtomicUsize>,
 }
 
 /// Why a request brought no answer to work with.
@@ -163,6 +168,12 @@ pub(crate) struct Reply {
     pub(crate) repeated: bool,
 }
 
+/// An answer whose body is read as it comes.
+pub(crate) struct Download {
+    pub(crate) reply: Reply,
+    pub(crate) body: Box<dyn Read>,
+}
+
 impl Reply {
     /// A header that holds a number.
     pub(crate) fn number(&self, header: &str) -> Option<u64> {
@@ -219,7 +230,7 @@ impl Client {
             Some(tls) => config.tls_config(tls).build(),
             None => config.build(),
         };
-        Ok(Client { urls, token, http: config.new_agent(), current: Cell::new(0) })
+        Ok(Client { urls, token, http: config.new_agent(), current: Arc::default() })
     }
 
     /// Asks and reads the answer as `T`.
@@ -248,22 +259,43 @@ impl Client {
         self.send(call)?.accepted()
     }
 
+    /// Asks; the body is not read yet. An answer that is a refusal is an error.
+    pub(crate) fn download(&self, call: &Call<'_>) -> Result<Download, CallError> {
+        let ((reply, body), _) = self.ask(call, |url| self.open(url, call))?;
+        if (200..300).contains(&reply.status) {
+            return Ok(Download { reply, body: Box::new(body.into_reader()) });
+        }
+        let body = body.into_with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+        let reply = Reply { body: body.unwrap_or_default(), ..reply }.accepted()?;
+        Ok(Download { reply, body: Box::new(std::io::empty()) })
+    }
+
     /// Asks the servers one after the other until one answers, whatever it says.
     pub(crate) fn send(&self, call: &Call<'_>) -> Result<Reply, CallError> {
+        let (reply, lost) = self.ask(call, |url| self.send_to(url, call))?;
+        Ok(Reply { repeated: lost, ..reply })
+    }
+
+    /// Whether a server was lost after it was asked comes with the answer.
+    fn ask<T>(
+        &self,
+        call: &Call<'_>,
+        ask: impl Fn(&str) -> Result<T, ureq::Error>,
+    ) -> Result<(T, bool), CallError> {
         let mut failures = Vec::new();
         let mut lost = false;
         for turn in 0..self.urls.len() {
-            let index = (self.current.get() + turn) % self.urls.len();
+            let index = (self.current.load(Ordering::Relaxed) + turn) % self.urls.len();
             let url = &self.urls[index];
-            let mut result = self.send_to(url, call);
+            let mut result = ask(url);
             if matches!(&result, Err(e) if call.repeatable && !never_sent(e)) {
                 lost = true;
-                result = self.send_to(url, call); // an idle connection may just have been closed by the server
+                result = ask(url); // an idle connection may just have been closed by the server
             }
             match result {
-                Ok(reply) => {
-                    self.current.set(index);
-                    return Ok(Reply { repeated: lost, ..reply });
+                Ok(answer) => {
+                    self.current.store(index, Ordering::Relaxed);
+                    return Ok((answer, lost));
                 }
                 Err(error) if call.repeatable || never_sent(&error) => {
                     failures.push(format!("{url}: {error}"))
@@ -277,19 +309,30 @@ impl Client {
     }
 
     fn send_to(&self, url: &str, call: &Call<'_>) -> Result<Reply, ureq::Error> {
-        let mut request = Request::builder().method(call.method.clone()).uri(format!("{url}{}", call.path));
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
         let answer = match &call.body {
             Some(body) => {
-                self.http.run(request.header("content-type", "application/json").body(&body[..])?)?
+                let request = self.request(url, call).header("content-type", "application/json");
+                self.http.run(request.body(&body[..])?)?
             }
-            None => self.http.run(request.body(())?)?,
+            None => self.http.run(self.request(url, call).body(())?)?,
         };
-        let (head, body) = answer.into_parts();
+        let (reply, body) = head_of(answer);
         let body = body.into_with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
-        Ok(Reply { status: head.status.as_u16(), headers: head.headers, body, repeated: false })
+        Ok(Reply { body, ..reply })
+    }
+
+    fn open(&self, url: &str, call: &Call<'_>) -> Result<(Reply, ureq::Body), ureq::Error> {
+        let request = self.http.configure_request(self.request(url, call).body(())?);
+        let request = request.timeout_global(None).timeout_per_read(Some(READ_MAX)).build();
+        Ok(head_of(self.http.run(request)?))
+    }
+
+    fn request(&self, url: &str, call: &Call<'_>) -> Builder {
+        let request = Request::builder().method(call.method.clone()).uri(format!("{url}{}", call.path));
+        match &self.token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        }
     }
 
     /// Asks again and again while the server is away or cannot answer now; says so once.
@@ -315,6 +358,13 @@ impl Client {
             }
         }
     }
+}
+
+fn head_of(answer: Response<ureq::Body>) -> (Reply, ureq::Body) {
+    let (head, body) = answer.into_parts();
+    let reply =
+        Reply { status: head.status.as_u16(), headers: head.headers, body: Vec::new(), repeated: false };
+    (reply, body)
 }
 
 /// The failure happened before a byte of the request left.

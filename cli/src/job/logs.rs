@@ -2,17 +2,23 @@
 
 use super::wait::{conclude, detach_on_interrupt};
 use super::{JobRef, path};
-use crate::client::{Call, CallError, Client};
+use crate::client::{Call, CallError, Client, Download};
+use crate::exit::{self, failure};
+use anyhow::Context;
 use api::Job;
 use clap::Args;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 use ureq::http::Method;
 
-/// One piece of output.
-const PIECE_BYTES: u64 = 256 << 10;
-/// Between two looks at a job that writes nothing: from the first to the second, growing.
+/// What is read at once.
+const READ_BYTES: usize = 64 << 10;
+/// A followed answer ends after this time, and the next one goes on where it ended: so nobody waits for ever for a server that is gone.
+const FOLLOW_WAIT: &str = "60s";
+/// Between two questions about a job whose output does not come: from the first to the second, growing.
 const LOOK_MIN: Duration = Duration::from_millis(50);
 const LOOK_MAX: Duration = Duration::from_millis(500);
 /// So long is waited for the rest of the output of a job that has ended, while its agent is away.
@@ -51,12 +57,29 @@ struct Stream {
     complete: bool,
 }
 
-/// A piece of output as the server hands it out.
-struct Piece {
+/// What an answer says of the output in it.
+struct Head {
     attempt: u64,
+    /// Where it begins.
+    offset: u64,
+    /// The size of the whole when it began.
     size: u64,
+    /// There will be no more than that.
     complete: bool,
-    bytes: Vec<u8>,
+}
+
+/// What was printed of one answer.
+struct Printed {
+    bytes: u64,
+    /// To its end; else it broke off.
+    whole: bool,
+}
+
+/// What all streams of a job share while they are followed.
+#[derive(Default)]
+struct Told {
+    trouble: AtomicBool,
+    no_rest: AtomicBool,
 }
 
 impl Logs {
@@ -71,17 +94,24 @@ impl Logs {
             stream.offset = self.size(client, &stream)?.saturating_sub(tail);
         }
         let out = &mut io::stdout();
-        if !self.follow {
-            while stream.advance(client, job, out)? > 0 {}
+        if self.follow {
+            watch(client, job, stream, out, &Told::default())?;
             return Ok(0);
         }
-        watch(client, job, attempt.is_some(), &mut [(stream, out)])?;
-        Ok(0)
+        loop {
+            let printed = stream.advance(client, job, false, out)?;
+            if printed.whole {
+                return Ok(0);
+            }
+            if printed.bytes == 0 {
+                anyhow::bail!(failure(exit::AWAY, "the answer broke off; try again"));
+            }
+        }
     }
 
     fn size(&self, client: &Client, stream: &Stream) -> Result<u64, CallError> {
-        match stream.fetch(client, self.job.id, 0, 0) {
-            Ok(piece) => Ok(piece.size),
+        match stream.open(client, self.job.id, "&limit=0") {
+            Ok((head, _)) => Ok(head.size),
             Err(error) if self.follow && error.kind() == "no-run-yet" => Ok(0),
             Err(error) => Err(error),
         }
@@ -91,69 +121,72 @@ impl Logs {
 /// Prints both streams of a job, each to its own, until it has ended; the exit code is the job's.
 pub(crate) fn follow(client: &Client, job: u64) -> anyhow::Result<u8> {
     detach_on_interrupt(job);
-    let (out, err) = (&mut io::stdout(), &mut io::stderr());
-    let mut streams: [(Stream, &mut dyn Write); 2] =
-        [(Stream::new("stdout", None), out), (Stream::new("stderr", None), err)];
-    let ended = watch(client, job, false, &mut streams)?;
-    Ok(conclude(&ended))
+    let (told, (done, ended)) = (Arc::new(Told::default()), mpsc::channel());
+    for name in ["stdout", "stderr"] {
+        let (client, told, done) = (client.clone(), Arc::clone(&told), done.clone());
+        let print = move || {
+            let (mut out, mut err) = (io::stdout(), io::stderr());
+            let out: &mut dyn Write = if name == "stdout" { &mut out } else { &mut err };
+            let ended = watch(&client, job, Stream::new(name, None), out, &told);
+            let _ = done.send(ended); // nobody waits for it if the other one failed
+        };
+        thread::Builder::new().name(name.to_owned()).spawn(print)?;
+    }
+    drop(done);
+    let mut last = None;
+    for ended in ended {
+        last = Some(ended?);
+    }
+    last.as_ref().map(conclude).context("a thread that printed output ended early")
 }
 
-/// Prints what comes until the job is final and its output was printed to the end. With `one_attempt` a later attempt is not of interest.
+/// Prints what comes until the job is final and its output was printed to the end. If one attempt is of interest, a later one is not.
 fn watch(
     client: &Client,
     job: u64,
-    one_attempt: bool,
-    streams: &mut [(Stream, &mut dyn Write)],
+    mut stream: Stream,
+    out: &mut dyn Write,
+    told: &Told,
 ) -> anyhow::Result<Job> {
     let mut pause = LOOK_MIN;
     let mut final_since: Option<Instant> = None;
-    let mut told = false;
     loop {
         // First the job, then its output: what was written before it became final is then surely there.
         let now: Job = client.patiently(|| client.get(&path(job, "")))?;
         let is_final = now.status.0.is_final();
-        let mut trouble = None;
-        let mut printed = 0;
-        for (stream, out) in streams.iter_mut() {
-            printed += match client_patience(stream.advance(client, job, out))? {
-                Ok(bytes) => bytes,
-                Err(why) => {
-                    trouble = Some(why);
-                    0
-                }
-            };
-        }
-        let complete = streams.iter().all(|(stream, _)| stream.complete);
-        if complete && (is_final || one_attempt) || is_final && now.runs.is_empty() {
+        let (bytes, trouble) = match patience(stream.advance(client, job, true, out))? {
+            Ok(printed) => (printed.bytes, None),
+            Err(why) => (0, Some(why)),
+        };
+        if stream.complete && (is_final || stream.only.is_some()) || is_final && now.runs.is_empty() {
             return Ok(now);
         }
         let waited = is_final.then(|| final_since.get_or_insert_with(Instant::now).elapsed());
-        if waited.is_some_and(|waited| waited > REST_MAX && printed == 0) {
-            let why = trouble.unwrap_or_else(|| {
-                "its files still grow: something that it left running writes on".to_owned()
-            });
-            eprintln!(
-                "lastword: the end of the output of job {job} cannot be read now: {why}. Later: lastword job logs {job}"
-            );
+        if waited.is_some_and(|waited| waited > REST_MAX && bytes == 0) {
+            if !told.no_rest.swap(true, Ordering::Relaxed) {
+                let why = trouble.unwrap_or_else(|| "it breaks off".to_owned());
+                eprintln!(
+                    "lastword: the end of the output of job {job} cannot be read now: {why}. Later: lastword job logs {job}"
+                );
+            }
             return Ok(now);
         }
-        if let Some(why) = trouble.filter(|_| !told) {
+        if let Some(why) = trouble.filter(|_| !told.trouble.swap(true, Ordering::Relaxed)) {
             eprintln!("lastword: {why}; the output follows when it can be read");
-            told = true;
         }
-        pause = if printed > 0 { LOOK_MIN } else { (pause * 3 / 2).min(LOOK_MAX) };
+        pause = if bytes > 0 { LOOK_MIN } else { (pause * 3 / 2).min(LOOK_MAX) };
         thread::sleep(pause);
     }
 }
 
 /// Sorts failures: what may pass is waited for (the text says why), a run that is not there yet is not even told.
-fn client_patience(result: anyhow::Result<u64>) -> anyhow::Result<Result<u64, String>> {
+fn patience(result: anyhow::Result<Printed>) -> anyhow::Result<Result<Printed, String>> {
     let error = match result {
-        Ok(bytes) => return Ok(Ok(bytes)),
+        Ok(printed) => return Ok(Ok(printed)),
         Err(error) => error,
     };
     match error.downcast_ref::<CallError>() {
-        Some(call) if call.kind() == "no-run-yet" => Ok(Ok(0)),
+        Some(call) if call.kind() == "no-run-yet" => Ok(Ok(Printed { bytes: 0, whole: true })),
         Some(call) if call.may_pass() => Ok(Err(call.to_string())),
         Some(_) | None => Err(error),
     }
@@ -164,35 +197,63 @@ impl Stream {
         Stream { name, only, attempt: None, offset: 0, complete: false }
     }
 
-    /// Prints the next pieces, up to the present end or a fair share; how many bytes were printed.
-    fn advance(&mut self, client: &Client, job: u64, out: &mut dyn Write) -> anyhow::Result<u64> {
-        let piece = self.fetch(client, job, self.offset, PIECE_BYTES)?;
-        if self.attempt.is_some_and(|attempt| attempt != piece.attempt) {
+    /// Prints one answer as it comes, from where the last one ended.
+    fn advance(
+        &mut self,
+        client: &Client,
+        job: u64,
+        follow: bool,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<Printed> {
+        let more = if follow { format!("&follow=true&wait={FOLLOW_WAIT}") } else { String::new() };
+        let (head, mut body) = self.open(client, job, &more)?;
+        if self.attempt.is_some_and(|attempt| attempt != head.attempt) {
             // Another attempt began meanwhile: its output begins anew.
-            *self = Stream { attempt: Some(piece.attempt), ..Stream::new(self.name, self.only) };
-            return self.advance(client, job, out);
+            *self = Stream { attempt: Some(head.attempt), ..Stream::new(self.name, self.only) };
+            return self.advance(client, job, follow, out);
         }
-        self.attempt = Some(piece.attempt);
-        out.write_all(&piece.bytes)?;
-        out.flush()?;
-        let bytes = piece.bytes.len() as u64;
+        self.attempt = Some(head.attempt);
+        if head.offset < self.offset {
+            eprintln!(
+                "lastword: the output of job {job} became shorter; it goes on from byte {}",
+                head.offset
+            );
+            self.offset = head.offset;
+        }
+        let (mut piece, mut bytes) = (vec![0; READ_BYTES], 0);
+        let whole = loop {
+            match body.read(&mut piece) {
+                Ok(0) => break true,
+                Ok(read) => {
+                    out.write_all(&piece[..read])?;
+                    out.flush()?;
+                    bytes += read as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_broken_off) => break false,
+            }
+        };
         self.offset += bytes;
-        self.complete = piece.complete && self.offset >= piece.size;
-        Ok(bytes)
+        self.complete = whole && head.complete && self.offset >= head.size;
+        Ok(Printed { bytes, whole })
     }
 
-    fn fetch(&self, client: &Client, job: u64, offset: u64, limit: u64) -> Result<Piece, CallError> {
+    /// Asks for the output from where it was printed to.
+    fn open(&self, client: &Client, job: u64, more: &str) -> Result<(Head, Box<dyn Read>), CallError> {
         let only = self.only.map(|attempt| format!("&attempt={attempt}")).unwrap_or_default();
-        let question = path(job, &format!("/output/{}?offset={offset}&limit={limit}{only}", self.name));
-        let reply =
-            client.reply(&Call { method: Method::GET, path: &question, body: None, repeatable: true })?;
-        let missing = |header: &str| CallError::Garbled(format!("the header {header} is missing"));
-        Ok(Piece {
-            attempt: reply.number("x-attempt").ok_or_else(|| missing("X-Attempt"))?,
-            size: reply.number("x-size").ok_or_else(|| missing("X-Size"))?,
+        let question = path(job, &format!("/output/{}?offset={}{only}{more}", self.name, self.offset));
+        let Download { reply, body } =
+            client.download(&Call { method: Method::GET, path: &question, body: None, repeatable: true })?;
+        let number = |header: &str| {
+            reply.number(header).ok_or_else(|| CallError::Garbled(format!("the header {header} is missing")))
+        };
+        let head = Head {
+            attempt: number("x-attempt")?,
+            offset: number("x-offset")?,
+            size: number("x-size")?,
             complete: reply.flag("x-complete"),
-            bytes: reply.body,
-        })
+        };
+        Ok((head, body))
     }
 }
 
@@ -203,9 +264,10 @@ mod tests {
     use crate::fake;
     use api::{Run, Status, Time};
 
-    fn piece(attempt: u32, size: u64, complete: bool, bytes: &str) -> String {
-        let headers =
-            format!("x-attempt: {attempt}\r\nx-size: {size}\r\nx-complete: {complete}\r\nx-offset: 0\r\n");
+    fn piece(attempt: u32, offset: u64, size: u64, complete: bool, bytes: &str) -> String {
+        let headers = format!(
+            "x-attempt: {attempt}\r\nx-size: {size}\r\nx-complete: {complete}\r\nx-offset: {offset}\r\n"
+        );
         fake::answer_with(200, &headers, bytes)
     }
 
@@ -242,7 +304,7 @@ mod tests {
         let (urls, asked) = fake::server(answers);
         let client = Client::new(&Place { urls, token_file: None, ca_file: None }).unwrap();
         let mut printed = Vec::new();
-        watch(&client, 1042, false, &mut [(Stream::new("stdout", None), &mut printed)]).unwrap();
+        watch(&client, 1042, Stream::new("stdout", None), &mut printed, &Told::default()).unwrap();
         (String::from_utf8(printed).unwrap(), asked.join().unwrap())
     }
 
@@ -252,24 +314,48 @@ mod tests {
             fake::answer(200, &job(Status::Queued)),
             fake::problem(404, "no-run-yet", "no run yet"),
             fake::answer(200, &job(Status::Running)),
-            piece(1, 3, false, "abc"),
+            piece(1, 0, 3, false, "abc"),
             fake::answer(200, &job(Status::Running)),
             fake::problem(503, "agent-away", "host1 is away"),
             fake::answer(200, &job(Status::Completed)),
-            piece(1, 5, true, "de"),
+            piece(1, 3, 5, true, "de"),
         ]);
         assert_eq!(printed, "abcde");
         assert!(asked[7].contains("offset=3"), "{}", asked[7]);
     }
 
     #[test]
+    fn an_answer_that_breaks_off_is_taken_up_where_it_broke() {
+        let broken = piece(1, 0, 9, false, "abc").replace("content-length: 3", "content-length: 9");
+        let (printed, asked) = followed(vec![
+            fake::answer(200, &job(Status::Running)),
+            broken,
+            fake::answer(200, &job(Status::Completed)),
+            piece(1, 3, 5, true, "de"),
+        ]);
+        assert_eq!(printed, "abcde");
+        assert!(asked[3].contains("offset=3") && asked[3].contains("follow=true"), "{}", asked[3]);
+    }
+
+    #[test]
+    fn output_that_became_shorter_is_printed_on_from_its_end() {
+        let (printed, _) = followed(vec![
+            fake::answer(200, &job(Status::Running)),
+            piece(1, 0, 5, false, "abcde"),
+            fake::answer(200, &job(Status::Completed)),
+            piece(1, 2, 2, true, ""),
+        ]);
+        assert_eq!(printed, "abcde");
+    }
+
+    #[test]
     fn the_output_of_another_attempt_begins_anew() {
         let (printed, asked) = followed(vec![
             fake::answer(200, &job(Status::Running)),
-            piece(1, 3, false, "abc"),
+            piece(1, 0, 3, false, "abc"),
             fake::answer(200, &job(Status::Completed)),
-            piece(2, 9, false, "nonsense"),
-            piece(2, 2, true, "xy"),
+            piece(2, 3, 9, false, "nonsense"),
+            piece(2, 0, 2, true, "xy"),
         ]);
         assert_eq!(printed, "abcxy");
         assert!(asked[4].contains("offset=0"), "{}", asked[4]);

@@ -33,6 +33,9 @@ pub struct Agent {
     pub paused_until: Option<Time>,
     /// Where its link comes from or goes to.
     pub address: Option<String>,
+    /// The version of the protocol that both speak on its link; absent while it is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u32>,
     /// The identity of its data root.
     pub agent_id: Option<String>,
     /// Its program's version.

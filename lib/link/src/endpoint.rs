@@ -25,7 +25,7 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_interval(Duration::from_secs(10))
     .with_retries(3);
 /// The kernel takes no more than this beyond what it can send now: what waits, waits in our lanes, where its order can still change.
-const UNSENT_BYTES_MAX: u32 = 128 << 10;
+const UNSENT_BYTES_MAX: u32 = 32 << 10;
 
 /// What can be set.
 #[derive(Clone, Debug)]

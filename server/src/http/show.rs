@@ -146,6 +146,7 @@ pub(super) fn agent(view: &AgentView, live: Option<&LiveView>) -> api::Agent {
         queues: view.queues.clone(),
         paused_until: view.paused_until_ms.map(Into::into),
         address: live.map(|live| live.address.to_string()),
+        protocol: live.map(|live| live.version),
         agent_id: record.agent_id.map(|id| AgentId(id).to_string()),
         software: some(&record.software),
         platform: some(&record.platform),

@@ -11,3 +11,4 @@ mod queues;
 mod stop;
 mod upgrade;
 mod users;
+mod versions;

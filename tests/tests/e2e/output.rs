@@ -2,7 +2,9 @@
 
 use crate::outcomes::{shell, wait_for_line};
 use api::{JobSubmit, Status};
-use tests::{on_site, wait_until};
+use std::fs::File;
+use std::process::Stdio;
+use tests::{on_site, wait_for, wait_until};
 
 #[test]
 fn output_is_read_by_offset_and_while_the_job_runs() {
@@ -35,6 +37,37 @@ fn twenty_megabytes_of_output_are_complete() {
         let text = String::from_utf8(bytes)?;
         assert!(text.lines().enumerate().all(|(i, line)| line.parse() == Ok(i + 1)));
         assert_eq!(text.lines().count(), 2_600_000);
+        Ok(())
+    });
+}
+
+#[test]
+fn who_follows_gets_every_line_once_whatever_is_killed_on_the_way_and_is_let_go_at_the_end() {
+    on_site(|site| {
+        let (go, heard) = (site.path().join("go"), site.path().join("heard"));
+        let id = site.client().script(&format!(
+            "n=0; while [ ! -e {} ]; do n=$((n+1)); echo line $n; sleep 0.01; done; echo end",
+            go.display()
+        ))?;
+        site.client().wait_running(id)?;
+        let mut follower = site.lastword(&["job", "logs", "--follow", &id.to_string()])?;
+        let mut follower = follower.stdout(File::create(&heard)?).stderr(Stdio::null()).spawn()?;
+        let lines = || std::fs::read_to_string(&heard).unwrap_or_default().lines().count();
+        wait_until("the first lines", || Ok(lines() > 5))?;
+        site.agent()?.kill_network_processor()?;
+        let then = lines();
+        wait_until("lines after the network-processor was killed", || Ok(lines() > then + 20))?;
+        site.server.kill()?;
+        site.server.restart()?;
+        let then = lines();
+        wait_until("lines after the server was killed", || Ok(lines() > then + 20))?;
+        std::fs::write(&go, "")?;
+        let ended = wait_for("the follower to end", || Ok(follower.try_wait()?))?;
+        assert!(ended.success(), "{ended}");
+        let text = std::fs::read_to_string(&heard)?;
+        let count = text.lines().count();
+        let expected = (1..count).map(|n| format!("line {n}")).chain(["end".to_owned()]);
+        assert!(text.lines().eq(expected), "{text}");
         Ok(())
     });
 }
