@@ -318,6 +318,11 @@ async fn write(
                 continue;
             }
         };
+        if !live.sender.speaks(frame.kind()) {
+            // The wish stays on record, and is told again when the agent is back as a newer one.
+            tracing::warn!(%agent, frame = frame.name(), needs = frame.since(), "the agent is too old for this");
+            continue;
+        }
         let is_hello = matches!(frame, Frame::ServerHello(_));
         if live.sender.send(frame).await.is_err() {
             return; // the reading half sees the end and says so

@@ -14,6 +14,7 @@ use axum::extract::{Extension, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use job::{JobId, Policy, Status};
+use protocol::frame::kind;
 use scheduler::{JobRecord, JobSpec, Rejection, Restart, RunRecord};
 use serde::Deserialize;
 use std::time::Duration;
@@ -130,12 +131,13 @@ pub(super) async fn kill(
 /// the wish is durable; the status says when the job stands still.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/suspend", tag = "jobs", params(("id" = u64, Path)),
     responses((status = 202, body = Job), (status = 404, body = api::Problem),
-        (status = 409, description = "it does not run, is over, or is being killed", body = api::Problem)))]
+        (status = 409, description = "it does not run, is over, or is being killed; or its agent is too old", body = api::Problem)))]
 pub(super) async fn suspend(
     State(http): State<Http>,
     Extension(caller): Extension<Caller>,
     Part(id): Part<u64>,
 ) -> Result<(StatusCode, Json<Job>), Problem> {
+    check_speaks(&http, id, kind::SUSPEND, "suspend").await?;
     let result = http.app.handle.pause(JobId(id), true, &caller.name).await;
     changed(&http, id, result).await.map(|job| (StatusCode::ACCEPTED, job))
 }
@@ -143,14 +145,24 @@ pub(super) async fn suspend(
 /// Let a suspended job go on. The answer comes when the wish is durable; the status says when the job runs again.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/resume", tag = "jobs", params(("id" = u64, Path)),
     responses((status = 202, body = Job), (status = 404, body = api::Problem),
-        (status = 409, description = "it is not suspended, or is over", body = api::Problem)))]
+        (status = 409, description = "it is not suspended, or is over; or its agent is too old", body = api::Problem)))]
 pub(super) async fn resume(
     State(http): State<Http>,
     Extension(caller): Extension<Caller>,
     Part(id): Part<u64>,
 ) -> Result<(StatusCode, Json<Job>), Problem> {
+    check_speaks(&http, id, kind::RESUME, "resume").await?;
     let result = http.app.handle.pause(JobId(id), false, &caller.name).await;
     changed(&http, id, result).await.map(|job| (StatusCode::ACCEPTED, job))
+}
+
+/// Refuses what the agent that has the job is too old for.
+async fn check_speaks(http: &Http, id: u64, kind: u16, what: &'static str) -> Result<(), Problem> {
+    let (_, runs) = records(http, JobId(id)).await?;
+    match runs.last().filter(|run| !run.status.is_final()) {
+        Some(run) => Ok(http.app.agents.check_speaks(&run.agent, kind, what)?),
+        None => Ok(()),
+    }
 }
 
 /// Take a job back that was not given to an agent yet.

@@ -21,6 +21,9 @@ fn all_is_as_ever(site: &mut Site) -> anyhow::Result<()> {
 
     let id = site.client().script("echo first; exec sleep 1000")?;
     wait_for_line(site, id, "first")?;
+    let refused = site.lastword(&["job", "suspend", &id.to_string()])?.output()?;
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(why.contains("agent \"host1\" speaks protocol 1, suspend needs 2"), "{why}");
     let follower = site.lastword(&["job", "logs", "-f", &id.to_string()])?;
     let follower = std::thread::spawn(move || { follower }.output());
     site.client().kill(id, None)?;
