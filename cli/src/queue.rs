@@ -2,7 +2,7 @@
 
 use crate::client::{Client, encode};
 use crate::output::{Output, Row, pairs};
-use api::{Attachment, Queue, QueueCreate, QueueList};
+use api::{Attachment, Queue, QueueChange, QueueCreate, QueueList};
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
@@ -25,6 +25,25 @@ pub(crate) enum Verb {
         /// Hold it from the start.
         #[arg(long)]
         held: bool,
+    },
+    /// Change a queue's slots and its priority.
+    #[command(after_help = "\
+Examples:
+  lastword queue set nightly --slots 20 --priority 5
+  lastword queue set nightly --no-slots")]
+    #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["slots", "no_slots", "priority"]))]
+    Set {
+        /// Its name.
+        queue: String,
+        /// So many of its jobs may be with agents at once.
+        #[arg(long, value_name = "N", conflicts_with = "no_slots")]
+        slots: Option<u32>,
+        /// No limit of its own any more.
+        #[arg(long)]
+        no_slots: bool,
+        /// Among queues that share an agent the higher goes first; 0 is usual.
+        #[arg(long, value_name = "P", allow_negative_numbers = true)]
+        priority: Option<i32>,
     },
     /// Let an agent serve a queue. A queue may have many agents, an agent many queues.
     #[command(after_help = "Example:\n  lastword queue attach nightly host1")]
@@ -73,6 +92,9 @@ impl Verb {
             Verb::Create { queue, agents, held } => {
                 client.post("/api/v1/queues", &QueueCreate { name: queue, held, agents }, false)?
             }
+            Verb::Set { queue, slots, no_slots, priority } => {
+                client.post(&path(&queue, "/set"), &QueueChange { slots, no_slots, priority }, true)?
+            }
             Verb::Attach { queue, agent } => {
                 client.post(&path(&queue, "/attach"), &Attachment { agent }, true)?
             }
@@ -102,6 +124,8 @@ fn for_people(queue: &Queue) -> String {
     pairs(&[
         ("Queue", queue.name.clone()),
         ("Held", yes_no(queue.held)),
+        ("Slots", queue.slots.map_or_else(|| "those of its agents".to_owned(), |slots| slots.to_string())),
+        ("Priority", queue.priority.to_string()),
         ("Agents", agents),
         ("Waiting", queue.waiting.to_string()),
         ("Active", queue.active.to_string()),
@@ -114,7 +138,7 @@ fn yes_no(yes: bool) -> String {
 
 impl Row for Queue {
     fn heads(_wide: bool) -> Vec<&'static str> {
-        vec!["QUEUE", "HELD", "WAITING", "ACTIVE", "AGENTS"]
+        vec!["QUEUE", "HELD", "WAITING", "ACTIVE", "SLOTS", "PRIORITY", "AGENTS"]
     }
 
     fn cells(&self, _wide: bool) -> Vec<String> {
@@ -123,6 +147,8 @@ impl Row for Queue {
             yes_no(self.held),
             self.waiting.to_string(),
             self.active.to_string(),
+            self.slots.map(|slots| slots.to_string()).unwrap_or_default(),
+            self.priority.to_string(),
             self.agents.join(","),
         ]
     }

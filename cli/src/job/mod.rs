@@ -12,7 +12,7 @@ use crate::client::{Call, CallError, Client};
 use crate::exit;
 use crate::output::{Output, line};
 use anyhow::Context;
-use api::{Job, Kill, Span, Status, Why};
+use api::{Job, JobAbandon, JobRestart, Kill, Span, Status, Why};
 use clap::Subcommand;
 use serde::Serialize;
 use serde_json::json;
@@ -108,11 +108,41 @@ Prints the number when the order is on record; `lastword job show 1042` says whe
         #[arg(required = true, value_name = "JOB")]
         jobs: Vec<JobRef>,
     },
-    /// Take back jobs that were not given to an agent yet.
+    /// Take back jobs that were not given to an agent yet, or that wait for their next attempt.
     Cancel {
         /// Their numbers.
         #[arg(required = true, value_name = "JOB")]
         jobs: Vec<JobRef>,
+    },
+    /// Do jobs again that are over, or that wait for this decision: a new attempt under the same number.
+    #[command(after_help = "\
+Examples:
+  lastword job restart 1042
+  lastword job restart 1042 --force --reason 'checked: the transfer never began'
+A job whose rule is restart_safe = never_twice (the usual one) and that may have been executed needs --force.")]
+    Restart {
+        /// Their numbers.
+        #[arg(required = true, value_name = "JOB")]
+        jobs: Vec<JobRef>,
+        /// Hold them first.
+        #[arg(long)]
+        hold: bool,
+        /// Also what must not be executed twice and may have been executed.
+        #[arg(long, requires = "reason")]
+        force: bool,
+        /// Why; stays with the job.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Give up jobs whose agent will never come back. What comes later is recorded beside them.
+    #[command(after_help = "Example:\n  lastword job abandon 1042 --reason 'host1 was scrapped'")]
+    Abandon {
+        /// Their numbers.
+        #[arg(required = true, value_name = "JOB")]
+        jobs: Vec<JobRef>,
+        /// Why; stays with the job.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
     },
     /// Say in one sentence why a job does not run yet, or what became of it.
     #[command(after_help = "Example:\n  lastword job why 1042")]
@@ -154,6 +184,12 @@ impl Verb {
             Verb::Hold { jobs } => Ok(change(client, output, &jobs, "hold", &json!({})).code),
             Verb::Release { jobs } => Ok(change(client, output, &jobs, "release", &json!({})).code),
             Verb::Cancel { jobs } => Ok(change(client, output, &jobs, "cancel", &json!({})).code),
+            Verb::Restart { jobs, hold, force, reason } => {
+                Ok(change(client, output, &jobs, "restart", &JobRestart { hold, force, reason }).code)
+            }
+            Verb::Abandon { jobs, reason } => {
+                Ok(change(client, output, &jobs, "abandon", &JobAbandon { reason }).code)
+            }
             Verb::Why { job } => {
                 let why: Why = client.get(&path(job.id, "/why"))?;
                 output.one(&why, &why.id.to_string(), |_| why.why.clone())?;
@@ -197,11 +233,13 @@ fn order<B: Serialize>(client: &Client, job: JobRef, verb: &str, body: &B) -> Re
     let repeated = reply.repeated;
     match reply.accepted() {
         Ok(reply) => reply.read(),
-        Err(error) if repeated && error.kind() == "already-over" => {
+        Err(error) if repeated && matches!(error.kind(), "already-over" | "not-over") => {
             let job = get(client, job)?;
             let obeyed = match verb {
                 "kill" => true,
                 "cancel" => job.status.0 == Status::Canceled,
+                "abandon" => job.status.0 == Status::Abandoned,
+                "restart" => !job.status.0.is_final(),
                 _ => false,
             };
             if obeyed { Ok(job) } else { Err(error) }

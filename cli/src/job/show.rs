@@ -28,6 +28,11 @@ fn for_people(job: &Job, wide: bool) -> String {
         ("Parameters", equals(&job.params)),
         ("Time-out", or_empty(&job.timeout)),
         ("Grace", or_empty(&job.grace)),
+        ("Start at", moment(job.start_at, true)),
+        ("Waits for", waits_for(job)),
+        ("Retry", retry(job)),
+        ("If unknown", unless_usual(job.on_unknown)),
+        ("Restart", unless_usual(job.restart_safe)),
         ("Priority", if job.priority == 0 { String::new() } else { job.priority.to_string() }),
         ("Submitted", format!("{} by {}", job.submitted_at.to_seconds(), job.submitted_by)),
         ("Started", moment(job.started_at, true)),
@@ -41,6 +46,35 @@ fn for_people(job: &Job, wide: bool) -> String {
 
 fn asked(by: &Option<String>) -> String {
     by.as_ref().map(|by| format!("asked for by {by}")).unwrap_or_default()
+}
+
+/// What it waits for beside a slot, and until when.
+fn waits_for(job: &Job) -> String {
+    let what = match job.waits_for.as_deref() {
+        Some("start") => "its start time",
+        Some("retry") => "its next attempt",
+        Some("decision") => "an operator's decision",
+        Some(other) => other,
+        None => return String::new(),
+    };
+    let until = job.waits_until.map(|until| format!(" at {}", until.to_seconds())).unwrap_or_default();
+    format!("{what}{until}")
+}
+
+fn unless_usual<T: Default + PartialEq + ToString>(setting: T) -> String {
+    if setting == T::default() { String::new() } else { setting.to_string() }
+}
+
+fn retry(job: &Job) -> String {
+    let Some(retry) = &job.retry else { return String::new() };
+    let pause = match (retry.backoff, retry.backoff_max) {
+        (Some(first), Some(longest)) if first != longest => format!(", pauses {first} to {longest}"),
+        (Some(pause), _) => format!(", pauses {pause}"),
+        (None, _) => String::new(),
+    };
+    let on: Vec<String> = retry.on.iter().map(|on| on.0.to_string()).collect();
+    let on = if on.is_empty() { String::new() } else { format!(", on {}", on.join(",")) };
+    format!("{} attempts{pause}{on}", retry.attempts_max)
 }
 
 /// The command as it could be typed; of a script only its size.

@@ -20,6 +20,7 @@
 //! | a fact is missing in a row                       | the rest is neither stored nor acknowledged: the agent sends again  |
 //! | a fact of a run that nobody knows                | kept as a stray, acknowledged                                       |
 //! | the true outcome of an `Unknown` run             | kept beside it; the status stays                                    |
+//! | a retry, or a restart after `Unknown`, is due    | a new run with the next attempt number; see `docs/status-life.md`   |
 //! | two hosts with one name or one data root         | see `identity`: the second is refused, and both are told            |
 //! | another message under a number that is stored    | reported, not acknowledged                                          |
 //! | it is drained                                    | what runs goes on, nothing new is placed                            |

@@ -53,7 +53,11 @@ impl Engine {
     /// The agent recorded that the run stands still, or that it goes on.
     pub(crate) fn on_paused(&mut self, run: RunId, suspended: bool) {
         let status = if suspended { Status::Suspended } else { Status::Running };
-        let job = self.runs[&run].record.job;
+        let record = &self.runs[&run].record;
+        let job = record.job;
+        if !record.status.may_become(status) {
+            return; // it was given up meanwhile, or it is so already
+        }
         if self.set_run_status(run, status) {
             self.set_job_status(job, status);
         }

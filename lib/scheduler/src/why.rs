@@ -143,7 +143,7 @@ impl Engine {
     /// Which of these runs is there longest.
     fn longest<'a>(&self, runs: impl Iterator<Item = &'a RunId>) -> String {
         let records = runs.filter_map(|run| self.runs.get(run)).map(|run| &run.record);
-        match records.min_by_key(|run| (run.placed_at_ms, run.id)) {
+        match records.min_by_key(|run| (run.placed_at_ms, run.job)) {
             Some(run) => format!(", by job {} since {} the longest", run.job, time(run.placed_at_ms)),
             None => String::new(),
         }

@@ -7,6 +7,7 @@ mod control;
 mod disk;
 mod outcomes;
 mod output;
+mod policies;
 mod queues;
 mod stop;
 mod upgrade;

@@ -142,6 +142,12 @@ impl Lab {
                 }
             }
         }
+        if let Input::RestartJob(restart) = &input
+            && !self.engine.has_job(restart.job)
+            && let Some(job) = self.store.jobs.get(&restart.job)
+        {
+            self.engine.recall_job(job.clone());
+        }
         let result = self.engine.on(input, self.now_ms);
         let out = self.engine.take();
         if result.is_err() {

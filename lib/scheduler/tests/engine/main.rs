@@ -4,6 +4,8 @@ mod events;
 mod identity;
 mod lab;
 mod pause;
+mod policies;
 mod promises;
 mod random;
+mod table;
 mod why;

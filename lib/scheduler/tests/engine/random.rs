@@ -5,15 +5,18 @@
 //! A failure prints its seed.
 
 use crate::lab::{Lab, accepted, ended, exited, new_agent, spec, started};
-use job::{JobId, Outcome, RunId, Status};
+use crate::policies::unknown;
+use job::{JobId, OnUnknown, Outcome, Policy, RestartSafe, Retry, RunId, Status};
 use prost::Message;
 use protocol::message::{Fact, FactBody, RefusalKind, Resumed, Suspended};
-use scheduler::{Action, FactIn, Input, JobSpec, Reply};
+use scheduler::{Action, FactIn, Input, JobSpec, Reply, Restart};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 30;
 const STEPS: u32 = 1_500;
 const SLOTS: [(&str, u32); 3] = [("a", 1), ("b", 3), ("c", 4)];
+const RETRY: Retry =
+    Retry { attempts_max: 3, backoff_ms: 1_000, backoff_max_ms: 4_000, factor_percent: 200, on: Vec::new() };
 const QUEUES: [&str; 3] = ["default", "night", "pin"];
 
 /// xorshift64*: repeatable, and good enough to choose events.
@@ -136,7 +139,14 @@ impl World {
         let agent =
             self.dice.one_in(5).then(|| SLOTS[usize::try_from(self.dice.roll(3)).unwrap_or(0)].0.to_owned());
         let priority = i32::try_from(self.dice.roll(3)).unwrap_or(0);
-        let spec = JobSpec { queue, agent, priority, held: self.dice.one_in(20), ..spec() };
+        let policy = match self.dice.roll(8) {
+            0 => unknown(OnUnknown::Restart, RestartSafe::AtLeastOnce),
+            1 => unknown(OnUnknown::None, RestartSafe::Ask),
+            2 | 3 => Policy { retry: Some(RETRY), ..Policy::default() },
+            _ => Policy::default(),
+        };
+        let delay_ms = self.dice.one_in(20).then_some(3_000);
+        let spec = JobSpec { queue, agent, priority, held: self.dice.one_in(20), delay_ms, policy, ..spec() };
         let count = 1 + self.dice.roll(3);
         let specs = (0..count).map(|_| spec.clone()).collect();
         let reply = self.act(Input::Submit(specs));
@@ -145,16 +155,28 @@ impl World {
     }
 
     fn command_about_a_job(&mut self) {
+        let restart = self.dice.one_in(8); // also of jobs that are over
         let jobs: Vec<JobId> =
-            self.lab.store.jobs.values().filter(|j| !j.status.is_final()).map(|j| j.id).collect();
+            self.lab.store.jobs.values().filter(|j| restart || !j.status.is_final()).map(|j| j.id).collect();
         let Some(&job) = self.dice.pick(&jobs) else { return };
         let by = "me".to_owned();
-        match self.dice.roll(6) {
+        if restart {
+            let restart = Restart { job, by, hold: self.dice.one_in(4), force: false, reason: None };
+            self.act(Input::RestartJob(restart));
+            return;
+        }
+        match self.dice.roll(7) {
             0 => self.act(Input::KillJob { job, by, grace_ms: None }),
             1 => self.act(Input::CancelJob { job, by }),
             2 => self.act(Input::HoldJob { job }),
             3 => self.act(Input::SuspendJob { job, by }),
             4 => self.act(Input::ResumeJob { job, by }),
+            5 => {
+                let run = self.lab.job(job).run;
+                let done = self.act(Input::AbandonJob { job, by, reason: "gone".to_owned() });
+                self.forgotten.extend(run.filter(|_| done.is_some()));
+                done
+            }
             _ => self.act(Input::ReleaseJob { job }),
         };
     }
@@ -162,7 +184,12 @@ impl World {
     fn command_about_a_queue(&mut self) {
         let queue = (*self.dice.pick(&QUEUES).unwrap_or(&"default")).to_owned();
         let agent = SLOTS[usize::try_from(self.dice.roll(3)).unwrap_or(0)].0.to_owned();
-        match self.dice.roll(6) {
+        match self.dice.roll(8) {
+            6 => {
+                let slots = Some(self.dice.one_in(2).then_some(2));
+                let priority = i32::try_from(self.dice.roll(3)).ok();
+                self.act(Input::SetQueue { name: queue, slots, priority })
+            }
             0 => self.act(Input::HoldQueue { name: queue, held: true }),
             1 => self.act(Input::Detach { queue, agent }),
             2 | 3 => self.act(Input::Attach { queue, agent }),
@@ -400,7 +427,35 @@ impl World {
             assert_eq!(store.jobs[&run.job].status, run.status);
         }
         for (job, times) in &self.executions {
-            assert!(*times <= 1, "job {job} was executed {times} times");
+            let policy = &store.jobs[job].spec.policy;
+            let most = match (policy.restart_safe, &policy.retry) {
+                (RestartSafe::AtLeastOnce | RestartSafe::Ask, _) => u32::MAX,
+                (RestartSafe::NeverTwice, Some(retry)) => retry.attempts_max,
+                (RestartSafe::NeverTwice, None) => 1,
+            };
+            assert!(*times <= most, "job {job} was executed {times} times");
+        }
+        if self.lab.now_ms % 16 == 0 {
+            self.check_at_leisure();
+        }
+    }
+
+    /// What takes a walk through everything.
+    fn check_at_leisure(&self) {
+        let store = &self.lab.store;
+        for run in store.runs.values().filter(|run| matches!(run.status, Status::Unknown | Status::Abandoned))
+        {
+            let job = &store.jobs[&run.job];
+            let last = job.attempts == run.attempt || job.spec.policy.restart_safe != RestartSafe::NeverTwice;
+            assert!(last, "job {} was placed again after run {} became {}", job.id, run.id, run.status);
+        }
+        for queue in QUEUES {
+            let Some(view) = self.lab.engine.queue(queue) else { continue };
+            let of = |status: &dyn Fn(Status) -> bool| {
+                store.jobs.values().filter(|job| job.spec.queue == queue && status(job.status)).count() as u64
+            };
+            assert_eq!(view.active, of(&|status| status == Status::Dispatched || status == Status::Running));
+            assert_eq!(view.waiting + view.active, of(&|status| !status.is_final()));
         }
     }
 
@@ -409,6 +464,7 @@ impl World {
         self.mending = true;
         for queue in QUEUES {
             self.act(Input::HoldQueue { name: queue.to_owned(), held: false });
+            self.act(Input::SetQueue { name: queue.to_owned(), slots: Some(None), priority: None });
             for (agent, _) in SLOTS {
                 self.act(Input::Attach { queue: queue.to_owned(), agent: agent.to_owned() });
             }
@@ -424,6 +480,11 @@ impl World {
         for _ in 0..20 * self.submitted {
             self.lab.now_ms += 1_000;
             self.tick();
+            let asking: Vec<JobId> =
+                self.lab.store.jobs.values().filter(|j| j.status == Status::Waiting).map(|j| j.id).collect();
+            for job in asking {
+                self.act(Input::RestartJob(self.lab.restart_job(job)));
+            }
             for (name, _) in SLOTS {
                 while !self.hosts[name].inbox.is_empty() {
                     self.receive(name);
@@ -436,6 +497,7 @@ impl World {
             }
         }
         self.check();
+        self.check_at_leisure();
     }
 
     fn check_outcomes(&self) {

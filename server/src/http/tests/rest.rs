@@ -350,3 +350,71 @@ fn a_peer_that_does_not_read_loses_its_place_to_the_next() {
     assert_eq!(server.get("/healthz").status, 200, "the only place is still taken");
     drop(deaf);
 }
+
+#[test]
+fn settings_of_what_follows_an_attempt_are_shown_as_they_were_given() {
+    let server = Server::start();
+    let retry = json!({"attempts_max": 3, "backoff": "10s", "backoff_max": "5m", "factor": 1.5, "on": [75, "100-110", "signal"]});
+    let job = server
+        .post(
+            "/api/v1/jobs",
+            json!({"command": ["/bin/true"], "retry": retry, "on_unknown": "restart", "restart_safe": "at_least_once",
+                "start_at": "2126-01-01T00:00:00.000Z"}),
+        )
+        .json();
+    assert_eq!((&job["retry"], &job["status"]), (&retry, &json!("Scheduled")));
+    assert_eq!((&job["on_unknown"], &job["restart_safe"]), (&json!("restart"), &json!("at_least_once")));
+    assert_eq!(
+        (&job["waits_for"], &job["waits_until"]),
+        (&json!("start"), &json!("2126-01-01T00:00:00.000Z"))
+    );
+    let usual = server.post("/api/v1/jobs", json!({"command": ["/bin/true"]})).json();
+    assert_eq!((&usual["on_unknown"], &usual["restart_safe"]), (&json!("none"), &json!("never_twice")));
+    for (wrong, says) in [
+        (json!({"on_unknown": "restart"}), "at_least_once"),
+        (json!({"retry": {"attempts_max": 0}}), "attempts_max"),
+        (json!({"params": {"a-b": "1", "A_B": "2"}}), "LASTWORD_PARAM_A_B"),
+        (json!({"delay": "1s", "start_at": "2126-01-01T00:00:00Z"}), "not both"),
+    ] {
+        let mut request = json!({"command": ["/bin/true"]});
+        for (name, value) in wrong.as_object().unwrap() {
+            request[name] = value.clone();
+        }
+        let answer = server.post("/api/v1/jobs", request);
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(answer.status == 422 && detail.contains(says), "{wrong}: {} {detail}", answer.status);
+    }
+}
+
+#[test]
+fn a_job_that_is_over_is_restarted_and_one_that_waits_is_abandoned() {
+    let server = Server::start();
+    server.post("/api/v1/jobs", json!({"command": ["/bin/true"]}));
+    let restart = |body: Value| server.post("/api/v1/jobs/1/restart", body);
+    assert_eq!((restart(json!({})).status, restart(json!({})).kind().as_str()), (409, "not-over"));
+    server.post("/api/v1/jobs/1/cancel", json!({}));
+    assert_eq!(restart(json!({"force": true})).kind(), "no-reason");
+    assert_eq!(restart(json!({"hold": true, "reason": "again"})).json()["status"], "Held");
+    let abandon = |body: Value| server.post("/api/v1/jobs/1/abandon", body);
+    assert_eq!(abandon(json!({})).status, 422);
+    let job = abandon(json!({"reason": "of no use"})).json();
+    assert_eq!(
+        (&job["status"], job["reason"].as_str().unwrap().ends_with(": of no use")),
+        (&json!("Abandoned"), true)
+    );
+    let why = server.get("/api/v1/jobs/1/why").json();
+    assert!(why["why"].as_str().unwrap().contains("Abandoned"), "{why}");
+    assert_eq!(server.post("/api/v1/jobs/99/restart", json!({})).status, 404);
+}
+
+#[test]
+fn a_queue_has_slots_and_a_priority() {
+    let server = Server::start();
+    let set = |body: Value| server.post("/api/v1/queues/default/set", body);
+    let queue = set(json!({"slots": 4, "priority": -2})).json();
+    assert_eq!((&queue["slots"], &queue["priority"]), (&json!(4), &json!(-2)));
+    assert_eq!(set(json!({})).json()["slots"], 4);
+    assert_eq!(set(json!({"no_slots": true})).json()["slots"], Value::Null);
+    assert_eq!(set(json!({"no_slots": true, "slots": 1})).status, 422);
+    assert_eq!(server.post("/api/v1/queues/none/set", json!({"slots": 1})).status, 404);
+}
