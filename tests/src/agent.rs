@@ -154,7 +154,8 @@ impl Agent {
         }
         text += &self.more;
         let path = self.scratch.join(format!("{}.toml", self.name));
-        std::fs::write(&path, text)?;
+        // Replaced at once: a program that starts at this moment reads the old one or the new one.
+        os::disk::replace(&path, text.as_bytes(), 0o644)?;
         Ok(path)
     }
 
