@@ -13,6 +13,7 @@ mod options;
 mod output;
 mod queue;
 mod raw;
+mod restore;
 mod secret;
 mod server;
 

@@ -1,23 +1,129 @@
 //! The server itself.
 
-use crate::client::Client;
-use crate::output::{Output, or_empty, pairs};
-use api::ServerStatus;
+use crate::client::{Call, Client, Place};
+use crate::output::{Output, Row, moment, or_empty, pairs};
+use crate::restore::Restore;
+use api::{Backup, BackupList, BackupMake, Check, Recovery, ServerStatus};
 use clap::Subcommand;
+use ureq::http::Method;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Show whether the server makes progress, and what it holds.
     #[command(after_help = "Example:\n  lastword server status -o json | jq .jobs.Running")]
     Status,
+    /// Make a backup of the server's database on its host, while everything goes on.
+    #[command(after_help = "\
+Examples:
+  lastword server backup                      into the server's folder of backups
+  lastword server backup /mnt/backups/        into another folder of the server's host
+  lastword server backup --list")]
+    Backup {
+        /// A new file or a folder on the server's host.
+        to: Option<String>,
+        /// List the backups of the server's folder instead.
+        #[arg(long, conflicts_with = "to")]
+        list: bool,
+    },
+    /// Put a backup in the place of a stopped server's database, or rehearse that.
+    Restore(Restore),
+    /// Look for contradictions in the server's database. Exit code 1 if there is one.
+    #[command(after_help = "\
+Examples:
+  lastword server check
+  central-server --config /etc/lastword/server.toml --check-database     without a running server")]
+    Check,
+    /// After a restore: agents that have not told what they ran since the backup never will.
+    #[command(after_help = "A job of the backup that such an agent ran since will run again.")]
+    EndRecovery,
 }
 
 impl Verb {
-    pub(crate) fn run(self, client: &Client, output: &Output) -> anyhow::Result<u8> {
-        let Verb::Status = self;
-        let status: ServerStatus = client.get("/api/v1/server/status")?;
-        output.one(&status, &status.name, |_| for_people(&status))?;
+    pub(crate) fn run(self, place: &Place, output: &Output) -> anyhow::Result<u8> {
+        match self {
+            Verb::Status => {
+                let status: ServerStatus = Client::new(place)?.get("/api/v1/server/status")?;
+                output.one(&status, &status.name, |_| for_people(&status))?;
+            }
+            Verb::Backup { list: true, .. } => {
+                let list: BackupList = Client::new(place)?.get("/api/v1/server/backups")?;
+                output.list(&list.items)?;
+            }
+            Verb::Backup { to, list: false } => {
+                let made: Backup =
+                    Client::new(place)?.post("/api/v1/server/backups", &BackupMake { to }, false)?;
+                output.one(&made, &made.file, |_| describe(&made))?;
+            }
+            Verb::Restore(restore) => return restore.run(),
+            Verb::Check => return check(&Client::new(place)?, output),
+            Verb::EndRecovery => {
+                let call = Call {
+                    method: Method::POST,
+                    path: "/api/v1/server/end-recovery",
+                    body: None,
+                    repeatable: true,
+                };
+                Client::new(place)?.reply(&call)?;
+            }
+        }
         Ok(0)
+    }
+}
+
+fn check(client: &Client, output: &Output) -> anyhow::Result<u8> {
+    let checked: Check = client.post("/api/v1/server/check", &(), true)?;
+    let Check { jobs, runs, facts, findings } = &checked;
+    output.one(&checked, &findings.len().to_string(), |_| {
+        let lines = findings.iter().map(|finding| format!("{}: {}\n", finding.what, finding.advice));
+        let total = format!("{jobs} jobs, {runs} runs, {facts} messages: {} contradictions", findings.len());
+        lines.chain([total]).collect()
+    })?;
+    Ok(u8::from(!findings.is_empty()))
+}
+
+fn describe(made: &Backup) -> String {
+    pairs(&[
+        ("File", made.file.clone()),
+        ("Made", made.made_at.to_seconds()),
+        ("Epoch", made.epoch.to_string()),
+        ("Commit", made.commit.to_string()),
+        ("Jobs", format!("{}, the last is {}", made.rows.get("jobs").copied().unwrap_or(0), made.last_job)),
+        ("Bytes", made.bytes.to_string()),
+        ("SHA-256", made.sha256.clone()),
+    ])
+}
+
+impl Row for Backup {
+    fn heads(wide: bool) -> Vec<&'static str> {
+        let mut heads = vec!["FILE", "MADE", "COMMIT", "JOBS", "BYTES"];
+        if wide {
+            heads.extend(["NODE", "SOFTWARE", "EPOCH", "SHA-256"]);
+        }
+        heads
+    }
+
+    fn cells(&self, wide: bool) -> Vec<String> {
+        let jobs = self.rows.get("jobs").copied().unwrap_or(0);
+        let mut cells = vec![
+            self.file.clone(),
+            moment(Some(self.made_at), wide),
+            self.commit.to_string(),
+            jobs.to_string(),
+            self.bytes.to_string(),
+        ];
+        if wide {
+            cells.extend([
+                self.node.clone(),
+                self.software.clone(),
+                self.epoch.to_string(),
+                self.sha256.clone(),
+            ]);
+        }
+        cells
+    }
+
+    fn name(&self) -> String {
+        self.file.clone()
     }
 }
 
@@ -38,6 +144,7 @@ fn for_people(status: &ServerStatus) -> String {
         ("Database", status.database_id.clone()),
         ("Commit", status.commit.to_string()),
         ("Inbox", status.inbox.to_string()),
+        ("Recovery", status.recovery.as_ref().map(awaited).unwrap_or_default()),
         ("Agents", format!("{} of {} connected", status.agents_connected, status.agents)),
         (
             "Strays",
@@ -49,4 +156,12 @@ fn for_people(status: &ServerStatus) -> String {
         ),
         ("Jobs", if jobs.is_empty() { "none".into() } else { jobs.join(", ") }),
     ])
+}
+
+fn awaited(recovery: &Recovery) -> String {
+    format!(
+        "restored from a backup; waits until these agents have told what they ran since: {}; {} jobs wait for that",
+        recovery.untold.join(", "),
+        recovery.kept_back
+    )
 }

@@ -12,10 +12,14 @@
 #![forbid(unsafe_code)]
 
 pub mod agents;
+mod args;
 pub mod auth;
+pub mod backup;
 pub mod core;
 pub mod db;
 pub mod http;
+mod recover;
+pub mod restore;
 mod run;
 mod settings;
 

@@ -9,13 +9,16 @@
 //! | `http.addr`, `agents.addr`       | written anew when the sockets are bound                      |
 //! | `admin.token`, not in the database | made valid: it was written first                           |
 //! | `admin.token.new`, `.*.tmp`      | written over                                                 |
+//! | `server.db.restoring`            | refused: a restore is not complete, see `restore`            |
+//! | `backups/.*.tmp`                 | removed by the next backup, see `backup`                     |
 
 use crate::agents::{self, Agents, AllowList};
+use crate::args::{self, Asked, Place, USAGE};
 use crate::auth::ensure_admin_token;
-use crate::core;
-use crate::db::{Database, Sqlite};
-use crate::http;
+use crate::backup::{self, Backups};
+use crate::db::{self, Database, Sqlite};
 use crate::settings::Settings;
+use crate::{core, http, recover, restore};
 use anyhow::{Context, bail};
 use std::ffi::OsString;
 use std::fs::File;
@@ -28,13 +31,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-const USAGE: &str = "usage: central-server --config FILE [--check]
-
-  --config FILE   the configuration, for example /etc/lastword/server.toml
-  --check         read the configuration, say what is wrong with it, and exit
-  --version       say which version this is, and exit";
-
 /// Wrong arguments or configuration (sysexits: EX_USAGE, EX_CONFIG).
+const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 64;
 const EXIT_CONFIG: u8 = 78;
 /// So long agents, requests and the last commit have to come to an end.
@@ -42,83 +40,111 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 /// The limit of open files to go by if the system does not tell it.
 const OPEN_FILES_ASSUMED: u64 = 1_024;
 
-struct Arguments {
-    config: PathBuf,
-    check: bool,
-}
-
-enum Asked {
-    Run(Arguments),
-    Help,
-    Version,
-}
-
 /// Does what the arguments say.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let arguments = match parse(args.skip(1)) {
-        Ok(Asked::Run(arguments)) => arguments,
-        Ok(Asked::Help) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        Ok(Asked::Version) => {
-            println!("central-server {}", env!("CARGO_PKG_VERSION"));
-            return ExitCode::SUCCESS;
-        }
+    let asked = match args::parse(args.skip(1)) {
+        Ok(asked) => asked,
         Err(e) => {
-            eprintln!("central-server: {e}\n{USAGE}");
+            eprintln!("central-server: {e:#}\n{USAGE}");
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let settings = match Settings::load(&arguments.config) {
-        Ok(settings) => settings,
-        Err(e) => {
-            eprintln!("central-server: {e:#}");
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
-    if arguments.check {
-        println!("{} is in order", arguments.config.display());
-        return ExitCode::SUCCESS;
+    match asked {
+        Asked::Help => say(USAGE),
+        Asked::Version => say(concat!("central-server ", env!("CARGO_PKG_VERSION"))),
+        Asked::Check(config) => match Settings::load(&config) {
+            Ok(_) => say(&format!("{} is in order", config.display())),
+            Err(e) => complain(&e, EXIT_CONFIG),
+        },
+        Asked::Run(config) => match Settings::load(&config) {
+            Ok(settings) => start(&config, &settings).map_or_else(
+                |e| {
+                    tracing::error!("{e:#}");
+                    complain(&e, EXIT_FAILURE)
+                },
+                |()| ExitCode::SUCCESS,
+            ),
+            Err(e) => complain(&e, EXIT_CONFIG),
+        },
+        Asked::CheckDatabase(place) => check_database(place),
+        Asked::Restore(order) => match restore(order) {
+            Ok(lines) => say(&lines.join("\n")),
+            Err(e) => complain(&e, EXIT_FAILURE),
+        },
     }
-    match start(&arguments.config, &settings) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            tracing::error!("{e:#}");
-            eprintln!("central-server: {e:#}");
-            ExitCode::FAILURE
+}
+
+fn say(text: &str) -> ExitCode {
+    println!("{text}");
+    ExitCode::SUCCESS
+}
+
+fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("central-server: {error:#}");
+    ExitCode::from(code)
+}
+
+/// The data root and the database in it.
+fn resolve(place: Place) -> anyhow::Result<(PathBuf, PathBuf)> {
+    match place {
+        Place::DataRoot(root) => {
+            let root = std::path::absolute(&root).with_context(|| format!("the path {}", root.display()))?;
+            let database = root.join("server.db");
+            Ok((root, database))
+        }
+        Place::Config(config) => {
+            let settings = Settings::load(&config)?;
+            Ok((settings.node.data_root.clone(), settings.database_path()?))
         }
     }
 }
 
-fn parse(mut args: impl Iterator<Item = OsString>) -> anyhow::Result<Asked> {
-    let mut config = None;
-    let mut check = false;
-    while let Some(arg) = args.next() {
-        match arg.to_str() {
-            Some("--config" | "-c") => {
-                config = Some(PathBuf::from(args.next().context("--config needs the name of a file")?));
+/// Exit code 0: no contradiction; 1: there is one.
+fn check_database(place: Place) -> ExitCode {
+    let checked = resolve(place).and_then(|(_, database)| {
+        db::contents(&database)?; // whose file it is, before anything else is asked
+        Ok(db::check_file(&database)?)
+    });
+    match checked {
+        Err(e) => complain(&e, EXIT_FAILURE),
+        Ok(checked) => {
+            for finding in &checked.findings {
+                println!("{}: {}", finding.what, finding.advice);
             }
-            Some("--check") => check = true,
-            Some("--help" | "-h") => return Ok(Asked::Help),
-            Some("--version" | "-V") => return Ok(Asked::Version),
-            Some(text) if text.starts_with("--config=") => {
-                config = Some(PathBuf::from(&text["--config=".len()..]))
-            }
-            Some(_) | None => bail!("unknown argument {arg:?}"),
+            let db::Checked { jobs, runs, facts, findings } = &checked;
+            println!("{jobs} jobs, {runs} runs, {facts} messages: {} contradictions", findings.len());
+            if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) }
         }
     }
-    let config = config.context("--config FILE is missing")?;
-    Ok(Asked::Run(Arguments { config, check }))
+}
+
+fn restore(order: args::Restore) -> anyhow::Result<Vec<String>> {
+    let (root, database) = resolve(order.place)?;
+    let what = restore::Order {
+        backup: order.backup,
+        database,
+        epoch_min: order.epoch_min,
+        unverified: order.unverified,
+    };
+    if order.rehearse {
+        return restore::rehearse(&what);
+    }
+    create_data_root(&root)?;
+    let _lock = lock_data_root(&root)?;
+    restore::restore(&what, os::clock::wall_ms())
+}
+
+fn create_data_root(root: &Path) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(root)
+        .with_context(|| format!("creating the data root {}", root.display()))
 }
 
 fn start(path: &Path, settings: &Settings) -> anyhow::Result<()> {
     let root = settings.node.data_root.clone();
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&root)
-        .with_context(|| format!("creating the data root {}", root.display()))?;
+    create_data_root(&root)?;
     let _lock = lock_data_root(&root)?;
     let _tracing = trace::init("central-server", Some(&root.join("trace")), true);
     if !settings.cluster.watch_agents.is_empty() {
@@ -197,11 +223,14 @@ async fn serve(
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("getting random bytes: {e}"))?;
     let (handle, _core) = core::spawn(Arc::clone(&database), agents.roster(), seed)?;
+    let directory = config::resolve(root, &settings.backup.directory);
+    let backups = Arc::new(Backups::new(&settings.node.name, &directory));
     let state = http::AppState {
         name: settings.node.name.clone(),
         handle: handle.clone(),
         db: Arc::clone(&database),
         agents: agents.directory(),
+        backups: Arc::clone(&backups),
         tokens: handle.tokens(),
     };
     let (directory, allow) = (agents.directory(), agents.allow_list());
@@ -220,6 +249,13 @@ async fn serve(
     let shutdown = async move {
         let _ = stopped.await; // an error is the stop too
     };
+    tokio::spawn(recover::run(handle.clone(), directory.clone(), Arc::clone(&database)));
+    tokio::spawn(backup::on_schedule(
+        backups,
+        Arc::clone(&database),
+        settings.backup.every.std(),
+        settings.backup.keep,
+    ));
     let mut http = tokio::spawn(http::serve(state, http_listener, http_limits, shutdown));
     let agents = tokio::spawn(agents.run(handle.clone(), Arc::clone(&database), agents_listener));
     tokio::select! {

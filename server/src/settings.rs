@@ -18,6 +18,8 @@ pub(crate) struct Settings {
     pub(crate) agents: Agents,
     #[serde(default)]
     pub(crate) cluster: Cluster,
+    #[serde(default)]
+    pub(crate) backup: Backup,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -50,6 +52,24 @@ pub(crate) struct Agents {
     pub(crate) listen: String,
     /// Addresses or ranges that may; all if empty.
     pub(crate) allow: Vec<String>,
+}
+
+/// Backups that the server makes by itself.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Backup {
+    /// How often; 0: never.
+    pub(crate) every: config::Duration,
+    /// How many stay.
+    pub(crate) keep: usize,
+    /// Where they lie.
+    pub(crate) directory: PathBuf,
+}
+
+impl Default for Backup {
+    fn default() -> Backup {
+        Backup { every: config::Duration::default(), keep: 7, directory: PathBuf::from("backups") }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -163,6 +183,7 @@ mod tests {
             http: Http::default(),
             agents: Agents::default(),
             cluster: Cluster::default(),
+            backup: Backup::default(),
         }
     }
 

@@ -68,6 +68,8 @@ pub(crate) struct Agent {
     pub(crate) waiting: VecDeque<Frame>,
     /// The settled runs are being sent again: until that is complete, the server counts as one that went back in time.
     pub(crate) resending: bool,
+    /// The session in which they are to be sent, and where the server stood when it said so.
+    pub(crate) catching_up: Option<(u64, ([u8; 16], u64))>,
     /// Runs of the scan at the start that were not read yet.
     pub(crate) unread: usize,
 }
@@ -126,7 +128,7 @@ impl Agent {
             Event::Asked(run_id, answer) => self.on_asked(run_id, answer),
             Event::Moved(run_id, moved) => self.on_moved(run_id, moved),
             Event::Recalled(run_id, ledger) => self.on_recalled(run_id, *ledger),
-            Event::Resent(complete) => self.on_resent(complete),
+            Event::Resent(session, complete) => self.on_resent(session, complete),
             Event::Swept(done) => self.on_swept(done),
             Event::Room(room) => self.on_room(room),
             Event::SecretsSeen => self.on_secrets_seen(),

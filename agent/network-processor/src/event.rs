@@ -46,7 +46,7 @@ pub(crate) enum Event {
     /// A settled run's log was read, to be sent again.
     Recalled(RunId, Box<Result<spool::Ledger, spool::LedgerError>>),
     /// Every settled run was sent again, or the link was over first.
-    Resent(bool),
+    Resent(u64, bool),
     /// A round of retention is over.
     Swept(std::io::Result<Done>),
     /// The disk was looked at.

@@ -175,13 +175,20 @@ impl Agent {
     /// Sends every settled record again, away from the event loop.
     pub(crate) fn resend_settled(&mut self) {
         let (disk, events) = (self.disk.clone(), self.events.clone());
+        let Some((session, _)) = self.catching_up.filter(|(session, _)| self.sessions.is_active(*session))
+        else {
+            return;
+        };
         let Some(link) = self.sessions.active_link().filter(|_| !self.resending) else { return };
         self.resending = true;
         tokio::spawn(async move {
             let root = disk.root.clone();
-            let all = tokio::task::spawn_blocking(move || root.list(Shelf::Settled).unwrap_or_default())
-                .await
-                .unwrap_or_default();
+            let all = tokio::task::spawn_blocking(move || root.list(Shelf::Settled)).await;
+            let Ok(Ok(all)) = all else {
+                tokio::time::sleep(RESEND_PAUSE).await; // what cannot be listed was not sent
+                let _ = events.send(Event::Resent(session, false));
+                return;
+            };
             for chunk in all.chunks(256) {
                 let (disk, chunk) = (disk.clone(), chunk.to_vec());
                 let read = tokio::task::spawn_blocking(move || {
@@ -200,23 +207,26 @@ impl Agent {
                     })
                 });
                 if link.send(Frame::Facts(Facts { facts: facts.collect() })).await.is_err() {
-                    let _ = events.send(Event::Resent(false)); // the next connection begins anew
+                    let _ = events.send(Event::Resent(session, false)); // the next connection begins anew
                     return;
                 }
             }
-            let _ = events.send(Event::Resent(true));
+            let _ = events.send(Event::Resent(session, true));
         });
     }
 
-    pub(crate) fn on_resent(&mut self, complete: bool) {
+    pub(crate) fn on_resent(&mut self, session: u64, complete: bool) {
         self.resending = false;
-        if complete {
-            // What the server acknowledges from now on counts; until then it is one that never acknowledged anything.
-            self.identity.acked = ([0; 16], 0);
-            self.identity.dirty = true;
-            self.say_caught_up();
-        } else {
-            self.resend_settled(); // a newer connection may have come while this one was ending
+        match self.catching_up {
+            Some((wanted, position)) if wanted == session && complete => {
+                self.catching_up = None;
+                // What the server acknowledges from now on counts.
+                self.identity.acked = position;
+                self.identity.dirty = true;
+                self.say_caught_up();
+            }
+            Some(_) => self.resend_settled(), // a newer connection may have come while this one was ending
+            None => {}
         }
     }
 
@@ -261,6 +271,9 @@ impl Agent {
         self.swept_ms = 0; // another limit counts at once
     }
 }
+
+/// Before the settled runs are listed again.
+const RESEND_PAUSE: Duration = Duration::from_secs(1);
 
 /// Ticks for ever.
 pub(crate) async fn tick(events: tokio::sync::mpsc::UnboundedSender<Event>) {

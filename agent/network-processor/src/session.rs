@@ -332,25 +332,23 @@ impl Agent {
             commit: Some(commit),
             ancestors: Vec::new(),
         });
+        let acked = protocol::reconcile::read_position(now);
         match history(last.as_ref(), now) {
-            Ok(History::Restored) => {
+            Ok(told @ (History::Restored | History::WentBack { .. })) => {
                 tracing::warn!(
-                    "the server's database was restored from a backup: the settled records are sent again"
+                    "the server's database went back in time ({told:?}): the settled records are sent again"
                 );
-                return self.resend_settled();
-            }
-            Ok(History::WentBack { commits }) => {
-                tracing::warn!(
-                    commits,
-                    "the server's database went back in time: the settled records are sent again"
-                );
+                if let Some(session) = self.sessions.active {
+                    self.catching_up = acked.ok().map(|acked| (session, acked));
+                }
                 return self.resend_settled(); // what it knows now counts when it has them all
             }
             Ok(History::First | History::Onward | History::OtherDatabase) => {}
             Err(e) => tracing::warn!("the server's position cannot be read: {e}"),
         }
+        self.catching_up = None;
         self.say_caught_up();
-        if let Ok(acked) = protocol::reconcile::read_position(now) {
+        if let Ok(acked) = acked {
             self.identity.acked = acked;
             self.identity.dirty = true;
         }

@@ -67,6 +67,7 @@ pub(crate) async fn run(config: AgentConfig, path: PathBuf) -> anyhow::Result<()
         housekept_ms: os::clock::boottime_ms(),
         waiting: VecDeque::new(),
         resending: false,
+        catching_up: None,
         unread: runs.len(),
     };
     agent.scan(runs);

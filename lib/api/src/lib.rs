@@ -9,6 +9,7 @@
 mod access;
 mod agent;
 mod job;
+mod operate;
 mod policy;
 mod proof;
 mod queue;
@@ -27,6 +28,7 @@ pub use job::{
     BATCH_JOBS_MAX, BatchSubmit, Counts, Job, JobList, JobSubmit, JobSubmitted, JobSummary, Kill,
     LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, LateOutcome, Run, Why,
 };
+pub use operate::{Backup, BackupList, BackupMake, Check, Finding, Recovery};
 pub use policy::{Factor, JobAbandon, JobRestart, RestartPolicy, Retry, RetryOn, UnknownPolicy};
 pub use proof::{Proof, RunProof, Step, View};
 pub use queue::{Attachment, Queue, QueueChange, QueueCreate, QueueList};

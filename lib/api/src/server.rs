@@ -1,6 +1,6 @@
 //! The server's own state, and what an error looks like.
 
-use crate::{Counts, Time};
+use crate::{Counts, Recovery, Time};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -31,6 +31,9 @@ pub struct ServerStatus {
     pub agents_connected: u64,
     /// Messages of runs that its database does not know (it went back in time): kept, and not to be overlooked.
     pub strays: u64,
+    /// What a restore has left to do, if there is anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
     /// Jobs by status.
     pub jobs: Counts,
 }

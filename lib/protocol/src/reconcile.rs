@@ -97,7 +97,10 @@ impl History {
 /// Compares the position that was last acknowledged to this agent with where the database stands now.
 pub fn history(last_acked: Option<&Position>, now: &Position) -> Result<History, Malformed> {
     let (database, commit) = read_position(now)?;
-    let Some(last) = last_acked else { return Ok(History::First) };
+    let Some(last) = last_acked else {
+        // Nothing is known of what was acknowledged, so it may have been by an ancestor.
+        return Ok(if now.ancestors.is_empty() { History::First } else { History::Restored });
+    };
     let (last_database, last_commit) = read_position(last)?;
     Ok(match last_commit.checked_sub(commit) {
         _ if now.ancestors.iter().any(|ancestor| *ancestor == last_database) => History::Restored,
@@ -196,6 +199,7 @@ mod tests {
             Ok(History::Restored),
             "also when it is ahead by now"
         );
+        assert_eq!(history(None, &restored), Ok(History::Restored), "also when nothing is remembered");
         assert_eq!(history(Some(&at(2, 5)), &restored), Ok(History::Onward));
         assert_eq!(history(Some(&at(3, 5)), &restored), Ok(History::OtherDatabase));
         assert!(history(None, &Position::default()).is_err());

@@ -85,6 +85,7 @@ impl Engine {
         self.agents.remove(&ix);
         self.agent_names.remove(name);
         self.write(Change::AgentDeleted(name.to_owned()));
+        self.on_told(name, now_ms);
         let text = format!("removed by {by}");
         self.tell(
             Event::new(EventKind::AgentRemoved, Object::Agent(name.to_owned()), text)
@@ -187,6 +188,7 @@ impl Engine {
         self.tell(Event::new(EventKind::AgentConnected, Object::Agent(name), text).with(data));
         self.write_agent(ix);
         self.rest_no_more(ix);
+        self.expect_account(&connected.agent, session, &connected.inventory);
         self.reconcile(ix, session, &connected.inventory);
         self.place_agent(ix, now_ms);
     }
@@ -208,7 +210,8 @@ impl Engine {
         let runs: Vec<RunId> = agent.runs.iter().copied().collect();
         let is_missing = |run: &RunId| !there.contains(run) && self.runs[run].record.accepted_at_ms.is_some();
         let missing = runs.iter().copied().filter(is_missing).collect();
-        self.act(Action::Hello { agent: name.clone(), session, known, missing });
+        let tell_all = self.is_untold(&name);
+        self.act(Action::Hello { agent: name.clone(), session, known, missing, tell_all });
         for run in runs {
             let record = &self.runs[&run].record;
             let (job, kill) = (record.job, self.jobs[&record.job].record.kill.clone());

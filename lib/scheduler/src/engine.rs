@@ -4,6 +4,7 @@ use crate::event;
 use crate::identity::Rival;
 use crate::input::{Action, Change, Input, Output, Reply};
 use crate::place::{Key, Rank};
+use crate::recovery::Recovering;
 use crate::rejection::Rejection;
 use crate::{
     AgentRecord, AgentView, Counts, JobRecord, JobSpec, QueueRecord, QueueView, RunRecord, Snapshot, Wait,
@@ -100,7 +101,8 @@ pub struct Engine {
     pub(crate) paused: BTreeSet<(i64, AgentIx)>,
     pub(crate) ids: RunIds,
     pub(crate) counts: Counts,
-    last_job: u64,
+    pub(crate) last_job: u64,
+    pub(crate) recovering: Option<Recovering>,
     pub(crate) last_event: u64,
     /// The clock of the latest input.
     pub(crate) now_ms: i64,
@@ -126,6 +128,7 @@ impl Engine {
         engine.counts = snapshot.counts;
         engine.last_job = snapshot.last_job;
         engine.last_event = snapshot.last_event;
+        engine.recovering = snapshot.recovery.map(Recovering::new);
         for record in snapshot.queues {
             engine.add_queue(record);
         }
@@ -170,6 +173,7 @@ impl Engine {
             ids,
             counts: Counts::default(),
             last_job: 0,
+            recovering: None,
             last_event: 0,
             now_ms: 0,
             next_ix: 0,
@@ -262,6 +266,10 @@ impl Engine {
                 self.on_refused(&agent, session, run, kind, &reason, now_ms);
             }
             Input::NoRecord { agent, session, run } => self.on_no_record(&agent, session, run, now_ms),
+            Input::CaughtUp { agent, session } => self.on_caught_up(&agent, session),
+            Input::Adopt { agent, spec, facts } => self.on_adopt(&agent, &spec, facts, now_ms)?,
+            Input::Told { agent } => self.on_told(&agent, now_ms),
+            Input::EndRecovery => self.on_end_recovery(now_ms),
             Input::Tick => self.on_tick(now_ms),
         }
         Ok(Reply::Done)

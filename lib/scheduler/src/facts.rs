@@ -73,6 +73,7 @@ impl Engine {
     }
 
     fn on_stray(&mut self, agent: &str, fact: FactIn, now_ms: i64) {
+        self.owes_no_more(agent, fact.run);
         let FactIn { run, seq, bytes, .. } = fact;
         let fact = FactRecord { run, seq, received_at_ms: now_ms, commit: 0, committed_at_ms: None, bytes };
         self.write(Change::StrayInserted(StrayRecord { agent: agent.to_owned(), fact }));
@@ -254,6 +255,7 @@ impl Engine {
         reason: &str,
         now_ms: i64,
     ) {
+        self.owes_no_more(agent, run);
         if !self.is_open(agent, session, run) {
             return;
         }

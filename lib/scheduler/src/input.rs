@@ -202,6 +202,29 @@ pub enum Input {
         /// The run.
         run: RunId,
     },
+    /// The agent has sent whatever a database that went back in time may lack.
+    CaughtUp {
+        /// The agent.
+        agent: String,
+        /// Which of its sessions.
+        session: u64,
+    },
+    /// A run that only its agent knows, after a restore: take it over.
+    Adopt {
+        /// The agent.
+        agent: String,
+        /// What was to be run, as the agent has it.
+        spec: Box<RunSpec>,
+        /// All that came of it, from its first message on.
+        facts: Vec<FactIn>,
+    },
+    /// All that an agent sent after a restore was looked at.
+    Told {
+        /// The agent.
+        agent: String,
+    },
+    /// Agents that have not told after a restore never will.
+    EndRecovery,
     /// Time passed.
     Tick,
 }
@@ -335,6 +358,10 @@ pub enum Change {
     FactInserted(FactRecord),
     /// A fact of a run that is not known.
     StrayInserted(StrayRecord),
+    /// The strays of a run, so many, are facts now.
+    StraysDeleted(RunId, u64),
+    /// After a restore: nobody waits for the agent's account any more.
+    AgentTold(String),
     /// A new queue.
     QueueInserted(QueueRecord),
     /// A queue was held or released.
@@ -372,6 +399,8 @@ pub enum Action {
         known: Vec<(RunId, u64)>,
         /// Accepted runs that the inventory lacks.
         missing: Vec<RunId>,
+        /// After a restore: everything that it has settled is to be sent again.
+        tell_all: bool,
     },
     /// Close this session and say why.
     RefuseSession {

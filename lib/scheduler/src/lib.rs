@@ -40,6 +40,7 @@ mod pause;
 mod place;
 mod queues;
 mod record;
+mod recovery;
 mod rejection;
 mod restart;
 mod settings;
@@ -57,6 +58,7 @@ pub use record::{
     AgentRecord, Counts, Dial, Drain, FactRecord, JobRecord, KillWish, LateOutcome, PauseWish, QueueRecord,
     RunRecord, Snapshot, StrayRecord, Trouble, Wait,
 };
+pub use recovery::{Recovery, RecoveryView};
 pub use rejection::Rejection;
 pub use spec::{JobSpec, SpecColumns};
 pub use views::{AgentView, QueueView};

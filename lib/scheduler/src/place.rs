@@ -57,6 +57,9 @@ impl Agent {
 impl Engine {
     /// Puts a queued job into its queue's order. Returns whether it is the first of its kind there.
     pub(crate) fn enqueue(&mut self, id: JobId) -> bool {
+        if self.keep_back(id) {
+            return false;
+        }
         let key = self.key_of(id);
         let job = &self.jobs[&id];
         let (queue_ix, pinned) = (job.queue, job.record.spec.agent.clone());
@@ -80,6 +83,9 @@ impl Engine {
 
     /// Takes a queued job out of its queue's order.
     pub(crate) fn dequeue(&mut self, id: JobId) {
+        if self.let_go(id) {
+            return;
+        }
         let key = self.key_of(id);
         let job = &self.jobs[&id];
         let (queue_ix, pinned) = (job.queue, job.record.spec.agent.clone());

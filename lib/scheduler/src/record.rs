@@ -1,6 +1,7 @@
 //! The records: what the engine decides about, exactly as it is stored.
 
 use crate::JobSpec;
+use crate::recovery::Recovery;
 use job::{JobId, Outcome, RunId, Status, Usage, Witness};
 use protocol::message::RunSpec;
 use std::sync::Arc;
@@ -311,6 +312,8 @@ pub struct Snapshot {
     pub attachments: Vec<(String, String)>,
     /// The highest job number ever given, 0 if none.
     pub last_job: u64,
+    /// What a restore has left to do, if there is anything.
+    pub recovery: Option<Recovery>,
     /// All jobs by status, the final ones too.
     pub counts: Counts,
     /// The number of the latest event, 0 if none.

@@ -1,6 +1,6 @@
 //! Why a command cannot be done, in words that say what to do instead.
 
-use job::{JobId, Status};
+use job::{JobId, RunId, Status};
 use protocol::Malformed;
 
 /// Why a command cannot be done. The text says what to do instead.
@@ -67,6 +67,9 @@ pub enum Rejection {
         /// Which.
         job: JobId,
     },
+    /// The run does not fit into what is known.
+    #[error("run {0} does not fit into what is known of its job; its messages are kept as strays")]
+    NotAdopted(RunId),
     /// Only a held job can be released.
     #[error("job {job} is {status}, not held")]
     NotHeld {

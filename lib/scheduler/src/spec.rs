@@ -158,6 +158,18 @@ impl JobSpec {
         settings::decode(columns.settings.as_deref().unwrap_or_default(), spec)
     }
 
+    /// What a job was, as far as the order to run it tells: it may only run where it was.
+    pub fn of_run(run: &RunSpec) -> Result<JobSpec, Malformed> {
+        let own_key = format!("lastword-job-{}", run.job_id.unwrap_or_default());
+        let columns = SpecColumns {
+            pinned: Some(run.agent.clone()),
+            idempotency_key: Some(run.idempotency_key.clone())
+                .filter(|key| !key.is_empty() && *key != own_key),
+            ..SpecColumns::default()
+        };
+        JobSpec::decode(&run.encode_to_vec(), columns)
+    }
+
     /// The name that a job gets which nobody named: that of its program.
     pub fn default_name(&self) -> String {
         let program = match (&self.script, self.command.first()) {

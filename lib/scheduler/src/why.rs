@@ -37,6 +37,9 @@ impl Engine {
     }
 
     fn why_queued(&self, job: &JobRecord, queue: &Queue, now_ms: i64) -> String {
+        if let Some(text) = self.why_kept_back(job.id) {
+            return text;
+        }
         let name = &queue.record.name;
         if queue.record.held {
             return format!("queue \"{name}\" is held; `lastword queue release {name}` lets it go on");

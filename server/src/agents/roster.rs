@@ -28,6 +28,7 @@ pub struct Agents {
     endpoint: Arc<Endpoint>,
     links: mpsc::Receiver<Link>,
     directory: Directory,
+    ancestors: Vec<[u8; 16]>,
 }
 
 struct Shared {
@@ -75,7 +76,8 @@ impl Agents {
             links: sender,
             runtime: tokio::runtime::Handle::current(),
         };
-        Ok(Agents { shared: Arc::new(shared), endpoint, links, directory: Directory::default() })
+        let ancestors = database.ancestors()?;
+        Ok(Agents { shared: Arc::new(shared), endpoint, links, directory: Directory::default(), ancestors })
     }
 
     /// Who is connected.
@@ -116,6 +118,7 @@ impl Agents {
             database,
             directory: self.directory.clone(),
             incarnation,
+            ancestors: self.ancestors.into(),
             next_session: Arc::new(AtomicU64::new(1)),
             led: Arc::default(),
         };

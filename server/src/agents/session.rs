@@ -14,6 +14,7 @@ use protocol::message::{
     Acks, AgentHello, Facts, Goodbye, InventoryItem, Kill, LedgerQuery, Position, QueryBody, RefusalKind,
     Refused, Resume, RunPosition, ServerHello, Start, Suspend,
 };
+use protocol::reconcile::ANCESTORS_MAX;
 use protocol::stream::StreamError;
 use scheduler::{Connected, FactIn, Input, InventoryEntry};
 use std::collections::HashSet;
@@ -29,6 +30,8 @@ pub(super) struct Context {
     pub(super) directory: Directory,
     /// 16 random bytes of this start.
     pub(super) incarnation: [u8; 16],
+    /// The databases from whose backups ours was restored.
+    pub(super) ancestors: Arc<[[u8; 16]]>,
     pub(super) next_session: Arc<AtomicU64>,
     /// The agents that were told this start's epoch: what they remember may be ours.
     pub(super) led: Arc<Mutex<HashSet<String>>>,
@@ -216,6 +219,7 @@ async fn serve(
             Frame::NoRecord(none) => {
                 run_id("NoRecord", &none.run_id).map(|run| Input::NoRecord { agent, session, run })
             }
+            Frame::AgentState(state) if state.caught_up => Ok(Input::CaughtUp { agent, session }),
             Frame::AgentState(state) => {
                 Ok(Input::AgentRefusing { agent, session, refusing: for_people(&state.refusing) })
             }
@@ -295,7 +299,11 @@ async fn write(
                 live.sender.close(Some(Goodbye { reason, stopping }));
                 return;
             }
-            ToAgent::Hello { known, missing, commit } => hello(&context, epoch, known, missing, commit),
+            ToAgent::Hello { known, missing, tell_all, commit } => {
+                let position =
+                    Position { ancestors: ancestors(&context, tell_all), ..position(&context, commit) };
+                hello(epoch, &context.incarnation, known, missing, position)
+            }
             ToAgent::Start { run, spec } => {
                 Frame::Start(Start { epoch: Some(epoch), run_id: run_id_field(run), spec: Some(spec) })
             }
@@ -349,18 +357,31 @@ async fn probe(context: Context, agent: String, live: Arc<Live>) {
     }
 }
 
-fn hello(context: &Context, epoch: u64, known: Vec<(RunId, u64)>, missing: Vec<RunId>, commit: u64) -> Frame {
+fn hello(
+    epoch: u64,
+    incarnation: &[u8; 16],
+    known: Vec<(RunId, u64)>,
+    missing: Vec<RunId>,
+    position: Position,
+) -> Frame {
     let (mut known, mut missing): (_, Vec<_>) =
         (positions(known), missing.into_iter().map(|run| run.as_bytes().to_vec()).collect());
     protocol::reconcile::fit(&mut known, &mut missing);
     Frame::ServerHello(ServerHello {
         epoch: Some(epoch),
-        incarnation: Some(context.incarnation.to_vec()),
-        position: Some(position(context, commit)),
+        incarnation: Some(incarnation.to_vec()),
+        position: Some(position),
         known,
         missing,
         software: SOFTWARE.to_owned(),
     })
+}
+
+/// The databases whose acknowledgements do not count. While the agent has to tell, ours is one of them: it may have begun to
+/// acknowledge before all was sent.
+fn ancestors(context: &Context, tell_all: bool) -> Vec<Vec<u8>> {
+    let own = tell_all.then(|| context.database.identity().database_id);
+    own.iter().chain(context.ancestors.iter()).take(ANCESTORS_MAX).map(|id| id.to_vec()).collect()
 }
 
 fn position(context: &Context, commit: u64) -> Position {

@@ -88,7 +88,11 @@ pub(super) fn of_input(input: &Input, engine: &Engine) -> Option<About> {
             about("agent.drain", agent(name), json!({"reason": reason}))
         }
         Input::ResumeAgent { name } => about("agent.resume", agent(name), nothing()),
+        Input::EndRecovery => about("server.end-recovery", "server", nothing()),
         Input::AgentAnswered { .. }
+        | Input::CaughtUp { .. }
+        | Input::Adopt { .. }
+        | Input::Told { .. }
         | Input::AgentConnected(_)
         | Input::AgentDisconnected { .. }
         | Input::AgentRefusing { .. }

@@ -5,7 +5,7 @@ use super::handle::{CoreError, ServerStatus};
 use super::order::Order;
 use job::{JobId, RunId};
 use protocol::message::RunSpec;
-use scheduler::{AgentView, Connected, Event, Input, QueueView, Reply};
+use scheduler::{AgentView, Connected, Event, Input, QueueView, RecoveryView, Reply};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -24,6 +24,8 @@ pub(super) enum Command {
     Ask(Request),
     /// To be told when the job is final.
     Watch { job: JobId, reply: oneshot::Sender<()> },
+    /// A run that only its agent knows, after a restore: its stored messages are taken as facts.
+    Adopt { agent: String, run: RunId, spec: Box<RunSpec>, reply: oneshot::Sender<Result<Reply, CoreError>> },
     /// Time passed.
     Tick,
     /// End, after what is in the inbox already.
@@ -48,6 +50,7 @@ pub(super) enum Request {
     Queue(String, oneshot::Sender<Option<QueueView>>),
     Why(JobId, oneshot::Sender<Result<String, CoreError>>),
     Status(oneshot::Sender<ServerStatus>),
+    Recovery(oneshot::Sender<Option<RecoveryView>>),
 }
 
 /// The way to one session: bounded. A session that does not take what it gets is dropped; the next connection repeats it.
@@ -62,6 +65,8 @@ pub enum ToAgent {
         known: Vec<(RunId, u64)>,
         /// Accepted runs that the inventory lacks.
         missing: Vec<RunId>,
+        /// After a restore: everything that it has settled is to be sent again.
+        tell_all: bool,
         /// The last commit.
         commit: u64,
     },

@@ -7,6 +7,7 @@ use super::health::Shared;
 use crate::auth::Tokens;
 use crate::db::{AnswerKey, AnswerRecord, Database, DbError, Entry};
 use job::{JobId, RunId, RunIds};
+use protocol::message::RunSpec;
 use scheduler::{
     Action, AgentRecord, Change, Connected, Engine, Event, EventKind, FactIn, FactRecord, Input, Object,
     Output, Rejection, Reply,
@@ -158,6 +159,10 @@ impl Core {
             Command::Ask(request) => step.questions.push(request),
             Command::Watch { job, reply } => step.watches.push((job, reply)),
             Command::Happened(event) => self.engine.happened(event, os::clock::wall_ms()),
+            Command::Adopt { agent, run, spec, reply } => {
+                let result = self.adopt(agent, run, spec);
+                step.replies.push((reply, result));
+            }
             Command::Tick => self.on_tick(),
             Command::Stop(done) => {
                 self.note_used_tokens();
@@ -194,6 +199,17 @@ impl Core {
             self.access.on_used(&id, at_ms);
             self.entries.push(Entry::TokenUsed(id, at_ms));
         }
+    }
+
+    /// A job that is over keeps its history. Only this thread writes, so the strays are complete.
+    fn adopt(&mut self, agent: String, run: RunId, spec: Box<RunSpec>) -> Answer {
+        let job = JobId(spec.job_id.unwrap_or_default());
+        if self.engine.job(job).is_none() && self.database.job(job)?.is_some() {
+            return Err(Rejection::NotAdopted(run).into());
+        }
+        let facts = self.database.facts(run)?;
+        let facts = facts.into_iter().map(|fact| FactIn::new(run, fact.seq, fact.bytes)).collect();
+        Ok(self.engine.on(Input::Adopt { agent, spec, facts }, os::clock::wall_ms())?)
     }
 
     fn recall_key(&mut self, key: &str) -> Result<(), DbError> {
@@ -330,6 +346,7 @@ impl Core {
                 }
             }
             Change::StrayInserted(_) => self.strays += 1,
+            Change::StraysDeleted(_, count) => self.strays = self.strays.saturating_sub(*count),
             Change::AgentInserted(agent, secret) => self.roster.on_added(agent, secret),
             Change::SecretAdded(agent, secret) => self.roster.on_secret(agent, secret),
             Change::SecretsRetired(agent) => self.roster.on_retired(agent),
@@ -339,6 +356,7 @@ impl Core {
             | Change::RunInserted(_)
             | Change::RunUpdated(_)
             | Change::FactInserted(_)
+            | Change::AgentTold(_)
             | Change::QueueInserted(_)
             | Change::QueueUpdated(_)
             | Change::QueueDeleted(_)
@@ -357,11 +375,11 @@ impl Core {
         let mut acks: BTreeMap<String, BTreeMap<RunId, u64>> = BTreeMap::new();
         for action in actions {
             match action {
-                Action::Hello { agent, session, known, missing } => {
+                Action::Hello { agent, session, known, missing, tell_all } => {
                     let Some(port) = arrivals.remove(&session) else { continue };
                     self.shared.on_obeyed(&agent);
                     self.ports.insert(agent.clone(), (session, port)); // the older one is dropped: its session ends
-                    self.deliver(&agent, ToAgent::Hello { known, missing, commit });
+                    self.deliver(&agent, ToAgent::Hello { known, missing, tell_all, commit });
                 }
                 Action::RefuseSession { session, reason, .. } => {
                     let close = ToAgent::Close { reason, stopping: false };
@@ -448,6 +466,7 @@ impl Core {
             Request::Queues(reply) => drop(reply.send(self.engine.queues())),
             Request::Queue(name, reply) => drop(reply.send(self.engine.queue(&name))),
             Request::Why(job, reply) => drop(reply.send(self.why(job))),
+            Request::Recovery(reply) => drop(reply.send(self.engine.recovery())),
             Request::Status(reply) => drop(reply.send(self.status())),
         }
     }
@@ -469,6 +488,7 @@ impl Core {
             commit: self.database.commit_number(),
             inbox: 0,
             strays: self.strays,
+            recovery: self.engine.recovery(),
             started_at_ms: self.started_at_ms,
             counts: self.engine.counts(),
             agents: self.engine.agents().len(),

@@ -6,10 +6,11 @@ use super::health::{Health, Shared};
 use super::order::Order;
 use crate::auth::Tokens;
 use crate::db::DbError;
-use job::JobId;
+use job::{JobId, RunId};
+use protocol::message::RunSpec;
 use scheduler::{
-    AgentView, Connected, Counts, Event, EventRecord, Input, JobSpec, NewAgent, QueueView, Rejection, Reply,
-    Restart, Submitted,
+    AgentView, Connected, Counts, Event, EventRecord, Input, JobSpec, NewAgent, QueueView, RecoveryView,
+    Rejection, Reply, Restart, Submitted,
 };
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub struct ServerStatus {
     pub inbox: usize,
     /// Stray facts.
     pub strays: u64,
+    /// How far the recovery after a restore is; none if there is none.
+    pub recovery: Option<RecoveryView>,
     /// When this process started, wall clock.
     pub started_at_ms: i64,
     /// All jobs by status.
@@ -230,6 +233,28 @@ impl Handle {
     /// New runs for an agent again.
     pub async fn resume_agent(&self, name: &str) -> Result<(), CoreError> {
         self.done(Input::ResumeAgent { name: name.to_owned() }).await
+    }
+
+    /// After a restore: takes a run over that only its agent knows, as far as its messages came.
+    pub(crate) async fn adopt(&self, agent: &str, run: RunId, spec: RunSpec) -> Result<(), CoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Adopt { agent: agent.to_owned(), run, spec: Box::new(spec), reply }).await?;
+        answer.await.map_err(|_| CoreError::Stopping)?.map(drop)
+    }
+
+    /// After a restore: all that the agent sent was looked at.
+    pub(crate) async fn told(&self, agent: &str) -> Result<(), CoreError> {
+        self.done(Input::Told { agent: agent.to_owned() }).await
+    }
+
+    /// After a restore: whoever has not told what it ran since the backup never will.
+    pub async fn end_recovery(&self) -> Result<(), CoreError> {
+        self.done(Input::EndRecovery).await
+    }
+
+    /// How far the recovery after a restore is; none if there is none.
+    pub async fn recovery(&self) -> Result<Option<RecoveryView>, CoreError> {
+        self.ask(Request::Recovery).await
     }
 
     /// Every agent, by name.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::db::{
-    AgentSecrets, AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Database, DbError, Entry, Identity,
-    JobFilter, Journal, Keep, Piece, Sqlite, TokenRecord, UserRecord, Walk,
+    AgentSecrets, AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Checked, Database, DbError, Entry,
+    Identity, JobFilter, Journal, Keep, Piece, Sqlite, TokenRecord, UserRecord, Walk,
 };
 use job::{End, JobId, Outcome, RunId, Status, Witness};
 use prost::Message;
@@ -34,6 +34,18 @@ impl Database for Fragile {
     }
     fn identity(&self) -> Identity {
         self.inner.identity()
+    }
+    fn ancestors(&self) -> Result<Vec<[u8; 16]>, DbError> {
+        self.inner.ancestors()
+    }
+    fn copy_to(&self, to: &std::path::Path) -> Result<(), DbError> {
+        self.inner.copy_to(to)
+    }
+    fn check(&self) -> Result<Checked, DbError> {
+        self.inner.check()
+    }
+    fn stray_runs(&self, limit: usize) -> Result<Vec<(RunId, String)>, DbError> {
+        self.inner.stray_runs(limit)
     }
     fn commit_number(&self) -> u64 {
         self.inner.commit_number()

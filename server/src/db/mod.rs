@@ -3,22 +3,31 @@
 //! Every method blocks; async code calls them on a blocking thread. `commit` writes all of a batch or nothing of it, and nothing
 //! that it returned `Ok` for is ever lost, whatever is killed or cut off afterwards.
 
+mod check;
+mod claim;
 #[cfg(test)]
 mod conformance;
+mod copy;
 mod entry;
 mod journal;
 mod list;
 mod map;
+mod restored;
 mod schema;
 mod sqlite;
 mod write;
 mod write_entry;
 
+pub use check::{Checked, Finding};
+pub use claim::Claim;
+pub use copy::{Contents, contents};
 pub use entry::{AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Entry, TokenRecord, UserRecord};
-pub use sqlite::Sqlite;
+pub use restored::{Differences, EPOCH_LEAP, Since, compare, fold, prepare, restoring};
+pub use sqlite::{Sqlite, check_file};
 
 use job::{JobId, RunId, Status};
 use scheduler::{Change, Counts, EventFilter, EventRecord, FactRecord, JobRecord, RunRecord, Snapshot};
+use std::path::Path;
 
 /// Which database this is, and which opening of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +137,15 @@ pub trait Database: Send + Sync {
     /// The number of the last commit.
     fn commit_number(&self) -> u64;
 
+    /// The databases from whose backups this one was restored, the latest first.
+    fn ancestors(&self) -> Result<Vec<[u8; 16]>, DbError>;
+
+    /// Copies all that is committed at this moment into the empty file `to`; commits go on meanwhile.
+    fn copy_to(&self, to: &Path) -> Result<(), DbError>;
+
+    /// Looks for contradictions, reading everything.
+    fn check(&self) -> Result<Checked, DbError>;
+
     /// Everything that is not final.
     fn load(&self) -> Result<Snapshot, DbError>;
 
@@ -173,6 +191,9 @@ pub trait Database: Send + Sync {
 
     /// The numbers of the oldest and the newest event that are kept.
     fn events_kept(&self) -> Result<Option<(u64, u64)>, DbError>;
+
+    /// Runs that have stray facts, with the agent that sent them, at most `limit`.
+    fn stray_runs(&self, limit: usize) -> Result<Vec<(RunId, String)>, DbError>;
 
     /// How many stray facts there are.
     fn strays(&self) -> Result<u64, DbError>;

@@ -130,33 +130,37 @@ pub(super) fn open(
     new_id: [u8; 16],
     now_ms: i64,
 ) -> Result<([u8; 16], u64, u64), DbError> {
-    let steps = &STEPS[..steps_max.unwrap_or(STEPS.len()).min(STEPS.len())];
+    let newest = steps_max.unwrap_or(STEPS.len()).min(STEPS.len());
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(unusable)?;
-    let version = version_of(&transaction)?;
-    if version > steps.len() {
-        return Err(DbError::Unusable(format!(
-            "it has schema version {version}, and this program knows versions up to {}: a newer version of the server wrote it. \
-             Install that version again, or restore a backup from before the upgrade",
-            steps.len()
-        )));
-    }
-    for step in &steps[version..] {
-        transaction.execute_batch(step).map_err(unusable)?;
-    }
-    if version == 0 {
+    if bring_up_to_date(&transaction, newest)? == 0 {
         create(&transaction, new_id, now_ms).map_err(unusable)?;
     }
-    let newest = i64::try_from(steps.len()).unwrap_or(i64::MAX);
-    transaction.pragma_update(None, "user_version", newest).map_err(unusable)?;
     transaction.execute("UPDATE meta SET value = value + 1 WHERE key = 'epoch'", []).map_err(unusable)?;
     let meta = read_meta(&transaction)?;
     transaction.commit().map_err(unusable)?;
     Ok(meta)
 }
 
+/// Takes the missing steps up to version `newest`; returns the version that it was.
+pub(super) fn bring_up_to_date(transaction: &Connection, newest: usize) -> Result<usize, DbError> {
+    let version = version_of(transaction)?;
+    if version > newest {
+        return Err(DbError::Unusable(format!(
+            "it has schema version {version}, and this program knows versions up to {newest}: a newer version of the server wrote it. \
+             Install that version again, or restore a backup from before the upgrade"
+        )));
+    }
+    for step in &STEPS[version..newest] {
+        transaction.execute_batch(step).map_err(unusable)?;
+    }
+    let number = i64::try_from(newest).unwrap_or(i64::MAX);
+    transaction.pragma_update(None, "user_version", number).map_err(unusable)?;
+    Ok(version)
+}
+
 /// The version of a file's tables; 0 for an empty file.
-fn version_of(connection: &Connection) -> Result<usize, DbError> {
+pub(super) fn version_of(connection: &Connection) -> Result<usize, DbError> {
     let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
     let version = usize::try_from(pragma("user_version").map_err(unusable)?).unwrap_or(usize::MAX);
     let ours = pragma("application_id").map_err(unusable)? == APPLICATION_ID;
@@ -168,6 +172,11 @@ fn version_of(connection: &Connection) -> Result<usize, DbError> {
     Ok(version)
 }
 
+/// The newest version that this program knows.
+pub(super) fn newest() -> usize {
+    STEPS.len()
+}
+
 fn create(connection: &Connection, new_id: [u8; 16], now_ms: i64) -> rusqlite::Result<()> {
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection
@@ -177,7 +186,7 @@ fn create(connection: &Connection, new_id: [u8; 16], now_ms: i64) -> rusqlite::R
     Ok(())
 }
 
-fn read_meta(connection: &Connection) -> Result<([u8; 16], u64, u64), DbError> {
+pub(super) fn read_meta(connection: &Connection) -> Result<([u8; 16], u64, u64), DbError> {
     let missing = |key: &str| DbError::Damaged(format!("table meta has no usable {key}"));
     let number = |key: &str| -> Result<u64, DbError> {
         let value: Option<i64> = connection

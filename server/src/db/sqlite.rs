@@ -12,20 +12,22 @@
 //! | a lock held on `<database>.lock`          | another server is alive        | refused                                 |
 //! | a lock file nobody holds                  | that server is dead            | taken                                   |
 
+use super::claim::{Claim, canonical};
 use super::map::{
     self, AGENT_COLUMNS, Bad, FIRST_FINAL_CODE, JOB_COLUMNS, QUEUE_COLUMNS, RUN_COLUMNS, TOKEN_COLUMNS,
     signed,
 };
+use super::restored::{ANCESTORS, LAST_JOB, RECOVERY_LAST_JOB, restoring};
 use super::{
-    AgentSecrets, AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Database, DbError, Entry, Identity,
-    JobFilter, Journal, Keep, Piece, TokenRecord, UserRecord, Walk, journal, list, schema, write,
+    AgentSecrets, AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Checked, Database, DbError, Entry,
+    Identity, JobFilter, Journal, Keep, Piece, TokenRecord, UserRecord, Walk, check, copy, journal, list,
+    schema, write,
 };
 use job::{JobId, RunId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
-use scheduler::{Change, Counts, EventFilter, EventRecord, FactRecord, JobRecord, RunRecord, Snapshot};
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt as _;
+use scheduler::{
+    Change, Counts, EventFilter, EventRecord, FactRecord, JobRecord, Recovery, RunRecord, Snapshot,
+};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -41,15 +43,6 @@ pub struct Sqlite {
     readers: Readers,
     _claim: Claim,
 }
-
-/// The right of this process, and of this one value in it, to use the database. Lost with it, also by `kill -9`.
-struct Claim {
-    path: PathBuf,
-    _file: File,
-}
-
-/// What is open in this process: its own record locks do not keep a process from itself.
-static OPEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// Connections for reading: opened when needed, up to a limit, then waited for.
 struct Readers {
@@ -90,6 +83,12 @@ impl Sqlite {
         };
         let path = canonical(path).map_err(named)?;
         let claim = Claim::take(&path).map_err(named)?;
+        if restoring(&path).exists() {
+            return Err(named(DbError::Unusable(
+                "a restore of it is not complete; run `lastword server restore` again, with any backup"
+                    .to_owned(),
+            )));
+        }
         let mut writer = connect(&path).map_err(|e| named(schema::unusable(e)))?;
         let mut new_id = [0; 16];
         getrandom::fill(&mut new_id)
@@ -141,61 +140,6 @@ fn in_one_moment<T>(
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The one path that names a file, however it was spelled. The file itself need not exist yet, its folder must.
-fn canonical(path: &Path) -> Result<PathBuf, DbError> {
-    let wrong = |e: std::io::Error| DbError::Unusable(e.to_string());
-    if path.symlink_metadata().is_ok() {
-        return path.canonicalize().map_err(wrong);
-    }
-    let name = path.file_name().ok_or_else(|| DbError::Unusable("the path names no file".to_owned()))?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(folder.canonicalize().map_err(wrong)?.join(name))
-}
-
-impl Claim {
-    fn take(path: &Path) -> Result<Claim, DbError> {
-        // Before any descriptor is opened: closing one would drop the locks that this process has.
-        if !lock(&OPEN).insert(path.to_owned()) {
-            return Err(in_use(""));
-        }
-        let taken = Claim::take_file(path);
-        if taken.is_err() {
-            lock(&OPEN).remove(path);
-        }
-        Ok(Claim { path: path.to_owned(), _file: taken? })
-    }
-
-    fn take_file(path: &Path) -> Result<File, DbError> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".lock");
-        let wrong = |e: std::io::Error| DbError::Unusable(format!("claiming it by {}: {e}", name.display()));
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&name).map_err(wrong)?;
-        if !os::lock::try_lock(&file).map_err(wrong)? {
-            let holder = os::lock::holder(&file).ok().flatten();
-            return Err(in_use(&holder.map(|pid| format!(" (process {pid})")).unwrap_or_default()));
-        }
-        // For its owner's eyes only: it holds the agents' secrets. SQLite gives its other files the same mode.
-        match os::disk::create_new(path) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(wrong(e)),
-            Ok(_) | Err(_) => Ok(file),
-        }
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        lock(&OPEN).remove(&self.path);
-    }
-}
-
-fn in_use(by: &str) -> DbError {
-    DbError::Unusable(format!(
-        "another central-server{by} uses it. Stop that one first, or give this one a data_root of its own"
-    ))
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -270,6 +214,22 @@ impl Database for Sqlite {
         })
     }
 
+    fn ancestors(&self) -> Result<Vec<[u8; 16]>, DbError> {
+        let all = self.read(|c| {
+            one(c, "SELECT value FROM meta WHERE key = ?1", [ANCESTORS], |row| Ok(row.get::<_, Vec<u8>>(0)?))
+        })?;
+        Ok(all.unwrap_or_default().as_chunks().0.to_vec())
+    }
+
+    fn copy_to(&self, to: &Path) -> Result<(), DbError> {
+        let source = self.readers.open().map_err(Bad::Sql)?; // its own: the log of a reader is kept for long
+        Ok(copy::copy(&source, to)?)
+    }
+
+    fn check(&self) -> Result<Checked, DbError> {
+        self.read(check::check)
+    }
+
     fn commit_number(&self) -> u64 {
         self.commit.load(Ordering::Acquire)
     }
@@ -305,10 +265,8 @@ impl Database for Sqlite {
                     [],
                     |row| Ok((row.get(0)?, row.get(1)?)),
                 )?,
-                last_job: one(c, "SELECT max(id) FROM jobs", [], |row| Ok(row.get::<_, Option<i64>>(0)?))?
-                    .flatten()
-                    .and_then(|id| u64::try_from(id).ok())
-                    .unwrap_or(0),
+                last_job: last_job(c)?,
+                recovery: recovery(c)?,
                 counts: counts(c)?,
                 last_event: journal::kept(c, "events")?.map_or(0, |(_, newest)| newest),
             })
@@ -376,6 +334,15 @@ impl Database for Sqlite {
         self.read(|c| journal::kept(c, "events"))
     }
 
+    fn stray_runs(&self, limit: usize) -> Result<Vec<(RunId, String)>, DbError> {
+        let sql = "SELECT run, min(agent) FROM strays GROUP BY run ORDER BY run LIMIT ?1";
+        self.read(|c| {
+            rows(c, sql, [signed(limit as u64)], |row| {
+                Ok((map::run_id(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?, row.get(1)?))
+            })
+        })
+    }
+
     fn strays(&self) -> Result<u64, DbError> {
         let count =
             self.read(|c| one(c, "SELECT count(*) FROM strays", [], |row| Ok(row.get::<_, i64>(0)?)))?;
@@ -421,6 +388,31 @@ impl Database for Sqlite {
     fn forget(&self, journal: Journal, keep: Keep) -> Result<bool, DbError> {
         self.write(|c| Ok(journal::forget(c, journal, keep)?))
     }
+}
+
+/// The highest number of a job that was given, or may have been given by a server that knew more.
+fn last_job(c: &Connection) -> Result<u64, Bad> {
+    let highest = one(c, "SELECT max(id) FROM jobs", [], |row| Ok(row.get::<_, Option<i64>>(0)?))?.flatten();
+    let highest = highest.and_then(|id| u64::try_from(id).ok()).unwrap_or(0);
+    Ok(highest.max(meta(c, LAST_JOB)?.unwrap_or(0)))
+}
+
+/// What a restore has left to do.
+fn recovery(c: &Connection) -> Result<Option<Recovery>, Bad> {
+    let untold: Vec<String> = rows(c, "SELECT agent FROM untold", [], |row| Ok(row.get(0)?))?;
+    let last_job = meta(c, RECOVERY_LAST_JOB)?.unwrap_or(0);
+    Ok((!untold.is_empty()).then(|| Recovery { last_job, untold: untold.into_iter().collect() }))
+}
+
+fn meta(c: &Connection, key: &str) -> Result<Option<u64>, Bad> {
+    let value = one(c, "SELECT value FROM meta WHERE key = ?1", [key], |row| Ok(row.get::<_, i64>(0)?))?;
+    Ok(value.and_then(|value| u64::try_from(value).ok()))
+}
+
+/// Looks for contradictions in a file that no server uses, or that one does.
+pub fn check_file(path: &Path) -> Result<Checked, DbError> {
+    let connection = copy::open_to_read(path).map_err(Bad::Sql)?;
+    Ok(check::check(&connection)?)
 }
 
 /// All jobs by status.

@@ -46,6 +46,10 @@ fn write(c: &Connection, change: &Change, commit: Commit) -> rusqlite::Result<()
         Change::RunInserted(run) | Change::RunUpdated(run) => put_run(c, run),
         Change::FactInserted(fact) => insert_fact(c, fact, commit),
         Change::StrayInserted(stray) => insert_stray(c, stray, commit.number),
+        Change::StraysDeleted(run, _) => {
+            c.execute("DELETE FROM strays WHERE run = ?1", [run.as_bytes().as_slice()]).map(drop)
+        }
+        Change::AgentTold(agent) => c.execute("DELETE FROM untold WHERE agent = ?1", [agent]).map(drop),
         Change::QueueInserted(queue) | Change::QueueUpdated(queue) => put_queue(c, queue),
         Change::QueueDeleted(name) => {
             c.execute("DELETE FROM queues WHERE name = ?1", [name])?;
@@ -64,7 +68,9 @@ fn write(c: &Connection, change: &Change, commit: Commit) -> rusqlite::Result<()
         }
         Change::AgentUpdated(agent) => put_agent(c, agent),
         Change::AgentDeleted(name) => {
-            for table in ["agents WHERE name", "attachments WHERE agent", "secrets WHERE agent"] {
+            for table in
+                ["agents WHERE name", "attachments WHERE agent", "secrets WHERE agent", "untold WHERE agent"]
+            {
                 c.execute(&format!("DELETE FROM {table} = ?1"), [name])?;
             }
             Ok(())

@@ -23,6 +23,7 @@ mod guard;
 mod jobs;
 mod lists;
 mod manners;
+mod operate;
 mod output;
 mod page;
 mod problem;
@@ -37,6 +38,7 @@ mod tests;
 
 use crate::agents::Directory;
 use crate::auth::Tokens;
+use crate::backup::Backups;
 use crate::core::Handle;
 use crate::db::{Database, DbError};
 use std::sync::Arc;
@@ -55,6 +57,8 @@ pub struct AppState {
     pub db: Arc<dyn Database>,
     /// The agents.
     pub agents: Directory,
+    /// Makes backups.
+    pub backups: Arc<Backups>,
     /// Who may ask.
     pub tokens: Tokens,
 }

@@ -168,6 +168,7 @@ impl From<Rejection> for Problem {
                 (StatusCode::CONFLICT, "not-suspended", "The job is not suspended")
             }
             Rejection::AboutToEnd { .. } => (StatusCode::CONFLICT, "about-to-end", "The job is being killed"),
+            Rejection::NotAdopted(_) => (StatusCode::CONFLICT, "not-adopted", "The run does not fit"),
             Rejection::NotHeld { .. } => (StatusCode::CONFLICT, "not-held", "The job is not held"),
             Rejection::NotOver { .. } => (StatusCode::CONFLICT, "not-over", "The job is not over"),
             Rejection::NeverTwice { .. } => {

@@ -1,8 +1,8 @@
 //! Every address with its handler. The description at `/api/openapi.json` is made of the same list.
 
 use super::{
-    Http, access, agents, audit, describe, events, extract, guard, jobs, lists, output, problem, proof,
-    queues, server,
+    Http, access, agents, audit, describe, events, extract, guard, jobs, lists, operate, output, problem,
+    proof, queues, server,
 };
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
@@ -67,6 +67,9 @@ pub(super) fn described() -> OpenApiRouter<Http> {
         .routes(routes!(access::remove_user))
         .routes(routes!(access::disable_user))
         .routes(routes!(access::enable_user))
+        .routes(routes!(operate::back_up, operate::list))
+        .routes(routes!(operate::check))
+        .routes(routes!(operate::end_recovery))
         .routes(routes!(server::status))
         .routes(routes!(server::alive))
         .routes(routes!(server::ready))

@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 use super::{Http, show};
-use api::{Health, ServerStatus};
+use api::{Health, Recovery, ServerStatus};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -35,6 +35,7 @@ pub(super) async fn status(State(http): State<Http>) -> Result<Json<ServerStatus
         agents: status.agents as u64,
         agents_connected: status.agents_connected as u64,
         strays: status.strays,
+        recovery: status.recovery.map(|view| Recovery { untold: view.untold, kept_back: view.kept_back }),
         jobs: show::counts(&status.counts),
     }))
 }

@@ -9,6 +9,7 @@ mod outcomes;
 mod output;
 mod policies;
 mod queues;
+mod restore;
 mod stop;
 mod upgrade;
 mod users;

@@ -6,7 +6,7 @@ use prost::Message;
 use protocol::message::{Accepted, Ended, Fact, FactBody, RefusalKind, Started};
 use scheduler::{
     Action, AgentRecord, Change, Connected, Counts, Dial, Engine, EventRecord, FactIn, Input, InventoryEntry,
-    JobRecord, JobSpec, NewAgent, QueueRecord, Rejection, Reply, RunRecord, Snapshot,
+    JobRecord, JobSpec, NewAgent, QueueRecord, Recovery, Rejection, Reply, RunRecord, Snapshot,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +21,7 @@ pub(crate) struct Store {
     pub(crate) agents: BTreeMap<String, AgentRecord>,
     pub(crate) attachments: BTreeSet<(String, String)>,
     pub(crate) events: Vec<EventRecord>,
+    pub(crate) recovery: Option<Recovery>,
 }
 
 impl Store {
@@ -77,6 +78,11 @@ impl Store {
                     self.agents.remove(&name);
                     self.attachments.retain(|(_, agent)| *agent != name);
                 }
+                Change::StraysDeleted(run, _) => self.strays.retain(|(stray, _)| *stray != run),
+                Change::AgentTold(agent) => {
+                    let recovery = self.recovery.as_mut().expect("a recovery is going on");
+                    assert!(recovery.untold.remove(&agent), "an agent told twice");
+                }
                 Change::SecretAdded(..) | Change::SecretsRetired(_) => {}
                 Change::Event(event) => {
                     assert_eq!(
@@ -107,6 +113,7 @@ impl Store {
             attachments: self.attachments.iter().cloned().collect(),
             last_job: self.jobs.keys().last().map_or(0, |id| id.0),
             counts: self.counts(),
+            recovery: self.recovery.clone().filter(|recovery| !recovery.untold.is_empty()),
             last_event: self.events.last().map_or(0, |last| last.number),
         }
     }

@@ -7,5 +7,6 @@ mod pause;
 mod policies;
 mod promises;
 mod random;
+mod recovery;
 mod table;
 mod why;

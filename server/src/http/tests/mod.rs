@@ -139,6 +139,7 @@ async fn begin(root: &Path, limits: Limits) -> (SocketAddr, SocketAddr, oneshot:
         handle: handle.clone(),
         db: Arc::clone(&database),
         agents: agents.directory(),
+        backups: Arc::new(crate::backup::Backups::new("a", &root.join("backups"))),
         tokens: handle.tokens(),
     };
     let http = TcpListener::bind("127.0.0.1:0").await.unwrap();

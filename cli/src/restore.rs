@@ -1,0 +1,69 @@
+//! A restore works on the files of a stopped server, so central-server itself does it: this finds that program and hands the order on.
+
+use crate::exit::{self, failure};
+use clap::Args;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Which backup, and in whose place.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lastword server restore /backups/a-2026-11-22.backup --rehearse --config /etc/lastword/server.toml
+  systemctl stop lastword-server
+  lastword server restore /backups/a-2026-11-22.backup --config /etc/lastword/server.toml
+  systemctl start lastword-server
+
+Runs on the server's host, as the server's user. Agents obey the restored server at once, tell it what they ran
+since the backup, and nothing is started a second time; `lastword server status` shows which agents it waits for.")]
+pub(crate) struct Restore {
+    /// The backup.
+    backup: PathBuf,
+    /// The server's configuration.
+    #[arg(long, value_name = "FILE", required_unless_present = "data_root", conflicts_with = "data_root")]
+    config: Option<PathBuf>,
+    /// The server's data root, if there is no configuration.
+    #[arg(long, value_name = "DIR")]
+    data_root: Option<PathBuf>,
+    /// Only say what a restore would do; the server may run meanwhile.
+    #[arg(long)]
+    rehearse: bool,
+    /// Begin at this epoch at least; not needed unless agents obeyed a server that nobody knows of any more.
+    #[arg(long, value_name = "N")]
+    epoch_min: Option<u64>,
+    /// Take a backup without its manifest, after SQLite's own check only.
+    #[arg(long)]
+    unverified: bool,
+}
+
+impl Restore {
+    /// Runs central-server; its exit code.
+    pub(crate) fn run(self) -> anyhow::Result<u8> {
+        let mut command = Command::new(central_server());
+        command.arg(if self.rehearse { "--rehearse" } else { "--restore" }).arg(&self.backup);
+        for (option, value) in [("--config", &self.config), ("--data-root", &self.data_root)] {
+            if let Some(value) = value {
+                command.arg(option).arg(value);
+            }
+        }
+        if let Some(epoch) = self.epoch_min {
+            command.arg(format!("--epoch-min={epoch}"));
+        }
+        if self.unverified {
+            command.arg("--unverified");
+        }
+        let status = command.status().map_err(|e| {
+            failure(
+                exit::NOT_FOUND,
+                format!("central-server cannot be run ({e}); this works on the server's host only"),
+            )
+        })?;
+        Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::SOFTWARE))
+    }
+}
+
+/// Beside this program; else wherever the shell would find it.
+fn central_server() -> PathBuf {
+    let beside = std::env::current_exe().ok().map(|own| own.with_file_name("central-server"));
+    beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("central-server"))
+}

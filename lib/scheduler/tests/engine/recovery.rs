@@ -1,0 +1,177 @@
+//! A restored database is a picture of the past: what agents ran since comes back, and nothing runs a second time.
+
+use crate::lab::{Lab, Store, accepted, exited, has_any_ack, spec, started, starts};
+use job::{JobId, RunId, Status};
+use prost::Message;
+use protocol::message::{Fact, FactBody, RunSpec};
+use scheduler::{Action, FactIn, Input, JobSpec, Recovery, Rejection};
+
+/// What an agent has of a run.
+struct Kept {
+    agent: &'static str,
+    run: RunId,
+    spec: RunSpec,
+    said: Vec<FactBody>,
+}
+
+impl Kept {
+    fn of(agent: &'static str, actions: &[Action], said: Vec<FactBody>) -> Kept {
+        let order = actions.iter().find_map(|action| {
+            let Action::Start { agent: of, run, spec } = action else { return None };
+            (of == agent).then(|| (*run, (**spec).clone()))
+        });
+        let (run, spec) = order.expect("it was started there");
+        Kept { agent, run, spec, said }
+    }
+
+    fn facts(&self) -> Vec<FactIn> {
+        let fact = |(seq, body): (u64, &FactBody)| {
+            FactIn::new(self.run, seq, Fact::new(1_000, body.clone()).encode_to_vec())
+        };
+        (1..).zip(&self.said).map(fact).collect()
+    }
+
+    /// The agent sends it, and the server finds out what it was to run.
+    fn told_to(&self, lab: &mut Lab) -> Result<Vec<Action>, Rejection> {
+        let sent = lab.act(Input::Facts { agent: self.agent.into(), facts: self.facts() });
+        assert!(has_any_ack(&sent), "a stray is stored and acknowledged");
+        let spec = Box::new(self.spec.clone());
+        lab.on(Input::Adopt { agent: self.agent.into(), spec, facts: self.facts() })
+            .map(|(_, actions)| actions)
+    }
+}
+
+fn all(code: u8) -> Vec<FactBody> {
+    vec![accepted(), started(), exited(code)]
+}
+
+/// The server is destroyed, and `backup` takes its place.
+fn restore(lab: &mut Lab, backup: Store) {
+    let last_job = backup.jobs.keys().last().map_or(0, |id| id.0);
+    let untold = backup.agents.keys().cloned().collect();
+    lab.store = Store { recovery: Some(Recovery { last_job, untold }), ..backup };
+    lab.restart();
+}
+
+fn tell_all(lab: &mut Lab, agent: &str) -> Vec<Action> {
+    let (session, mut actions) = lab.connect(agent, &[]);
+    actions.extend(lab.act(Input::CaughtUp { agent: agent.into(), session }));
+    assert!(lab.engine.recovery().is_some_and(|view| view.caught_up.contains(&agent.to_owned())));
+    actions.extend(lab.act(Input::Told { agent: agent.into() }));
+    actions
+}
+
+#[test]
+fn a_job_that_waited_in_the_backup_and_ran_since_is_not_started_again() {
+    let mut lab = Lab::new();
+    lab.act(crate::lab::new_agent("a", 9, &["default"]));
+    let (ran, _) = lab.submit(spec());
+    let backup = lab.store.clone();
+    let (_, actions) = lab.connect("a", &[]);
+    let kept = Kept::of("a", &actions, all(7));
+    lab.run_through("a", kept.run, 7);
+    restore(&mut lab, backup);
+    assert!(
+        lab.why(ran).contains("restored from a backup") && lab.why(ran).contains(": a."),
+        "{}",
+        lab.why(ran)
+    );
+    let (_, actions) = lab.connect("a", &[]);
+    assert!(starts(&actions).is_empty(), "it may have run");
+    assert!(starts(&kept.told_to(&mut lab).unwrap()).is_empty());
+    let job = lab.job(ran);
+    assert_eq!(
+        (job.status, job.exit_code, job.attempts, job.run),
+        (Status::Error, Some(7), 1, Some(kept.run))
+    );
+    assert!(lab.store.strays.is_empty());
+    assert!(starts(&tell_all(&mut lab, "a")).is_empty());
+    assert!(lab.engine.recovery().is_none() && lab.store.recovery.as_ref().unwrap().untold.is_empty());
+}
+
+#[test]
+fn a_job_that_nobody_ran_goes_on_when_every_agent_has_told_and_new_jobs_do_not_wait() {
+    let mut lab = Lab::new();
+    lab.act(crate::lab::new_agent("a", 9, &["default"]));
+    lab.act(crate::lab::new_agent("b", 9, &["default"]));
+    let (old, _) = lab.submit(spec());
+    let backup = lab.store.clone();
+    restore(&mut lab, backup);
+    assert!(starts(&tell_all(&mut lab, "a")).is_empty(), "b has not told");
+    let (new, actions) = lab.submit(spec());
+    assert_eq!(starts(&actions).len(), 1, "job {new} is new");
+    lab.restart();
+    assert!(starts(&lab.connect("a", &[]).1).len() == 1, "only the new one is ordered again");
+    assert_eq!(lab.engine.recovery().unwrap().untold, ["b"]);
+    lab.act(Input::EndRecovery);
+    assert_eq!((lab.job(old).status, lab.job(new).status), (Status::Dispatched, Status::Dispatched));
+}
+
+#[test]
+fn an_agent_that_is_removed_is_not_waited_for() {
+    let mut lab = Lab::new();
+    lab.agent("a", 9);
+    let backup = lab.store.clone();
+    restore(&mut lab, backup);
+    let remove = Input::RemoveAgent { name: "a".into(), force: true, by: "me".into() };
+    lab.act(remove);
+    assert!(lab.engine.recovery().is_none());
+}
+
+#[test]
+fn a_job_that_was_submitted_after_the_backup_is_put_back_from_its_order() {
+    let mut lab = Lab::new();
+    lab.agent("a", 9);
+    let backup = lab.store.clone();
+    let (new, actions) =
+        lab.submit(JobSpec { name: "n".into(), idempotency_key: Some("k".into()), ..spec() });
+    let kept = Kept::of("a", &actions, vec![accepted(), started()]);
+    restore(&mut lab, backup);
+    lab.connect("a", &[(kept.run, 2)]);
+    assert!(lab.engine.recovery().unwrap().caught_up.is_empty());
+    kept.told_to(&mut lab).unwrap();
+    let job = lab.job(new);
+    assert_eq!((job.id, job.spec.name.as_str(), job.status), (JobId(1), "n", Status::Running));
+    assert_eq!(job.spec.idempotency_key.as_deref(), Some("k"));
+    lab.say("a", kept.run, 3, exited(0));
+    assert_eq!(lab.job(new).status, Status::Completed, "what comes after is no stray");
+    assert_eq!(lab.submit(spec()).0, JobId(2), "its number is taken");
+}
+
+#[test]
+fn a_later_attempt_elsewhere_ends_the_one_that_the_backup_has() {
+    let mut lab = Lab::new();
+    let session = lab.agent("a", 1);
+    let (job, actions) = lab.submit(spec());
+    let first = Kept::of("a", &actions, Vec::new());
+    let backup = lab.store.clone();
+    lab.act(crate::lab::new_agent("b", 1, &["default"]));
+    lab.refuse("a", session, first.run, protocol::message::RefusalKind::NoRoom);
+    let (_, actions) = lab.connect("b", &[]);
+    let second = Kept::of("b", &actions, all(0));
+    restore(&mut lab, backup);
+    lab.act(crate::lab::new_agent("b", 1, &["default"]));
+    lab.connect("b", &[(second.run, 3)]);
+    second.told_to(&mut lab).unwrap();
+    assert_eq!((lab.job(job).status, lab.job(job).attempts), (Status::Completed, 2));
+    let record = &lab.store.runs[&first.run];
+    assert_eq!(record.status, Status::Unknown);
+    assert!(record.reason.as_ref().unwrap().contains("attempt 2 was placed on b"));
+}
+
+#[test]
+fn what_does_not_fit_stays_a_stray_and_changes_nothing() {
+    let mut lab = Lab::new();
+    lab.agent("a", 9);
+    let (job, actions) = lab.submit(spec());
+    let kept = Kept::of("a", &actions, all(0));
+    let backup = lab.store.clone();
+    restore(&mut lab, backup);
+    lab.connect("a", &[(kept.run, 3)]);
+    let other = Kept { run: RunId::new(5, 5), ..kept };
+    assert!(
+        matches!(other.told_to(&mut lab), Err(Rejection::NotAdopted(_))),
+        "attempt 1 is known as another run"
+    );
+    assert_eq!((lab.store.strays.len(), lab.job(job).status), (3, Status::Dispatched));
+}

@@ -1,0 +1,111 @@
+//! The server is destroyed, and a backup takes its place.
+
+use anyhow::{Context, Result, ensure};
+use api::JobSubmit;
+use serde_json::Value;
+use std::process::Output;
+use tests::{Dialling, End, Site, Way, ledger_job, on_site, wait_until};
+
+const SEVEN: Way = Way { sleep_ms: 0, end: End::Code(7) };
+
+#[test]
+fn what_happened_since_the_backup_comes_back_from_the_agents_and_nothing_is_started_twice() {
+    on_site(|site| {
+        site.add_agent("host2", Dialling::In)?;
+        site.client().create_queue("later", &[])?;
+        let ledger = site.ledger();
+        let seven = ledger_job(ledger.path(), SEVEN)?;
+        let over = site.client().submit(&seven)?;
+        site.client().wait(over)?;
+        let running = site.client().submit(&site.gated()?)?;
+        site.client().wait_running(running)?;
+        let later = JobSubmit { queue: Some("later".to_owned()), ..seven.clone() };
+        let waiting = site.client().submit(&later)?;
+        let backup = back_up(site)?;
+        // Since the backup: the one that ran ends, the one that waited runs on host2, a new one is submitted.
+        site.open_gate()?;
+        site.client().attachment("later", "attach", "host2")?;
+        let new = site.client().submit(&seven)?;
+        let all = [over, running, waiting, new];
+        for id in all {
+            ensure!(SEVEN.end.fits(&site.client().wait(id)?), "job {id}");
+        }
+        destroy(site)?;
+        site.agents[1].vanish()?;
+        let restored = server_verb(site, &["restore", &backup])?;
+        ensure!(restored.status.success(), "{restored:?}");
+        site.server.restart()?;
+        site.wait_connected("host1")?;
+        // Nobody can tell whether host2 ran it, so nobody else gets it.
+        site.client().attachment("later", "attach", "host1")?;
+        for id in [over, running, new] {
+            wait_until(&format!("job {id} to be back"), || {
+                Ok(site.client().job(id).is_ok_and(|job| SEVEN.end.fits(&job)))
+            })?;
+        }
+        let why = site.client().why(waiting)?;
+        ensure!(why.contains("restored") && why.contains("host2") && !why.contains("host1,"), "{why}");
+        site.agents[1].start()?;
+        wait_until("the recovery to be over", || Ok(status(site)?["recovery"].is_null()))?;
+        for id in all {
+            let job = site.client().wait(id)?;
+            ensure!(SEVEN.end.fits(&job), "{job:#?}");
+            ensure!(ledger.of(id)?.len() == 1, "job {id} was executed {} times", ledger.of(id)?.len());
+        }
+        ensure!(status(site)?["strays"] == 0, "nothing is left over");
+        let next = site.client().submit(&seven)?;
+        ensure!(next > new, "no number is given twice");
+        ensure!(SEVEN.end.fits(&site.client().wait(next)?));
+        let checked = site.lastword(&["server", "check"])?.output()?;
+        ensure!(checked.status.success(), "{checked:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_restore_is_refused_while_the_server_runs_and_a_rehearsal_changes_nothing() {
+    on_site(|site| {
+        let id = site.client().command(&["/bin/true"])?;
+        site.client().wait(id)?;
+        let backup = back_up(site)?;
+        let refused = server_verb(site, &["restore", &backup])?;
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        ensure!(!refused.status.success() && text.contains("another central-server"), "{text}");
+        let second = site.client().command(&["/bin/true"])?;
+        site.client().wait(second)?;
+        let rehearsed = server_verb(site, &["restore", "--rehearse", &backup])?;
+        let text = String::from_utf8_lossy(&rehearsed.stdout).into_owned();
+        ensure!(rehearsed.status.success() && text.contains("nothing was changed"), "{rehearsed:?}");
+        ensure!(text.contains("1 jobs that were submitted since and placed"), "{text}");
+        ensure!(site.client().job(second)?.status.0.is_final());
+        Ok(())
+    });
+}
+
+/// Makes a backup by the command line; its file.
+fn back_up(site: &Site) -> Result<String> {
+    let made = site.lastword(&["server", "backup", "-o", "json"])?.output()?;
+    ensure!(made.status.success(), "{made:?}");
+    let made: Value = serde_json::from_slice(&made.stdout)?;
+    made["file"].as_str().map(str::to_owned).context("a backup without a file")
+}
+
+/// The server dies and takes its database along.
+fn destroy(site: &mut Site) -> Result<()> {
+    site.server.kill()?;
+    for end in ["", "-wal", "-shm", ".lock"] {
+        let path = site.server.data_root().join(format!("server.db{end}"));
+        let _ = std::fs::remove_file(&path); // not each of them is there
+    }
+    Ok(())
+}
+
+fn server_verb(site: &Site, arguments: &[&str]) -> Result<Output> {
+    let root = site.server.data_root();
+    let mut command = site.lastword(&["server"])?;
+    Ok(command.args(arguments).arg("--data-root").arg(root).output()?)
+}
+
+fn status(site: &Site) -> Result<Value> {
+    site.client().call("GET", "/api/v1/server/status", None)?.json()
+}
