@@ -1,6 +1,7 @@
 //! The records of jobs and runs: whoever changes one takes it from here, so that it is written with the next batch.
 
 use crate::engine::{Engine, Job, QueueIx, Run, Write};
+use crate::input::Action;
 use crate::{JobRecord, RunRecord};
 use job::{JobId, RunId, Status};
 use std::sync::Arc;
@@ -53,14 +54,8 @@ impl Engine {
 
     /// Moves a job on.
     pub(crate) fn set_job_status(&mut self, id: JobId, next: Status) {
-        let from = self.job_mut(id).status;
-        if from == next {
-            return;
-        }
-        let legal = from.may_become(next) || from.may_begin_again(next);
-        debug_assert!(legal, "job {id} from {from} to {next}");
-        if !legal {
-            self.warn(format!("our defect: job {id} was to go from {from} to {next}; left as it was"));
+        let from = self.jobs[&id].record.status;
+        if from == next || !self.may_go(id, next) {
             return;
         }
         self.counts.sub(from);
@@ -71,13 +66,25 @@ impl Engine {
         }
     }
 
+    /// Whether a job may go there, or is there. If not, that is our defect: a debug build stops, a release build says so and leaves
+    /// the job where it is.
+    pub(crate) fn may_go(&mut self, id: JobId, next: Status) -> bool {
+        let from = self.jobs[&id].record.status;
+        let legal = from == next || from.may_become(next) || from.may_begin_again(next);
+        debug_assert!(legal, "job {id} from {from} to {next}");
+        if !legal {
+            self.defect(format!("job {id} was to go from {from} to {next}; left as it was"));
+        }
+        legal
+    }
+
     /// Moves a run on; `false` if it may not go there.
     pub(crate) fn set_run_status(&mut self, id: RunId, next: Status) -> bool {
         let from = self.run_mut(id).status;
         let legal = from.may_become(next);
         debug_assert!(legal, "run {id} from {from} to {next}");
         if !legal {
-            self.warn(format!("our defect: run {id} was to go from {from} to {next}; left as it was"));
+            self.defect(format!("run {id} was to go from {from} to {next}; left as it was"));
             return false;
         }
         self.run_mut(id).status = next;
@@ -85,5 +92,9 @@ impl Engine {
             self.passing_runs.push(id);
         }
         true
+    }
+
+    fn defect(&mut self, text: String) {
+        self.act(Action::Defect(text));
     }
 }

@@ -486,4 +486,6 @@ pub enum Action {
     },
     /// Something that an operator should read.
     Warn(String),
+    /// A step that must not be was about to be made, and was not: our defect, to be reported.
+    Defect(String),
 }

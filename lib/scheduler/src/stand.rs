@@ -39,6 +39,9 @@ impl Engine {
     /// Moves a job to where it is to stand. Returns whether its queue may have something new to place: the caller looks at it
     /// ([`Engine::place_queue`]) when everything else is as it should be.
     pub(crate) fn stand(&mut self, id: JobId, to: Stand) -> bool {
+        if !self.may_go(id, to.status()) {
+            return false;
+        }
         let freed = self.leave(id);
         self.set_job_status(id, to.status());
         let queue = self.jobs[&id].queue;

@@ -416,6 +416,7 @@ impl Core {
                 }
                 Action::Resync { agent, reason } => self.end_session(&agent, reason),
                 Action::Warn(text) => tracing::warn!("{text}"),
+                Action::Defect(text) => tracing::error!("a defect of this program, please report it: {text}"),
             }
         }
         for (agent, acks) in acks {

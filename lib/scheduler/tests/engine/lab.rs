@@ -297,7 +297,8 @@ pub(crate) fn starts(actions: &[Action]) -> Vec<(String, RunId)> {
         | Action::Ack { .. }
         | Action::Fenced { .. }
         | Action::Resync { .. }
-        | Action::Warn(_) => None,
+        | Action::Warn(_)
+        | Action::Defect(_) => None,
     };
     actions.iter().filter_map(start).collect()
 }

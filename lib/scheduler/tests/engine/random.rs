@@ -271,7 +271,8 @@ impl World {
             | Action::Resync { .. }
             | Action::Probe { .. }
             | Action::Notice { .. }
-            | Action::Warn(_) => {}
+            | Action::Warn(_)
+            | Action::Defect(_) => {}
         }
     }
 
