@@ -215,12 +215,13 @@ impl Engine {
     fn next_of_agent(&self, agent_ix: AgentIx) -> Option<JobId> {
         let agent = &self.agents[&agent_ix];
         let pinned = agent.pinned_heads.first().map(|(rank, _)| *rank);
-        // Two ways to the first head among the agent's queues; the shorter list is walked.
-        let unpinned = if agent.queues.len() <= self.heads.len() / HEADS_PER_QUEUE_WALKED {
-            agent.queues.iter().filter_map(|ix| self.queues[ix].head).min()
-        } else {
-            self.heads.iter().find(|(_, queue)| agent.queues.contains(queue)).map(|(rank, _)| *rank)
-        };
+        // Two ways to the first head among the agent's queues. Along all heads it is soon met if the agent serves many of them; where
+        // heads of other queues crowd the front, that walk is given up and the agent's own queues are walked.
+        let steps = agent.queues.len();
+        let mut front = self.heads.iter().take(steps);
+        let met = front.find(|(_, queue)| agent.queues.contains(queue)).map(|(rank, _)| *rank);
+        let own = || agent.queues.iter().filter_map(|ix| self.queues[ix].head).min();
+        let unpinned = met.or_else(|| if self.heads.len() > steps { own() } else { None });
         [pinned, unpinned].into_iter().flatten().min().map(|(_, (_, job))| job)
     }
 
@@ -259,6 +260,3 @@ impl Engine {
         self.act(Action::Start { agent: name, run, spec });
     }
 }
-
-/// An agent's queues are walked if they are that many times fewer than the heads of all queues.
-const HEADS_PER_QUEUE_WALKED: usize = 4;
