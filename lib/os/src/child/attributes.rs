@@ -2,6 +2,9 @@
 //!
 //! Limits and niceness come first, since raising them needs the privileges that the user does not have. After a switch to a user other than root no
 //! capability is left, and that is checked.
+//!
+//! A limit of the size of files also holds for the farewell of a child that cannot execute its program and whose parent died meanwhile: with one below the
+//! log's first blocks that word is lost, and the monitor records how the child ended.
 
 use super::body;
 use super::stage::{self, Stage};
