@@ -17,6 +17,7 @@ pub mod privilege;
 pub mod process;
 pub mod procfs;
 pub mod seqpacket;
+pub mod sibling;
 pub mod signal;
 pub mod tree;
 pub mod trusted;

@@ -1,10 +1,19 @@
 //! What `/proc` says of processes and of this boot (proc(5)).
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::sync::OnceLock;
 
-/// The kernel's boot id: 16 bytes, new at every boot.
+/// The kernel's boot id: 16 bytes, new at every boot. Read once in the life of a process.
 pub fn boot_id() -> io::Result<[u8; 16]> {
+    static BOOT_ID: OnceLock<[u8; 16]> = OnceLock::new();
+    match BOOT_ID.get() {
+        Some(known) => Ok(*known),
+        None => read_boot_id().map(|read| *BOOT_ID.get_or_init(|| read)),
+    }
+}
+
+fn read_boot_id() -> io::Result<[u8; 16]> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
     let text = fs::read_to_string(PATH)?;
     let mut bytes = [0u8; 16];
@@ -36,10 +45,15 @@ pub struct Stat {
     pub wait_status: i32,
 }
 
+/// More than `/proc/PID/stat` has: 52 numbers of at most 20 digits, and a name. The kernel gives it in one read.
+const STAT_BYTES_MAX: usize = 2048;
+
 /// Reads `/proc/PID/stat`; `None` if there is no such process.
 pub fn stat(pid: u32) -> io::Result<Option<Stat>> {
-    match fs::read(format!("/proc/{pid}/stat")) {
-        Ok(bytes) => parse_stat(&bytes).map(Some).ok_or_else(|| {
+    let mut bytes = [0u8; STAT_BYTES_MAX];
+    let read = fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut bytes));
+    match read {
+        Ok(length) => parse_stat(&bytes[..length]).map(Some).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat cannot be read"))
         }),
         Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => Ok(None),

@@ -43,6 +43,11 @@ fn bind(dir: &Path, name: &str, kind: SocketType) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Two connected sockets, blocking: one to keep, one for a child.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
 /// Takes a waiting connection. `None`: nobody waits. The new descriptor is non-blocking.
 pub fn accept(listener: impl AsFd) -> io::Result<Option<OwnedFd>> {
     match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {

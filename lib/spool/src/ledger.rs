@@ -9,6 +9,7 @@ use os::pidfd;
 use prost::Message;
 use protocol::message::{Ended, Fact, FactBody, Started, Stopping};
 use protocol::{Malformed, RunSpec};
+use std::fs::File;
 use std::path::Path;
 use store::{Contents, ReadError};
 
@@ -69,7 +70,12 @@ impl From<Malformed> for LedgerError {
 impl Ledger {
     /// Reads a run's log without a lock.
     pub fn read(dir: &RunDir) -> Result<Ledger, LedgerError> {
-        Ledger::from_contents(store::read(&dir.log())?, dir.run_id())
+        Ledger::read_from(dir.open_log().map_err(LedgerError::Io)?, dir.run_id())
+    }
+
+    /// The same from the open log.
+    pub fn read_from(log: File, run_id: RunId) -> Result<Ledger, LedgerError> {
+        Ledger::from_contents(store::read_file(log)?, run_id)
     }
 
     pub(crate) fn from_contents(contents: Contents, run_id: RunId) -> Result<Ledger, LedgerError> {

@@ -18,6 +18,7 @@ mod files;
 mod identity;
 mod ledger;
 pub mod monitor;
+pub mod nursery;
 mod prepare;
 mod record;
 mod root;
@@ -26,7 +27,7 @@ pub mod users;
 
 pub use identity::{Fence, Identity, IdentityError};
 pub use ledger::{Ledger, LedgerError, Stored};
-pub use prepare::{PrepareError, prepare};
+pub use prepare::{PrepareError, Prepared, prepare};
 pub use record::{RecordError, Recorder, TakeError, record_in_place_of, wake, woken};
 pub use root::{CONTROL_SOCKET, DataRoot, MONITOR_SOCKET, RootError, RunDir, Shelf, WAKE_SOCKET};
 pub use usage::usage;

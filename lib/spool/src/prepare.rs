@@ -7,8 +7,8 @@
 //! | `runs/<id>` whole, `runs/` not synced   | there or not; if there, accepted as it is  |
 
 use crate::SLOT_ENDED;
-use crate::ledger::encode;
-use crate::root::{DataRoot, NEW_PREFIX, RunDir, Shelf};
+use crate::ledger::{Stored, encode};
+use crate::root::{DataRoot, NEW_PREFIX, Shelf};
 use job::{Outcome, RunId};
 use prost::Message;
 use protocol::RunSpec;
@@ -36,6 +36,13 @@ pub enum PrepareError {
     Io(io::Error),
 }
 
+/// A run that was prepared.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The messages that its log begins with, so that nobody has to read it for them.
+    pub messages: Vec<Stored>,
+}
+
 /// Builds `runs/<id>` with its log: spec in the head, ACCEPTED as record 1, and the outcome too if it is known already (a run that never starts).
 /// The caller syncs `runs/` before anybody is told.
 pub fn prepare(
@@ -45,16 +52,18 @@ pub fn prepare(
     boot_id: [u8; 16],
     wall_ms: i64,
     never: Option<&Outcome>,
-) -> Result<RunDir, PrepareError> {
+) -> Result<Prepared, PrepareError> {
     let dir = root.run(Shelf::Live, run_id);
     let temporary = root.shelf(Shelf::Live).join(format!("{NEW_PREFIX}{run_id}"));
-    let done = build(&temporary, run_id, spec, boot_id, wall_ms, never)
-        .and_then(|()| std::fs::rename(&temporary, dir.path()).map_err(PrepareError::Io));
+    let done = build(&temporary, run_id, spec, boot_id, wall_ms, never).and_then(|messages| {
+        std::fs::rename(&temporary, dir.path()).map_err(PrepareError::Io)?;
+        Ok(Prepared { messages })
+    });
     os::crash::point("accept.after-rename");
     if done.is_err() {
         let _ = os::disk::remove_tree(&temporary); // what stays is swept at the next start
     }
-    done.map(|()| dir).map_err(|error| match error {
+    done.map_err(|error| match error {
         PrepareError::Io(e) if os::disk::is_no_room(&e) => PrepareError::NoRoom(e),
         other @ (PrepareError::Io(_) | PrepareError::NoRoom(_) | PrepareError::TooLong(_)) => other,
     })
@@ -67,7 +76,7 @@ fn build(
     boot_id: [u8; 16],
     wall_ms: i64,
     never: Option<&Outcome>,
-) -> Result<(), PrepareError> {
+) -> Result<Vec<Stored>, PrepareError> {
     DirBuilder::new().mode(0o700).create(temporary).map_err(PrepareError::Io)?;
     os::crash::point("accept.after-mkdir");
     let mut file = os::disk::create_new(&temporary.join("log")).map_err(PrepareError::Io)?;
@@ -81,13 +90,16 @@ fn build(
         room_bytes: ROOM_BYTES,
     };
     store::create(&mut file, &blank).map_err(not_written)?;
+    let mut messages = vec![Stored { seq: 1, bytes: accepted }];
     if let Some(never) = never {
-        let ended = encode(&Fact::new(wall_ms, FactBody::Ended(never.into())));
+        let bytes = encode(&Fact::new(wall_ms, FactBody::Ended(never.into())));
         let (mut log, _) = Log::open(file).map_err(|e| PrepareError::Io(io::Error::other(e)))?;
-        log.fill(SLOT_ENDED, &ended).map_err(not_written)?;
+        let seq = log.fill(SLOT_ENDED, &bytes).map_err(not_written)?;
+        messages.push(Stored { seq, bytes });
     }
     os::crash::point("accept.after-log-sync");
-    os::disk::open_dir(temporary).and_then(os::disk::sync_dir).map_err(PrepareError::Io)
+    os::disk::open_dir(temporary).and_then(os::disk::sync_dir).map_err(PrepareError::Io)?;
+    Ok(messages)
 }
 
 fn not_written(error: WriteError) -> PrepareError {

@@ -270,9 +270,14 @@ impl RunDir {
         self.path.join("script")
     }
 
+    /// Opens the log to ask who holds its lock and to read it. Closing it drops a lock of this process on it.
+    pub fn open_log(&self) -> io::Result<File> {
+        File::open(self.log())
+    }
+
     /// The process that holds the log's lock. Never call it in a process that may hold it.
     pub fn lock_holder(&self) -> io::Result<Option<u32>> {
-        os::lock::holder(File::options().read(true).write(true).open(self.log())?)
+        os::lock::holder(self.open_log()?)
     }
 }
 

@@ -11,7 +11,8 @@
 //! | bad header or head                                   | disk damage (a log gets its name only when whole) | `Damaged` |
 
 use crate::layout::{BLOCK_BYTES, HEADER_BYTES, Layout, RECORD_BYTES_MAX, SLOT_PAYLOAD_BYTES_MAX};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 /// Where a record stands.
@@ -76,7 +77,14 @@ impl Contents {
 
 /// Reads a log without a lock. What its writer is writing at this moment is not seen.
 pub fn read(path: &Path) -> Result<Contents, ReadError> {
-    parse(&std::fs::read(path)?)
+    read_file(File::open(path)?)
+}
+
+/// Reads a log that is open, from its beginning.
+pub fn read_file(mut file: File) -> Result<Contents, ReadError> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    parse(&bytes)
 }
 
 /// Reads the bytes of a log. Never panics, allocates no more than a few times their length.

@@ -9,7 +9,7 @@ mod contents;
 mod layout;
 mod log;
 
-pub use contents::{Contents, Place, ReadError, Record, parse, read};
+pub use contents::{Contents, Place, ReadError, Record, parse, read, read_file};
 pub use layout::{RECORD_BYTES_MAX, SLOT_PAYLOAD_BYTES_MAX};
 pub use log::{Blank, Log, Medium, WriteError, create};
 
