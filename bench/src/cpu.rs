@@ -1,6 +1,6 @@
 //! What a job costs in CPU time, process by process. Unlike a rate it hardly depends on what else the machine does.
 
-use ::tests::Site;
+use ::tests::{Agent, Site};
 use anyhow::{Context, Result};
 
 /// Microseconds in a clock tick of `/proc` (proc(5): 100 a second on every platform that this is built for).
@@ -21,8 +21,7 @@ pub(crate) struct Used {
 
 impl Used {
     /// Asks for the CPU time of each process of the site.
-    pub(crate) fn now(site: &Site) -> Result<Used> {
-        let agent = site.agents.first().context("no agent")?;
+    pub(crate) fn now(site: &Site, agent: &Agent) -> Result<Used> {
         let link = of(agent.network_processor()?.context("no network-processor")?.pid)?;
         let monitor = of(agent.monitor().context("no platform-agent")?.pid)?;
         let server = of(site.server.process().context("no server")?.pid)?;
@@ -31,25 +30,22 @@ impl Used {
         Ok(Used { by_process, limits: client.reaped_us })
     }
 
+    /// What each of so many jobs cost until `after`, microseconds, as [`PROCESSES`].
+    pub(crate) fn cost_until(&self, after: &Used, jobs: u64) -> [f64; 5] {
+        let each =
+            |n: usize| after.by_process[n].saturating_sub(self.by_process[n]) as f64 / jobs.max(1) as f64;
+        std::array::from_fn(each)
+    }
+
     /// What was used since `before` by the jobs of the limits.
     pub(crate) fn limits_us_since(&self, before: &Used) -> u64 {
         self.limits.saturating_sub(before.limits)
     }
 }
 
-/// What one job cost, microseconds, as [`PROCESSES`].
-#[derive(Default)]
-pub(crate) struct Cost {
-    pub(crate) each_us: [f64; 5],
-}
-
-impl Cost {
-    /// The cost of each of so many jobs.
-    pub(crate) fn between(jobs: u64, before: &Used, after: &Used) -> Cost {
-        let each =
-            |n: usize| after.by_process[n].saturating_sub(before.by_process[n]) as f64 / jobs.max(1) as f64;
-        Cost { each_us: std::array::from_fn(each) }
-    }
+/// CPU time that the agent's network-processor used so far, microseconds.
+pub(crate) fn network_processor_us(agent: &Agent) -> Result<u64> {
+    Ok(of(agent.network_processor()?.context("no network-processor")?.pid)?.own_us)
 }
 
 struct Times {

@@ -3,12 +3,12 @@
 //! A machine's speed changes from minute to minute, so the limits and the system take turns in short rounds, and each ratio is the median of
 //! the rounds' own ratios. What a job costs in CPU time is noted too: that hardly depends on what else the machine does.
 
-use crate::cpu::{Cost, PROCESSES, Used};
+use crate::cpu::{PROCESSES, Used};
 use crate::figure::Figures;
 use crate::limits;
 use crate::peer;
 use ::tests::{Client, Site};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use api::{Job, Status};
 use serde_json::json;
 use std::time::Duration;
@@ -58,23 +58,25 @@ struct Round {
     ours: f64,
     /// CPU time of one of the limit's jobs, microseconds.
     spawn_us: f64,
-    cost: Cost,
+    /// CPU time of one of ours, microseconds, as [`PROCESSES`].
+    cost_us: [f64; 5],
 }
 
 fn round(site: &Site, plan: &Plan, in_flight: usize) -> Result<Round> {
     let span = plan.span / ROUNDS;
+    let used = || Used::now(site, site.agents.first().context("no agent")?);
     let mut found =
-        Round { spawn: f64::NAN, durable: f64::NAN, ours: 0.0, spawn_us: f64::NAN, cost: Cost::default() };
+        Round { spawn: f64::NAN, durable: f64::NAN, ours: 0.0, spawn_us: f64::NAN, cost_us: [0.0; 5] };
     if !plan.alone {
-        let before = Used::now(site)?;
+        let before = used()?;
         let spawn = limits::spawn(in_flight, span)?;
-        found.spawn_us = Used::now(site)?.limits_us_since(&before) as f64 / spawn.finished as f64;
+        found.spawn_us = used()?.limits_us_since(&before) as f64 / spawn.finished as f64;
         found.spawn = spawn.per_s;
         found.durable = limits::durable(in_flight, span, site.path())?.per_s;
     }
-    let before = Used::now(site)?;
+    let before = used()?;
     let ours = limits::rate(in_flight, span, || run_true(site.client()))?;
-    found.cost = Cost::between(ours.finished, &before, &Used::now(site)?);
+    found.cost_us = before.cost_until(&used()?, ours.finished);
     found.ours = ours.per_s;
     Ok(found)
 }
@@ -98,7 +100,7 @@ fn note(in_flight: usize, rounds: &[Round], spooler: Option<f64>, figures: &mut 
     ];
     figures.add(&format!("short_jobs_per_s_{in_flight}"), ours, "1/s", &beside);
     for (number, process) in PROCESSES.into_iter().enumerate() {
-        let each = median(rounds, |round| round.cost.each_us[number]);
+        let each = median(rounds, |round| round.cost_us[number]);
         figures.add(&format!("cpu_us_per_job_{process}_{in_flight}"), each, "µs", &[]);
     }
 }

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attach;
 mod cpu;
 mod engine;
 mod figure;
@@ -15,6 +16,7 @@ mod latency;
 mod limits;
 mod memory;
 mod peer;
+mod replay;
 
 use ::tests::{Site, on_site};
 use anyhow::{Context, Result};
@@ -55,6 +57,10 @@ enum Group {
     Engine,
     /// Of the idle agent, and of each job-processor of 200 running jobs
     Memory,
+    /// Outcomes per second that a server takes which was away for long
+    Replay,
+    /// From the start of a network-processor until it has found 5,000 running jobs and is connected
+    Attach,
 }
 
 fn main() -> Result<()> {
@@ -72,7 +78,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn measure(site: &Site, arguments: &Arguments, mut figures: Figures) -> Result<()> {
+fn measure(site: &mut Site, arguments: &Arguments, mut figures: Figures) -> Result<()> {
     println!("==> a server and an agent in {} ({})", site.path().display(), file_system(site.path()));
     measure_on(site, arguments, &mut figures)?;
     tell(&figures, arguments)
@@ -88,7 +94,7 @@ fn tell(figures: &Figures, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn measure_on(site: &Site, arguments: &Arguments, figures: &mut Figures) -> Result<()> {
+fn measure_on(site: &mut Site, arguments: &Arguments, figures: &mut Figures) -> Result<()> {
     let wanted = |group| arguments.group.is_none_or(|only| only == group);
     let span = Duration::from_secs(arguments.seconds.max(1));
     if wanted(Group::Memory) {
@@ -106,6 +112,12 @@ fn measure_on(site: &Site, arguments: &Arguments, figures: &mut Figures) -> Resu
     }
     if wanted(Group::Memory) {
         memory::measure_running(site, figures)?;
+    }
+    if wanted(Group::Replay) {
+        replay::measure(site, figures)?;
+    }
+    if wanted(Group::Attach) {
+        attach::measure(site, figures)?;
     }
     Ok(())
 }

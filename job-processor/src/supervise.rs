@@ -1,9 +1,12 @@
 //! One run from its prepared directory to its recorded outcome.
 //!
 //! ```text
-//! lock the log ▶ files, control socket ▶ child behind its gate ▶ pidfd to the monitor ▶ STARTED durable ▶ gate opens
-//!              ▶ poll: the job's end | control | time | monitor ▶ look at the end (WNOWAIT) ▶ ENDED durable ▶ reap ▶ leftovers ▶ hint
+//! lock the log ▶ files ▶ child behind its gate ▶ pidfd to the monitor ▶ STARTED durable ▶ gate opens
+//!              ▶ poll: the job's end | control | time | monitor ▶ look at the end (WNOWAIT) ▶ ENDED durable ▶ reap ▶ leftovers
 //! ```
+//!
+//! Every line here runs once per job, most of them in jobs of a few milliseconds: what only longer ones need (the control socket, the word that the
+//! job runs) waits for [`SHORT_JOB_MS`], and the end of this process is the hint that the outcome is there.
 //!
 //! | killed after            | what is found                                   | by whom, and what it does                                             |
 //! |-------------------------|-------------------------------------------------|-----------------------------------------------------------------------|
@@ -42,8 +45,8 @@ pub(crate) enum Done {
     NothingToDo,
 }
 
-/// A job that ends sooner is reported once, with its start and its end together, milliseconds.
-const SHORT_JOB_MS: u64 = 5;
+/// A job that ends sooner is reported once, with its start and its end together, and cannot be controlled, milliseconds.
+const SHORT_JOB_MS: u64 = 50;
 /// A child that cannot execute goes as soon as it may; a frozen one is left to the monitor, milliseconds.
 const CHILD_GOES_MS_MAX: u64 = 1_000;
 /// Between two tries to write an outcome, milliseconds.
@@ -106,14 +109,8 @@ impl Starter<'_> {
         // Before the child exists, so that its end cannot be missed.
         let children = signal::descriptor(&[libc_signals::CHLD])
             .map_err(|e| format!("cannot watch for children: {e}"))?;
-        let prepared = launch::program(self.dir, &self.spec, self.user.as_ref()).and_then(|program| {
-            let control =
-                ControlSocket::bind(self.dir).map_err(|e| format!("cannot bind the control socket: {e}"))?;
-            launch::give_socket(self.dir, self.user.as_ref())?;
-            Ok((program, control))
-        });
-        let (mut program, control) = match prepared {
-            Ok(prepared) => prepared,
+        let mut program = match launch::program(self.dir, &self.spec, self.user.as_ref()) {
+            Ok(program) => program,
             Err(reason) => return self.never_started(reason),
         };
         let name = self.dir.run_id().to_string();
@@ -142,8 +139,9 @@ impl Starter<'_> {
             Ok(pidfd) => {
                 crash::point("start.after-gate");
                 let state = State::running(started_ms, self.spec.timeout_ms, self.spec.grace_ms);
-                let Starter { dir, recorder, spec, .. } = self;
-                Supervisor { dir, recorder, spec, pid, pidfd, state, tree, control, monitor, children }
+                let Starter { dir, recorder, spec, user, .. } = self;
+                let control = None;
+                Supervisor { dir, recorder, spec, user, pid, pidfd, state, tree, control, monitor, children }
                     .watch()
             }
             Err((error, pidfd)) => Ok(self.cannot_execute(error, &pidfd, pid, &monitor)),
@@ -164,6 +162,7 @@ impl Starter<'_> {
         let outcome = Outcome::CannotExecute { reason: format!("{what}: cannot {error}") };
         let (done, _recorder) = record(self.recorder, self.dir, &outcome);
         monitor.done();
+        let _ = spool::wake(self.dir); // a hint: this process waits for its child
         drop(error);
         let _ = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timespec(CHILD_GOES_MS_MAX)));
         let _ = wait::reap(pid);
@@ -195,11 +194,13 @@ struct Supervisor<'a> {
     dir: &'a RunDir,
     recorder: Recorder,
     spec: RunSpec,
+    user: Option<User>,
     pid: u32,
     pidfd: Pidfd,
     state: State,
     tree: Tree,
-    control: ControlSocket,
+    /// Bound when the job is no short one.
+    control: Option<ControlSocket>,
     monitor: Monitor,
     children: OwnedFd,
 }
@@ -216,9 +217,9 @@ struct Ready {
 impl Supervisor<'_> {
     fn watch(mut self) -> Result<Done, String> {
         let begin_ms = clock::boottime_ms();
-        let mut hint_at_ms = Some(begin_ms + SHORT_JOB_MS);
+        let mut introduce_at_ms = Some(begin_ms + SHORT_JOB_MS);
         loop {
-            let ready = self.wait(hint_at_ms).map_err(|e| format!("poll: {e}"))?;
+            let ready = self.wait(introduce_at_ms).map_err(|e| format!("poll: {e}"))?;
             let now_ms = clock::boottime_ms();
             if ready.job {
                 crash::point("end.before-wait");
@@ -229,9 +230,8 @@ impl Supervisor<'_> {
             {
                 return self.on_end(ended);
             }
-            if hint_at_ms.is_some_and(|at| now_ms >= at) {
-                hint_at_ms = None;
-                let _ = spool::wake(self.dir); // a hint: the network-processor also looks by itself
+            if introduce_at_ms.is_some_and(|at| now_ms >= at) {
+                introduce_at_ms = self.introduce(now_ms);
             }
             if ready.children {
                 while let Ok(Some(_)) = signal::next(&self.children) {}
@@ -242,12 +242,29 @@ impl Supervisor<'_> {
             }
             self.monitor.reconnect(&self.pidfd, now_ms);
             if ready.control
-                && let Ok(Some(asked)) = self.control.next()
+                && let Some(Ok(Some(asked))) = self.control.as_ref().map(ControlSocket::next)
             {
                 asked.answer(self.on_control(&asked.what, now_ms));
             }
             self.step(Event::Tick, now_ms);
         }
+    }
+
+    /// The job is no short one: it can be controlled from now on, and whoever waits for it hears that it runs. Gives the time of the next try.
+    fn introduce(&mut self, now_ms: u64) -> Option<u64> {
+        let bound = ControlSocket::bind(self.dir).and_then(|control| {
+            launch::give_socket(self.dir, self.user.as_ref()).map_err(io::Error::other)?;
+            Ok(control)
+        });
+        match bound {
+            Ok(control) => self.control = Some(control),
+            Err(e) => {
+                self.report("bind the control socket", |_| Err(e));
+                return Some(now_ms + RECORD_AGAIN_MS);
+            }
+        }
+        let _ = spool::wake(self.dir); // a hint: the network-processor also looks by itself
+        None
     }
 
     /// Whether it was done.
@@ -333,6 +350,9 @@ impl Supervisor<'_> {
         self.monitor.done();
         let _ = wait::reap(self.pid);
         crash::point("end.after-reap");
+        if !self.tree.is_empty().unwrap_or(false) {
+            let _ = spool::wake(self.dir); // this process stays for a while, so its end cannot be the hint
+        }
         match self.tree.sweep() {
             Ok((0, _)) => {}
             Ok((found, 0)) => note(
@@ -353,7 +373,9 @@ impl Supervisor<'_> {
                 self.dir.run_id()
             ),
         }
-        let _ = std::fs::remove_file(self.dir.path().join(spool::CONTROL_SOCKET));
+        if self.control.is_some() {
+            let _ = std::fs::remove_file(self.dir.path().join(spool::CONTROL_SOCKET));
+        }
         Ok(done)
     }
 
@@ -363,16 +385,20 @@ impl Supervisor<'_> {
         }
     }
 
-    fn wait(&self, hint_at_ms: Option<u64>) -> io::Result<Ready> {
+    fn wait(&self, introduce_at_ms: Option<u64>) -> io::Result<Ready> {
         let now_ms = clock::boottime_ms();
-        let due =
-            [hint_at_ms, self.state.next_tick_ms(), self.monitor.next_tick_ms()].into_iter().flatten().min();
+        let due = [introduce_at_ms, self.state.next_tick_ms(), self.monitor.next_tick_ms()]
+            .into_iter()
+            .flatten()
+            .min();
         let timeout = due.map(|at_ms| timespec(at_ms.saturating_sub(now_ms)));
         let mut fds = vec![
             PollFd::new(&self.pidfd, PollFlags::IN),
-            PollFd::from_borrowed_fd(self.control.descriptor(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.children.as_fd(), PollFlags::IN),
         ];
+        let control = self.control.as_ref().map(ControlSocket::descriptor);
+        fds.extend(control.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let monitor = fds.len();
         fds.extend(self.monitor.descriptor().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
@@ -380,7 +406,12 @@ impl Supervisor<'_> {
             Err(e) => return Err(e.into()),
         }
         let hot = |i: usize| fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
-        Ok(Ready { job: hot(0), control: hot(1), children: hot(2), monitor: hot(3) })
+        Ok(Ready {
+            job: hot(0),
+            children: hot(1),
+            control: control.is_some() && hot(2),
+            monitor: hot(monitor),
+        })
     }
 }
 
@@ -413,7 +444,6 @@ fn record(recorder: Recorder, dir: &RunDir, outcome: &Outcome) -> (Done, Option<
         let error = match taken.as_mut().map(|recorder| recorder.record_outcome(outcome)) {
             Some(Ok(_)) => {
                 crash::point("end.before-wake");
-                let _ = spool::wake(dir); // a hint: the network-processor also looks by itself
                 return (Done::Recorded, taken);
             }
             Some(Err(WriteError::Filled(_))) => return (Done::NothingToDo, taken),

@@ -121,7 +121,7 @@ impl Tree {
     }
 
     /// No descendant is left: the kernel has no child for us to wait for.
-    fn is_empty(&self) -> io::Result<bool> {
+    pub(crate) fn is_empty(&self) -> io::Result<bool> {
         self.reap_orphans()?;
         match wait::peek_any() {
             Err(e) if wait::is_no_child(&e) => Ok(true),

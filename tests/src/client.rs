@@ -13,6 +13,8 @@ use ureq::http::Response;
 
 /// The longest that one question may take.
 const CALL_MAX: Duration = Duration::from_secs(30);
+/// Connections that are kept: one for each thread of a benchmark.
+const IDLE_CONNECTIONS_MAX: usize = 256;
 /// The largest answer.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -56,7 +58,7 @@ pub struct Piece {
 
 impl Client {
     pub(crate) fn new(address: &str, token: &str) -> Client {
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(CALL_MAX));
+        let config = config(CALL_MAX);
         Client {
             url: format!("http://{address}"),
             token: format!("Bearer {token}"),
@@ -66,7 +68,7 @@ impl Client {
 
     /// The same client, which waits only so long for an answer.
     pub fn with_patience(&self, patience: Duration) -> Client {
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(patience));
+        let config = config(patience);
         Client { http: config.build().into(), ..self.clone() }
     }
 
@@ -275,6 +277,11 @@ impl Client {
     pub fn attachment(&self, queue: &str, verb: &str, agent: &str) -> Result<Queue> {
         self.post(&format!("/api/v1/queues/{queue}/{verb}"), &json!({ "agent": agent }))
     }
+}
+
+fn config(patience: Duration) -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(patience));
+    config.max_idle_connections(IDLE_CONNECTIONS_MAX).max_idle_connections_per_host(IDLE_CONNECTIONS_MAX)
 }
 
 fn with_key(job: &JobSubmit) -> JobSubmit {

@@ -203,8 +203,13 @@ impl Agent {
     fn on_prepared(&mut self, run_id: RunId, prepared: Result<Launched, NotPrepared>) {
         let not_prepared = match prepared {
             Ok(launched) => {
+                let known = !launched.messages.is_empty();
+                self.take_first(run_id, launched.messages);
                 self.set_job_processor(run_id, launched.job_processor);
-                return self.read(run_id);
+                if !known || self.runs.get(&run_id).is_some_and(|run| run.dirty) {
+                    self.read(run_id);
+                }
+                return;
             }
             Err(not_prepared) => not_prepared,
         };
@@ -254,6 +259,14 @@ impl Agent {
                 self.refuse(run_id, RefusalKind::NoRoom, e.to_string())
             }
         }
+    }
+
+    /// What a log was made with needs not be read from it.
+    fn take_first(&mut self, run_id: RunId, messages: Vec<spool::Stored>) {
+        let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.messages.is_empty()) else { return };
+        run.last_seq = messages.last().map_or(0, |message| message.seq);
+        run.messages = messages;
+        self.outbox.on_stored(run_id, run.last_seq);
     }
 
     fn on_relaunched(&mut self, run_id: RunId, launched: Result<Launched, NotLaunched>) {

@@ -86,8 +86,12 @@ impl Disk {
         let (ledger, holder) = {
             let reading = self.reading(run_id);
             // The lock first: a holder that is gone afterwards has written all that it ever will.
-            let holder = self.holder(&dir)?;
-            match Ledger::read(&dir) {
+            let log = dir.open_log().map_err(LedgerError::Io)?;
+            let holder = match os::lock::holder(&log).map_err(LedgerError::Io)? {
+                Some(pid) => self.holder(&dir, pid)?,
+                None => None,
+            };
+            match Ledger::read_from(log, run_id) {
                 Ok(ledger) => (ledger, holder),
                 Err(LedgerError::Damaged(_)) if holder.is_some() => {
                     return Err(not_now("its log is being written"));
@@ -109,8 +113,7 @@ impl Disk {
     }
 
     /// The holder of a log's lock as a job-processor: its pid, and a descriptor that is surely its own.
-    fn holder(&self, dir: &RunDir) -> Result<Option<(u32, Pidfd)>, LedgerError> {
-        let Some(pid) = dir.lock_holder().map_err(LedgerError::Io)? else { return Ok(None) };
+    fn holder(&self, dir: &RunDir, pid: u32) -> Result<Option<(u32, Pidfd)>, LedgerError> {
         if self.root.lock_holder("platform-agent").map_err(LedgerError::Io)? == Some(pid) {
             return Err(not_now("the monitor is recording its outcome"));
         }

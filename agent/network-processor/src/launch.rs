@@ -3,18 +3,20 @@
 use crate::disk::Disk;
 use crate::event::{Event, NotPrepared};
 use crate::identity::IdentityFile;
+use crate::nursery::Nursery;
 use crate::users::{self, NotResolved};
 use config::{AgentConfig, UserSwitch, Users};
 use job::users::User;
 use job::{Outcome, RunId};
 use os::pidfd::Pidfd;
 use protocol::RunSpec;
-use spool::{PrepareError, Shelf};
+use spool::{PrepareError, Prepared, Shelf, Stored};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 /// How job-processors are started.
 #[derive(Clone, Debug)]
@@ -23,6 +25,7 @@ pub(crate) struct Launcher {
     cgroup_parent: Option<PathBuf>,
     pub(crate) agent: String,
     pub(crate) users: Users,
+    nursery: Arc<Nursery>,
 }
 
 /// Why no job-processor was started.
@@ -54,6 +57,8 @@ impl From<NotResolved> for NotLaunched {
 /// A run that was prepared.
 #[derive(Debug)]
 pub(crate) struct Launched {
+    /// What its log began with, if it was written just now.
+    pub(crate) messages: Vec<Stored>,
     /// Its job-processor; `None` for a run that was only prepared to say that it never starts.
     pub(crate) job_processor: Option<(u32, Pidfd)>,
 }
@@ -72,7 +77,8 @@ impl Launcher {
             "{} does not exist: set \"libexec\" to the directory of the agent's programs",
             program.display()
         );
-        Ok(Launcher { program, cgroup_parent, agent: config.name.clone(), users: config.users.clone() })
+        let (agent, users) = (config.name.clone(), config.users.clone());
+        Ok(Launcher { program, cgroup_parent, agent, users, nursery: Arc::default() })
     }
 
     /// Prepares a run and starts its job-processor. Reports [`Event::Prepared`].
@@ -92,8 +98,10 @@ impl Launcher {
     ) -> Result<Launched, NotPrepared> {
         check_new(disk, run_id, identity)?;
         let user = users::resolve(&self.agent, &self.users, spec).map_err(NotPrepared::User)?;
-        prepare(disk, run_id, spec, None)?;
-        self.launch(disk, run_id, |launcher| launcher.start_as(disk, run_id, user.as_ref()))
+        let messages = prepare(disk, run_id, spec, None)?.messages;
+        let launched =
+            self.launch(disk, run_id, |launcher| launcher.start_as(disk, run_id, user.as_ref()))?;
+        Ok(Launched { messages, ..launched })
     }
 
     /// Writes down durably that a run which was never received never starts. Reports [`Event::Prepared`].
@@ -103,8 +111,8 @@ impl Launcher {
             let never = Outcome::NeverStarted { reason, canceled: true };
             let tombstone = not_there(disk, run_id)
                 .and_then(|()| prepare(disk, run_id, &RunSpec::default(), Some(&never)));
-            let durable = tombstone.and_then(|()| disk.sync_runs().map_err(NotPrepared::Unsynced));
-            Event::Prepared(run_id, durable.map(|()| Launched { job_processor: None }))
+            let durable = tombstone.and_then(|_| disk.sync_runs().map_err(NotPrepared::Unsynced));
+            Event::Prepared(run_id, durable.map(|()| Launched::nobody()))
         });
     }
 
@@ -114,9 +122,7 @@ impl Launcher {
         disk.spawn(move |disk| {
             let ended = disk.read(run_id, false).is_ok_and(|seen| seen.ledger.ended.is_some());
             let prepared = match ended {
-                true => {
-                    disk.sync_runs().map(|()| Launched { job_processor: None }).map_err(NotPrepared::Unsynced)
-                }
+                true => disk.sync_runs().map(|()| Launched::nobody()).map_err(NotPrepared::Unsynced),
                 false => launcher.launch(disk, run_id, |launcher| launcher.start(disk, run_id)),
             };
             Event::Prepared(run_id, prepared)
@@ -135,7 +141,7 @@ impl Launcher {
         // It is accepted: a job-processor that cannot be started now is started later.
         Ok(start(self).unwrap_or_else(|e| {
             tracing::warn!(run = %run_id, "no job-processor could be started: {e}");
-            Launched { job_processor: None }
+            Launched::nobody()
         }))
     }
 
@@ -156,7 +162,48 @@ impl Launcher {
     }
 
     fn start_as(&self, disk: &Disk, run_id: RunId, user: Option<&User>) -> Result<Launched, NotLaunched> {
-        let dir = disk.root.run(Shelf::Live, run_id);
+        let user = user.map(User::to_string);
+        // A program with root's rights is started for one run, and checks for itself what that is.
+        let born = match self.users.switch {
+            UserSwitch::Setuid => Err(io::ErrorKind::NotConnected.into()),
+            UserSwitch::None | UserSwitch::Root => {
+                self.nursery.job_processor(run_id, user.as_deref(), || self.nursery_command(disk))
+            }
+        };
+        let pid = match born {
+            Ok(pid) => pid,
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => {
+                self.own_command(disk, run_id, user.as_deref()).spawn()?.id()
+            }
+            Err(e) => return Err(e.into()),
+        };
+        // Nobody but us reaps it, so the pid is surely still its own.
+        let pidfd = Pidfd::open(pid)?.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(Launched { messages: Vec::new(), job_processor: Some((pid, pidfd)) })
+    }
+
+    /// The job-processors' complaints go into a new file from now on.
+    pub(crate) fn renew_nursery(&self) {
+        self.nursery.renew();
+    }
+
+    fn nursery_command(&self, disk: &Disk) -> Command {
+        let mut command = self.command(disk);
+        let pattern = disk.root.run(Shelf::Live, RunId::new(0, 0));
+        command.arg("--nursery").arg(pattern.path()).args(&self.cgroup_parent);
+        command
+    }
+
+    fn own_command(&self, disk: &Disk, run_id: RunId, user: Option<&str>) -> Command {
+        let mut command = self.command(disk);
+        if let Some(user) = user {
+            command.args(["--user", user]);
+        }
+        command.arg(disk.root.run(Shelf::Live, run_id).path()).args(&self.cgroup_parent);
+        command
+    }
+
+    fn command(&self, disk: &Disk) -> Command {
         let trace = disk.root.trace_dir().join("job-processor.log");
         let stderr = File::options()
             .append(true)
@@ -165,15 +212,15 @@ impl Launcher {
             .open(trace)
             .map_or(Stdio::null(), Stdio::from);
         let mut command = Command::new(&self.program);
-        if let Some(user) = user {
-            command.arg("--user").arg(user.to_string());
-        }
-        command.arg(dir.path()).args(&self.cgroup_parent).current_dir(disk.root.path());
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn()?;
-        let pid = child.id();
-        // Nobody but us reaps it, so the pid is surely still its own.
-        let pidfd = Pidfd::open(pid)?.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(Launched { job_processor: Some((pid, pidfd)) })
+        command.current_dir(disk.root.path());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        command
+    }
+}
+
+impl Launched {
+    fn nobody() -> Launched {
+        Launched { messages: Vec::new(), job_processor: None }
     }
 }
 
@@ -194,9 +241,12 @@ fn not_there(disk: &Disk, run_id: RunId) -> Result<(), NotPrepared> {
     }
 }
 
-fn prepare(disk: &Disk, run_id: RunId, spec: &RunSpec, never: Option<&Outcome>) -> Result<(), NotPrepared> {
+fn prepare(
+    disk: &Disk,
+    run_id: RunId,
+    spec: &RunSpec,
+    never: Option<&Outcome>,
+) -> Result<Prepared, NotPrepared> {
     let now_ms = os::clock::wall_ms();
-    spool::prepare(&disk.root, run_id, spec, disk.boot_id, now_ms, never)
-        .map(|_| ())
-        .map_err(NotPrepared::Failed)
+    spool::prepare(&disk.root, run_id, spec, disk.boot_id, now_ms, never).map_err(NotPrepared::Failed)
 }

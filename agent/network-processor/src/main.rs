@@ -17,6 +17,7 @@ mod housekeeping;
 mod identity;
 mod launch;
 mod links;
+mod nursery;
 mod output;
 mod pause;
 mod retention;

@@ -4,7 +4,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// Makes this process the reaper of all orphans among its descendants (`PR_SET_CHILD_SUBREAPER`).
 pub fn become_subreaper() -> io::Result<()> {
@@ -43,6 +43,15 @@ pub fn effective_uid() -> u32 {
 /// The user who started this program.
 pub fn real_uid() -> u32 {
     rustix::process::getuid().as_raw()
+}
+
+/// Gives what standard input is, and puts `/dev/null` in its place.
+pub fn take_stdin() -> io::Result<OwnedFd> {
+    let taken = io::stdin().as_fd().try_clone_to_owned()?;
+    let null = File::open("/dev/null")?;
+    // SAFETY: both are numbers of open descriptors; what std has of standard input stays usable.
+    check(unsafe { libc::dup2(null.as_raw_fd(), 0) })?;
+    Ok(taken)
 }
 
 /// What this host calls itself (`uname(2)`).

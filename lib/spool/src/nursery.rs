@@ -7,14 +7,20 @@ use std::io;
 /// The bytes of an answer.
 pub const ANSWER_BYTES: usize = 20;
 
-/// The question: a run of the data root that both know.
-pub fn ask(run_id: RunId) -> [u8; 16] {
-    *run_id.as_bytes()
+/// The longest question, bytes.
+pub const QUESTION_BYTES_MAX: usize = 4096;
+
+/// The question: a run of the data root that both know, and as whom its job runs, in the words of the job-processor's `--user`; empty for the
+/// agent's own user. `None`: it is too long.
+pub fn ask(run_id: RunId, user: &str) -> Option<Vec<u8>> {
+    let question = [&run_id.as_bytes()[..], user.as_bytes()].concat();
+    (question.len() <= QUESTION_BYTES_MAX).then_some(question)
 }
 
 /// Reads a question; `None` for anything else.
-pub fn asked(bytes: &[u8]) -> Option<RunId> {
-    RunId::from_bytes(bytes).ok()
+pub fn asked(bytes: &[u8]) -> Option<(RunId, &str)> {
+    let (run_id, user) = bytes.split_at_checked(16)?;
+    Some((RunId::from_bytes(run_id).ok()?, std::str::from_utf8(user).ok()?))
 }
 
 /// The answer: the process, or why there is none.
@@ -47,7 +53,9 @@ mod tests {
     #[test]
     fn questions_and_answers_survive_their_bytes_and_nothing_else_is_one() {
         let run_id = RunId::new(1, 2);
-        assert_eq!(asked(&ask(run_id)), Some(run_id));
+        assert_eq!(asked(&ask(run_id, "").unwrap()), Some((run_id, "")));
+        assert_eq!(asked(&ask(run_id, "a:1:2").unwrap()), Some((run_id, "a:1:2")));
+        assert_eq!(ask(run_id, &"x".repeat(QUESTION_BYTES_MAX)), None);
         assert_eq!(asked(b"x"), None);
         let (run, born) = answered(&answer(run_id, &Ok(77))).unwrap();
         assert_eq!((run, born.unwrap()), (run_id, 77));

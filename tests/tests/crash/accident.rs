@@ -211,3 +211,32 @@ fn a_hundred_jobs_outlive_all_processes_of_the_agent_at_once() {
 fn is_a_deputy(witness: Option<&str>) -> bool {
     matches!(witness, Some("monitor" | "pidfd"))
 }
+
+#[test]
+fn a_nursery_that_dies_or_hangs_is_replaced_and_no_job_notices() {
+    on_site(|site| {
+        let (id, run_id) = running_job(site)?;
+        let job_processor = job_processor(site, &run_id)?;
+        let nursery = |site: &mut tests::Site| {
+            let link = site.agent()?.network_processor()?.context("no network-processor")?;
+            let is_nursery = |process: &tests::Process| {
+                let arguments = std::fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+                process.program == "job-processor" && arguments.windows(9).any(|w| w == b"--nursery")
+            };
+            link.children().into_iter().find(is_nursery).context("no nursery")
+        };
+        let first = nursery(site)?;
+        first.kill()?;
+        let second = site.client().command(&["/bin/true"])?;
+        assert_eq!(site.client().wait(second)?.status.0, Status::Completed);
+        wait_until("another nursery", || Ok(nursery(site)?.pid != first.pid))?;
+        nursery(site)?.signal(Signal::STOP)?;
+        let third = site.client().command(&["/bin/true"])?;
+        assert_eq!(site.client().wait(third)?.status.0, Status::Completed);
+        assert!(job_processor.lives());
+        site.open_gate()?;
+        let job = exactly_seven(site, id)?;
+        assert_eq!(job.runs[0].witness.as_deref(), Some("job-processor"), "{job:#?}");
+        Ok(())
+    });
+}

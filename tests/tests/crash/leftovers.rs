@@ -25,7 +25,8 @@ fn accepted(site: &Site, root: &DataRoot, number: u64) -> Result<RunDir> {
     let spec = RunSpec { job_id: Some(number), attempt: Some(1), command, ..RunSpec::default() };
     let wall_ms = os::clock::wall_ms();
     let run_id = RunId::new(u64::try_from(wall_ms)?, u128::from(number));
-    Ok(prepare(root, run_id, &spec, os::procfs::boot_id()?, wall_ms, None)?)
+    prepare(root, run_id, &spec, os::procfs::boot_id()?, wall_ms, None)?;
+    Ok(root.run(Shelf::Live, run_id))
 }
 
 fn started(boot_id: [u8; 16]) -> FactBody {
