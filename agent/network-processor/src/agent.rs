@@ -261,12 +261,12 @@ impl Agent {
         }
     }
 
-    /// What a log was made with needs not be read from it.
+    /// What a log was made with needs not be read from it. It is sent with what comes next, which for a short job is all the rest; if nothing comes,
+    /// the next slow round reads the log.
     fn take_first(&mut self, run_id: RunId, messages: Vec<spool::Stored>) {
         let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.messages.is_empty()) else { return };
         run.last_seq = messages.last().map_or(0, |message| message.seq);
         run.messages = messages;
-        self.outbox.on_stored(run_id, run.last_seq);
     }
 
     fn on_relaunched(&mut self, run_id: RunId, launched: Result<Launched, NotLaunched>) {

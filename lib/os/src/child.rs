@@ -45,7 +45,7 @@ pub struct Program {
 }
 
 /// What only the child can truthfully write when its parent is gone: that nothing was executed. It is written in place and synced, if there is
-/// something at `announced_at` (otherwise nobody will ask) and nothing yet at `at`.
+/// something at `announced_at` (otherwise nobody will ask), nobody holds the file's lock (a successor of the parent would), and nothing yet at `at`.
 #[derive(Debug)]
 pub struct Farewell {
     /// The file, open for writing.

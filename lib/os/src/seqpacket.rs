@@ -18,6 +18,9 @@ use std::path::Path;
 /// The longest message, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
+/// There is always room for this much: nearly all messages are shorter.
+const SMALL_BYTES: usize = 1024;
+
 /// Binds a listening socket at `dir/name`, replacing what is there (the caller holds the lock of that directory). Non-blocking.
 pub fn listen(dir: &Path, name: &str, backlog: i32) -> io::Result<OwnedFd> {
     let socket = bind(dir, name, SocketType::SEQPACKET)?;
@@ -123,9 +126,12 @@ pub enum Received {
     Closed,
 }
 
-/// Receives one message. A message longer than [`MESSAGE_BYTES_MAX`] is an error.
+/// Receives one message. A message longer than [`MESSAGE_BYTES_MAX`] is an error, and so is one longer than 1 KiB that comes while nothing
+/// waits: ask only when the socket is readable.
 pub fn receive(socket: impl AsFd) -> io::Result<Received> {
-    let mut bytes = vec![0u8; MESSAGE_BYTES_MAX];
+    let waiting = rustix::io::ioctl_fionread(&socket).unwrap_or(0);
+    let length = usize::try_from(waiting).unwrap_or(usize::MAX).clamp(SMALL_BYTES, MESSAGE_BYTES_MAX);
+    let mut bytes = vec![0u8; length];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let result = rustix::net::recvmsg(
@@ -152,7 +158,7 @@ pub fn receive(socket: impl AsFd) -> io::Result<Received> {
     if message.flags.contains(rustix::net::ReturnFlags::TRUNC) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("a message is longer than {MESSAGE_BYTES_MAX} bytes"),
+            format!("a message is longer than {length} bytes"),
         ));
     }
     bytes.truncate(message.bytes);

@@ -93,15 +93,14 @@ pub(super) async fn show(
     Part(id): Part<u64>,
     Params(params): Params<Wait>,
 ) -> Result<Tagged<Job>, Problem> {
-    let job = tagged(&http, JobId(id)).await?;
-    let Some(wait) = params.wait.filter(|wait| wait.ms > 0 && !job.body.status.0.is_final()) else {
-        return Ok(job);
-    };
-    let limit = Duration::from_millis(wait.ms).min(WAIT_MAX);
-    let mut stopping = http.stopping.clone();
-    tokio::select! {
-        over = http.app.handle.wait_final(JobId(id), limit) => { over?; }
-        _ = stopping.wait_for(|stopping| *stopping) => {}
+    // Waited for before anything is read: the core answers at once for a job that is over or does not exist.
+    if let Some(wait) = params.wait.filter(|wait| wait.ms > 0) {
+        let limit = Duration::from_millis(wait.ms).min(WAIT_MAX);
+        let mut stopping = http.stopping.clone();
+        tokio::select! {
+            over = http.app.handle.wait_final(JobId(id), limit) => { over?; }
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
     }
     tagged(&http, JobId(id)).await
 }

@@ -10,6 +10,7 @@ use tests::{Dialling, End, Site, is_root, on_empty_site};
 /// What every job of another user must find, in the order of the lines.
 const LOOK_AROUND: &str = "id -u; id -un; echo $HOME $USER $LOGNAME $SHELL; pwd; echo $LASTWORD_DIR; stat -c '%U %a' .
 echo one > mine; echo two > $LASTWORD_DIR/other; ls
+until [ -S ../ctl.sock ]; do sleep 0.01; done; sleep 0.05
 for file in log out err script ctl.sock; do stat -c '%n %U %a' ../$file 2>&1 | head -1; done
 cat ../log >/dev/null 2>&1 && echo the log is readable; ls .. >/dev/null 2>&1 && echo the directory can be listed
 grep -E '^Cap(Inh|Prm|Eff|Amb)' /proc/self/status | grep -v 0000000000000000

@@ -142,7 +142,12 @@ unsafe fn read_word(gate: i32) -> bool {
 unsafe fn say_farewell(farewell: &Farewell, words: &[u8]) {
     // SAFETY: the buffers are as long as is said; the descriptor is the parent's, inherited.
     unsafe {
-        if is_filled(farewell.file, farewell.announced_at) && !is_filled(farewell.file, farewell.at) {
+        // The lock is asked for after the announcement was seen: if another process holds it by then, the announcement is that of a successor of
+        // the dead parent, whose own child may be running.
+        if is_filled(farewell.file, farewell.announced_at)
+            && !is_locked(farewell.file)
+            && !is_filled(farewell.file, farewell.at)
+        {
             libc::pwrite(farewell.file, words.as_ptr().cast(), words.len(), farewell.at as libc::off_t);
             libc::fdatasync(farewell.file);
         }
@@ -155,6 +160,16 @@ unsafe fn is_filled(file: i32, at: u64) -> bool {
     // SAFETY: the buffer is as long as is said.
     let got = unsafe { libc::pread(file, bytes.as_mut_ptr().cast(), bytes.len(), at as libc::off_t) };
     got == bytes.len() as isize && bytes != [0; 8]
+}
+
+/// Whether another process holds a record lock on the file (`F_GETLK`); our parent's is not inherited, and went with it.
+unsafe fn is_locked(file: i32) -> bool {
+    // SAFETY: all zeros are a valid flock: the whole file, from its beginning.
+    let mut lock = unsafe { std::mem::zeroed::<libc::flock>() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    // SAFETY: the kernel reads and writes one flock.
+    let asked = unsafe { libc::fcntl(file, libc::F_GETLK, &raw mut lock) };
+    asked == 0 && lock.l_type != libc::F_UNLCK as libc::c_short
 }
 
 /// Fails with the errno of now, but not before the word came.
