@@ -3,7 +3,7 @@
 use crate::agent::Agent;
 use crate::delivery::Delivered;
 use crate::event::Event;
-use crate::retention::{Done, Hands, Policy};
+use crate::retention::{Done, Hands, KEPT_MS_FULL, Policy};
 use crate::room::{self, Room};
 use config::{AgentConfig, Effect};
 use os::clock;
@@ -128,7 +128,7 @@ impl Agent {
         let policy = Policy {
             retention_ms: self.config.settled_retention.as_ms(),
             limits: self.config.retention,
-            is_full: self.tidying.is_full,
+            full: self.tidying.is_full.then_some(KEPT_MS_FULL),
         };
         let (settled, identity, launcher) =
             (self.settled.clone(), self.identity.file.clone(), self.launcher.clone());

@@ -5,7 +5,7 @@
 //! | past `settled_retention`                   | the whole run                                                         | that                    |
 //! | more than `settled_runs_max`               | the whole run                                                         | 24 h                    |
 //! | more than `settled_bytes_max`, or less free than `free_bytes_min` | outputs; when there are none left, whole runs | 24 h                    |
-//! | the disk is full                           | the same                                                              | nothing is spared       |
+//! | the disk is full                           | the same                                                              | 10 minutes; no output is spared |
 //!
 //! A server whose database went back in time (a backup, a standby that was behind) gets what it lacks from the settled records, so they stay for
 //! a day even if that takes more room than is wished.
@@ -35,6 +35,8 @@ const YOUNG_IN_A_ROW: usize = 64;
 const NEWS_MAX: usize = 100_000;
 /// What an asynchronous standby or a restored backup may need back, milliseconds.
 const KEPT_MS_MIN: u64 = 24 * 3_600_000;
+/// On a full disk, milliseconds: a START of as old a run may still be on its way, and could not be told from one that ran and was removed.
+pub(crate) const KEPT_MS_FULL: u64 = 600_000;
 /// A round works at most so long; the next one goes on.
 const ROUND_MAX: Duration = Duration::from_millis(500);
 
@@ -43,8 +45,8 @@ const ROUND_MAX: Duration = Duration::from_millis(500);
 pub(crate) struct Policy {
     pub(crate) retention_ms: u64,
     pub(crate) limits: config::Retention,
-    /// The disk is full.
-    pub(crate) is_full: bool,
+    /// The disk is full: runs that settled so long ago may go then, milliseconds.
+    pub(crate) full: Option<u64>,
 }
 
 /// The settled runs, for whoever settles and for the rounds.
@@ -214,7 +216,7 @@ impl Round<'_> {
     fn by_room(&mut self) -> io::Result<()> {
         let (limits, hands) = (self.policy.limits, self.hands);
         // A full disk is to have room for the ballast again, and some more.
-        let ballast = if self.policy.is_full { limits.ballast.as_bytes() + MARGIN_BYTES } else { 0 };
+        let ballast = if self.policy.full.is_some() { limits.ballast.as_bytes() + MARGIN_BYTES } else { 0 };
         let free_min = limits.free_bytes_min.as_bytes().max(ballast);
         let is_short = |known: &Known| -> io::Result<bool> {
             let max = limits.settled_bytes_max.map(|max| max.as_bytes());
@@ -230,7 +232,7 @@ impl Round<'_> {
 
     /// Younger ones are not touched for want of room.
     fn spared_ms(&self) -> u64 {
-        if self.policy.is_full { 0 } else { KEPT_MS_MIN }
+        self.policy.full.unwrap_or(KEPT_MS_MIN)
     }
 
     fn has_time(&mut self) -> bool {
@@ -278,7 +280,8 @@ impl Round<'_> {
 
     /// Removes the outputs of some of the oldest; how many runs were looked at.
     fn strip_some(&mut self) -> usize {
-        let going = self.old_enough(self.spared_ms(), self.known.stripped_to, CHUNK / 4);
+        let age_ms_min = if self.policy.full.is_some() { 0 } else { KEPT_MS_MIN };
+        let going = self.old_enough(age_ms_min, self.known.stripped_to, CHUNK / 4);
         for run_id in &going {
             let dir = self.root.run(Shelf::Settled, *run_id);
             let before = taken(dir.path());
@@ -389,7 +392,7 @@ mod tests {
                 free_bytes_min: Size::from_bytes(0),
                 ballast: Size::from_bytes(0),
             };
-            let policy = Policy { retention_ms: u64::MAX, limits, is_full: false };
+            let policy = Policy { retention_ms: u64::MAX, limits, full: None };
             let identity = crate::identity::Identity::new(identity).file;
             Lab { _dir: dir, root, identity, settled: Settled::default(), policy, free: 1 << 30 }
         }
@@ -446,7 +449,7 @@ mod tests {
     #[test]
     fn on_a_full_disk_outputs_go_first_and_then_the_oldest_runs() {
         let mut lab = Lab::new(5);
-        (lab.policy.is_full, lab.free) = (true, 0);
+        (lab.policy.full, lab.free) = (Some(0), 0);
         lab.policy.limits.settled_runs_max = Some(3);
         let done = lab.sweep();
         assert_eq!(lab.left(), [0u64; 0], "a disk that stays full spares nothing that is settled");
@@ -455,11 +458,19 @@ mod tests {
     }
 
     #[test]
+    fn on_a_full_disk_a_run_that_settled_a_moment_ago_loses_its_output_and_not_its_record() {
+        let mut lab = Lab::new(5);
+        (lab.policy.full, lab.free) = (Some(KEPT_MS_FULL), 0);
+        assert_eq!(lab.sweep(), Done { stripped: 5, ..Done::default() });
+        assert_eq!((lab.left().len(), lab.outputs(), lab.identity.expired_ms()), (5, 0, 0));
+    }
+
+    #[test]
     fn the_number_is_brought_down_to_its_limit_and_no_further() {
         let mut lab = Lab::new(600);
         lab.policy.retention_ms = u64::MAX;
         lab.policy.limits.settled_runs_max = Some(590);
-        lab.policy.is_full = true; // what settled a moment ago may go
+        lab.policy.full = Some(0); // what settled a moment ago may go
         assert_eq!(lab.sweep().removed, 10);
         assert_eq!((lab.left().len(), lab.left()[0]), (590, 11));
         assert_eq!(lab.sweep(), Done::default());

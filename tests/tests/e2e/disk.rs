@@ -65,7 +65,10 @@ fn a_full_disk_keeps_the_outcome_of_what_runs_and_refuses_what_is_new_until_ther
         };
         let running = on(&text)?;
         site.client().wait_running(running)?;
+        let reserve = small.0.join("agent/reserve");
+        wait_until("the agent's ballast", || Ok(reserve.exists()))?;
         let ballast = small.fill()?;
+        wait_until("the agent to give up its ballast", || Ok(!reserve.exists()))?;
         let refused = on("exit 8")?;
         let why = wait_for("the refusal", || {
             let why = site.client().why(refused)?;
@@ -77,6 +80,7 @@ fn a_full_disk_keeps_the_outcome_of_what_runs_and_refuses_what_is_new_until_ther
         assert!(End::Code(7).fits(&job), "{job:#?}");
         assert!(!site.client().job(refused)?.status.0.is_final());
         std::fs::remove_file(ballast)?;
+        wait_until("the agent's ballast to be there again", || Ok(reserve.exists()))?;
         let job = site.client().wait(refused)?;
         assert!(End::Code(8).fits(&job), "{job:#?}");
         assert!(job.runs.iter().rev().skip(1).all(|run| run.status.0 == Status::Canceled), "{job:#?}");

@@ -5,6 +5,7 @@ mod away;
 mod cli;
 mod control;
 mod disk;
+mod operate;
 mod outcomes;
 mod output;
 mod policies;
