@@ -168,7 +168,7 @@ impl Engine {
             self.tell(Event::new(EventKind::AgentRefused, Object::Agent(name.clone()), reason.clone()));
             return self.act(Action::RefuseSession { agent: name, session, reason });
         }
-        self.note_other_root(ix, &connected, now_ms);
+        let oddity = self.oddity(ix, &connected);
         let agent = self.agent_mut(ix);
         agent.session = Some(session);
         agent.rival = None;
@@ -190,6 +190,9 @@ impl Engine {
         self.rest_no_more(ix);
         self.expect_account(&connected.agent, session, &connected.inventory);
         self.reconcile(ix, session, &connected.inventory);
+        if let Some(text) = oddity {
+            self.note_trouble(ix, EventKind::AgentTrouble, text, None, now_ms);
+        }
         self.place_agent(ix, now_ms);
     }
 

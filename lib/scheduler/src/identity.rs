@@ -61,25 +61,23 @@ impl Engine {
         Some(reason)
     }
 
-    /// Notes what is odd about an agent that is let in.
-    pub(crate) fn note_other_root(&mut self, ix: AgentIx, connected: &Connected, now_ms: i64) {
+    /// What is odd about an agent that is let in: to be noted when it was greeted, so that it is told too.
+    pub(crate) fn oddity(&mut self, ix: AgentIx, connected: &Connected) -> Option<String> {
         let record = &self.agents[&ix].record;
         let name = &record.name;
-        let Some(known) = record.agent_id else { return };
-        if known != connected.agent_id {
+        if record.agent_id? != connected.agent_id {
             let text = format!(
                 "agent \"{name}\" has a new data root; it had no runs here, so it is taken for the same"
             );
-            return self.warn(text);
+            self.warn(text);
+            return None;
         }
-        if let Some(before) = record.incarnation.filter(|before| *before > connected.incarnation) {
-            let text = format!(
-                "the data root of agent \"{name}\" went back in time (start {} after start {before} was seen): it was restored \
-                 from a backup or copied, and what it accepted since then it does not know",
-                connected.incarnation
-            );
-            self.note_trouble(ix, EventKind::AgentTrouble, text, None, now_ms);
-        }
+        let before = record.incarnation.filter(|before| *before > connected.incarnation)?;
+        Some(format!(
+            "the data root of agent \"{name}\" went back in time (start {} after start {before} was seen): it was restored \
+             from a backup or copied, and what it accepted since then it does not know",
+            connected.incarnation
+        ))
     }
 
     /// The session of an agent that has a rival is alive: there are two.

@@ -89,6 +89,9 @@ fn a_data_root_that_went_back_in_time_is_let_in_and_reported() {
     let actions = connect(&mut lab, from(2, 1, 3));
     assert!(refusal(&actions).is_none());
     assert!(notice(&actions).unwrap().contains("went back in time"));
+    let position = |wanted: fn(&Action) -> bool| actions.iter().position(wanted);
+    let greeted = position(|action| matches!(action, Action::Hello { .. }));
+    assert!(greeted < position(|action| matches!(action, Action::Notice { .. })), "greeted first");
     assert!(lab.store.agents["a"].trouble.is_some());
 }
 
