@@ -21,6 +21,7 @@ use crate::control::ControlSocket;
 use crate::launch;
 use crate::sweep::{Group, Tree};
 use crate::witness::Monitor;
+use job::output::Watch;
 use job::supervise::{Action, Event, KILLS_BEFORE_ALERT, State};
 use job::users::User;
 use job::{End, Outcome, StopCause, Witness};
@@ -32,6 +33,7 @@ use protocol::RunSpec;
 use protocol::message::{ControlBody, FactBody, Note, Resumed, Started, Stopping, Suspended};
 use rustix::event::{PollFd, PollFlags, poll};
 use spool::{Recorder, RunDir, TakeError};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -141,8 +143,23 @@ impl Starter<'_> {
                 let state = State::running(started_ms, self.spec.timeout_ms, self.spec.grace_ms);
                 let Starter { dir, recorder, spec, user, .. } = self;
                 let control = None;
-                Supervisor { dir, recorder, spec, user, pid, pidfd, state, tree, control, monitor, children }
-                    .watch()
+                let limit = spec.output_limit().unwrap_or_default(); // checked before it came here
+                let output = limit.map(|limit| Watch::new(limit, started_ms));
+                Supervisor {
+                    dir,
+                    recorder,
+                    spec,
+                    user,
+                    pid,
+                    pidfd,
+                    state,
+                    tree,
+                    control,
+                    monitor,
+                    children,
+                    output,
+                }
+                .watch()
             }
             Err((error, pidfd)) => Ok(self.cannot_execute(error, &pidfd, pid, &monitor)),
         }
@@ -203,6 +220,7 @@ struct Supervisor<'a> {
     control: Option<ControlSocket>,
     monitor: Monitor,
     children: OwnedFd,
+    output: Option<Watch>,
 }
 
 /// What poll found.
@@ -246,7 +264,20 @@ impl Supervisor<'_> {
             {
                 asked.answer(self.on_control(&asked.what, now_ms));
             }
+            self.look_at_output(now_ms);
             self.step(Event::Tick, now_ms);
+        }
+    }
+
+    fn look_at_output(&mut self, now_ms: u64) {
+        let Some(watch) = &mut self.output else { return };
+        let found = spool::output::look(self.dir, watch, now_ms);
+        for text in found.notes {
+            self.told(FactBody::Note(Note { text }));
+        }
+        if let Some(by) = found.kill {
+            let grace_ms = self.spec.grace_ms.unwrap_or(job::supervise::GRACE_MS_DEFAULT);
+            self.step(Event::Stop { by, grace_ms }, now_ms);
         }
     }
 
@@ -350,31 +381,29 @@ impl Supervisor<'_> {
         self.monitor.done();
         let _ = wait::reap(self.pid);
         crash::point("end.after-reap");
-        if !self.tree.is_empty().unwrap_or(false) {
+        if !self.tree.is_empty().unwrap_or(false) || !self.spec.capture.is_empty() {
             let _ = spool::wake(self.dir); // this process stays for a while, so its end cannot be the hint
         }
-        match self.tree.sweep() {
-            Ok((0, _)) => {}
-            Ok((found, 0)) => note(
-                &mut recorder,
-                self.dir,
-                format!("{found} processes that the job left behind were ended"),
-            ),
-            Ok((found, stay)) => {
-                note(
-                    &mut recorder,
-                    self.dir,
-                    format!("{stay} of {found} processes that the job left behind cannot be ended"),
-                );
-            }
+        match self.tree.leftovers(self.spec.leftovers_policy()) {
+            Ok(None) => {}
+            Ok(Some(text)) => note(&mut recorder, self.dir, text),
             Err(e) => eprintln!(
                 "{} job-processor {}: cannot look for leftovers: {e}",
                 clock::wall_ms(),
                 self.dir.run_id()
             ),
         }
+        if let Some(watch) = &mut self.output {
+            watch.look_now();
+            for text in spool::output::look(self.dir, watch, clock::boottime_ms()).notes {
+                note(&mut recorder, self.dir, text);
+            }
+        }
         if self.control.is_some() {
             let _ = std::fs::remove_file(self.dir.path().join(spool::CONTROL_SOCKET));
+        }
+        if let Some(recorder) = &mut recorder {
+            keep_files(self.dir, &self.spec, recorder)?;
         }
         Ok(done)
     }
@@ -387,10 +416,15 @@ impl Supervisor<'_> {
 
     fn wait(&self, introduce_at_ms: Option<u64>) -> io::Result<Ready> {
         let now_ms = clock::boottime_ms();
-        let due = [introduce_at_ms, self.state.next_tick_ms(), self.monitor.next_tick_ms()]
-            .into_iter()
-            .flatten()
-            .min();
+        let due = [
+            introduce_at_ms,
+            self.state.next_tick_ms(),
+            self.monitor.next_tick_ms(),
+            self.output.as_ref().map(Watch::next_look_ms),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         let timeout = due.map(|at_ms| timespec(at_ms.saturating_sub(now_ms)));
         let mut fds = vec![
             PollFd::new(&self.pidfd, PollFlags::IN),
@@ -413,6 +447,15 @@ impl Supervisor<'_> {
             monitor: hot(monitor),
         })
     }
+}
+
+/// An error makes this process end as one that did not do its work: the network-processor does the rest.
+fn keep_files(dir: &RunDir, spec: &RunSpec, recorder: &mut Recorder) -> Result<(), String> {
+    spool::capture(dir, spec, BTreeSet::new(), recorder)?;
+    if !spec.capture.is_empty() {
+        let _ = spool::wake(dir); // a hint
+    }
+    Ok(())
 }
 
 fn note(recorder: &mut Option<Recorder>, dir: &RunDir, text: String) {

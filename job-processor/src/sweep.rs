@@ -3,6 +3,7 @@
 //! This process is the reaper of its orphans, so every process that the job ever started and that still lives is a descendant of it; with a
 //! control group they are also all in there, and can be killed at one instant.
 
+use job::Leftovers;
 use os::cgroup::Cgroup;
 use os::signal::Signal;
 use os::{child, tree, wait};
@@ -11,6 +12,10 @@ use std::io;
 /// How often the leftovers are looked at, and for how long they have the soft signal, milliseconds.
 const SWEEP_STEP_MS: u64 = 20;
 const SWEEP_GRACE_MS: u64 = 2_000;
+/// Leftovers that are waited for are ended after this long, milliseconds.
+const LEFTOVERS_WAIT_MS_MAX: u64 = 24 * 3_600_000;
+/// Between two looks at them at the most, milliseconds.
+const LEFTOVERS_LOOK_MS_MAX: u64 = 500;
 /// What is left after this long cannot be killed by us, milliseconds.
 const SWEEP_MS_MAX: u64 = 10_000;
 
@@ -91,9 +96,47 @@ impl Tree {
         }
     }
 
+    /// Does with what the job left behind what its spec says, after its leader was reaped. Returns what there is to tell.
+    pub(crate) fn leftovers(&self, what: Leftovers) -> io::Result<Option<String>> {
+        let left = tree::descendants(std::process::id())?.len();
+        match what {
+            Leftovers::Ignore if !self.is_empty()? => {
+                self.thaw()?; // they would stand still for ever
+                return Ok(Some(format!("{left} processes that the job left behind go on")));
+            }
+            Leftovers::Wait if self.wait_for_all()? => {
+                let told = format!("{left} processes that the job left behind have ended by themselves");
+                return Ok((left > 0).then_some(told));
+            }
+            Leftovers::Ignore | Leftovers::Wait | Leftovers::Kill => {}
+        }
+        Ok(match self.sweep()? {
+            (0, _) => None,
+            (found, 0) => Some(format!("{found} processes that the job left behind were ended")),
+            (found, stay) => {
+                Some(format!("{stay} of {found} processes that the job left behind cannot be ended"))
+            }
+        })
+    }
+
+    /// Whether all ended by themselves within the limit.
+    fn wait_for_all(&self) -> io::Result<bool> {
+        self.thaw()?;
+        let until_ms = os::clock::boottime_ms() + LEFTOVERS_WAIT_MS_MAX;
+        let mut pause_ms = SWEEP_STEP_MS;
+        while !self.is_empty()? {
+            if os::clock::boottime_ms() >= until_ms {
+                return Ok(false);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(pause_ms));
+            pause_ms = LEFTOVERS_LOOK_MS_MAX.min(pause_ms * 2);
+        }
+        Ok(true)
+    }
+
     /// Ends what the job left behind (soft signal, then SIGKILL) after its leader was reaped. Returns how many there were, and how
     /// many would not go.
-    pub(crate) fn sweep(&self) -> io::Result<(usize, usize)> {
+    fn sweep(&self) -> io::Result<(usize, usize)> {
         if self.is_empty()? {
             return Ok((0, 0));
         }

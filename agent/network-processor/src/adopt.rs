@@ -13,11 +13,13 @@
 use crate::agent::{Agent, LAUNCHES_MAX};
 use crate::control;
 use crate::event::Event;
-use crate::run::{Adopted, Keeper};
+use crate::run::{Adopted, Capture, Keeper};
+use job::output::Watch;
 use job::supervise::{GRACE_MS_DEFAULT, State};
-use job::{End, Outcome, RunId, Witness};
+use job::{End, Leftovers, Outcome, RunId, Witness};
 use os::clock;
 use os::pidfd::Pidfd;
+use protocol::message::{FactBody, Note};
 use spool::{Ledger, RecordError, TakeError};
 use std::path::Path;
 
@@ -61,12 +63,70 @@ impl Agent {
     fn set_over(&mut self, run_id: RunId) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         run.keeper = Keeper::Over;
+        let unswept = run.unswept && run.leftovers != Leftovers::Ignore;
         let group = run.started.as_ref().and_then(|started| started.cgroup.clone());
-        if let Some(group) = group.filter(|_| run.unswept) {
+        self.keep_files(run_id);
+        if let Some(group) = group.filter(|_| unswept) {
             self.disk.ask(move |_| {
                 control::sweep(Path::new(&group));
                 Event::Woken(run_id)
             });
+        }
+    }
+
+    /// Keeps the files that the job's spec asks for if its job-processor did not. The run is not settled before.
+    fn keep_files(&mut self, run_id: RunId) {
+        let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.capture == Capture::Due) else { return };
+        run.capture = Capture::Trying;
+        self.disk.spawn(move |disk| Event::FilesKept(run_id, disk.keep_files(run_id)));
+    }
+
+    pub(crate) fn on_files_kept(&mut self, run_id: RunId, kept: Result<(), String>) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        if let Err(e) = kept {
+            tracing::warn!(run = %run_id, "files of a job are not kept yet, trying again: {e}");
+            run.capture = Capture::Due;
+            return;
+        }
+        run.capture = Capture::Nothing;
+        self.read(run_id);
+    }
+
+    /// Tries again to keep files that could not be kept.
+    pub(crate) fn retry_files(&mut self) {
+        let due = self
+            .runs
+            .iter()
+            .filter(|(_, run)| matches!(run.keeper, Keeper::Over) && run.capture == Capture::Due);
+        let due: Vec<RunId> = due.map(|(run_id, _)| *run_id).collect();
+        due.into_iter().for_each(|run_id| self.keep_files(run_id));
+    }
+
+    /// Looks at the output of an adopted run if it has a limit and it is time.
+    fn look_at_output(&mut self, run_id: RunId) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        let Keeper::Adopted(adopted) = &mut run.keeper else { return };
+        let due = |watch: &Watch| watch.next_look_ms() <= clock::boottime_ms();
+        let Some(mut watch) = adopted.output.take_if(|watch| due(watch)) else { return };
+        self.disk.spawn(move |disk| {
+            let dir = disk.root.run(spool::Shelf::Live, run_id);
+            let found = spool::output::look(&dir, &mut watch, clock::boottime_ms());
+            for text in found.notes {
+                if let Err(e) = disk.note(run_id, FactBody::Note(Note { text })) {
+                    tracing::warn!(run = %run_id, "a note could not be written down: {e}");
+                }
+            }
+            Event::OutputSeen(run_id, watch, found.kill)
+        });
+    }
+
+    pub(crate) fn on_output_seen(&mut self, run_id: RunId, watch: Watch, kill: Option<String>) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        let grace_ms = run.grace_ms.unwrap_or(GRACE_MS_DEFAULT);
+        let Keeper::Adopted(adopted) = &mut run.keeper else { return };
+        adopted.output = Some(watch);
+        if let Some(by) = kill {
+            self.step_adopted(run_id, job::supervise::Event::Stop { by, grace_ms });
         }
     }
 
@@ -114,7 +174,8 @@ impl Agent {
         let gone_ms = job.is_none().then(clock::boottime_ms);
         let watched = job.as_ref().and_then(|job| job.try_clone().ok());
         run.unswept = true;
-        run.keeper = Keeper::Adopted(Adopted { job, state, gone_ms, busy: false });
+        let output = run.output_limit.map(|limit| Watch::new(limit, clock::boottime_ms()));
+        run.keeper = Keeper::Adopted(Adopted { job, state, output, gone_ms, busy: false });
         match watched {
             Some(pidfd) => self.watch(pidfd, Event::JobGone(run_id)),
             None => self.ask_witnesses(run_id),
@@ -216,7 +277,10 @@ impl Agent {
         let now_ms = clock::boottime_ms();
         for (run_id, gone_ms) in adopted {
             match gone_ms {
-                None => self.step_adopted(run_id, job::supervise::Event::Tick),
+                None => {
+                    self.step_adopted(run_id, job::supervise::Event::Tick);
+                    self.look_at_output(run_id);
+                }
                 Some(gone_ms) if now_ms.saturating_sub(gone_ms) >= ASK_AGAIN_MS => self.ask_witnesses(run_id),
                 Some(_) => {}
             }

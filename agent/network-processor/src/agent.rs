@@ -124,6 +124,8 @@ impl Agent {
             Event::StopDelivered(run_id, delivered) => self.on_stop_delivered(run_id, delivered),
             Event::Paused(run_id, done) => self.on_paused(run_id, done),
             Event::PausedAdopted(run_id, suspended, done) => self.on_paused_adopted(run_id, suspended, done),
+            Event::FilesKept(run_id, kept) => self.on_files_kept(run_id, kept),
+            Event::OutputSeen(run_id, watch, kill) => self.on_output_seen(run_id, watch, kill),
             Event::Recorded(run_id, recorded) => self.on_recorded(run_id, recorded),
             Event::Asked(run_id, answer) => self.on_asked(run_id, answer),
             Event::Moved(run_id, moved) => self.on_moved(run_id, moved),
@@ -156,7 +158,11 @@ impl Agent {
         if self.runs.contains_key(&run_id) {
             return; // it is accepted, or about to be: its messages are on their way
         }
-        let spec = start.spec.map_or_else(RunSpec::default, |spec| *spec);
+        let mut spec = start.spec.map_or_else(RunSpec::default, |spec| *spec);
+        if spec.output_limit.is_none() {
+            let own = self.config.output.limit().unwrap_or_default(); // checked when it was read
+            spec.output_limit = convert::output_limit_field(own);
+        }
         if let Err(e) = spec.check() {
             return self.refuse(run_id, RefusalKind::Invalid, e.to_string());
         }

@@ -3,7 +3,7 @@
 use crate::agent::Agent;
 use crate::disk::Seen;
 use crate::event::Event;
-use crate::run::{Keeper, Run};
+use crate::run::{Capture, Keeper, Run};
 use job::RunId;
 use protocol::message::{Acks, Facts, RunFact};
 use protocol::{Frame, convert};
@@ -136,7 +136,8 @@ impl Agent {
     pub(crate) fn settle_if_over(&mut self, run_id: RunId) {
         let acked = self.outbox.acked(run_id).unwrap_or(0);
         let Some(run) = self.runs.get_mut(&run_id) else { return };
-        let over = matches!(run.keeper, Keeper::Over) && run.ended.is_some();
+        let over =
+            matches!(run.keeper, Keeper::Over) && run.ended.is_some() && run.capture == Capture::Nothing;
         if over && acked == run.last_seq && acked > 0 && !run.moving && !run.reading {
             run.moving = true;
             os::crash::point("ack.before-rename");
@@ -206,6 +207,11 @@ impl Run {
         self.stop_cause = ledger.stop_cause();
         self.pauses = ledger.pauses;
         self.ended.clone_from(&ledger.ended);
+        self.output_limit = ledger.spec.output_limit().unwrap_or_default();
+        self.leftovers = ledger.spec.leftovers_policy();
+        if self.capture == Capture::Unread {
+            self.capture = if ledger.spec.capture.is_empty() { Capture::Nothing } else { Capture::Due };
+        }
         (self.timeout_ms, self.grace_ms) = (ledger.spec.timeout_ms, ledger.spec.grace_ms);
     }
 }

@@ -177,6 +177,14 @@ impl Disk {
         recorder.record(fact).map(drop).map_err(|e| e.to_string())
     }
 
+    /// Keeps the files that the job's spec asks for, if that was not done.
+    pub(crate) fn keep_files(&self, run_id: RunId) -> Result<(), String> {
+        let _recording = self.recording(run_id);
+        let dir = self.root.run(Shelf::Live, run_id);
+        let (mut recorder, ledger) = spool::Recorder::take(&dir).map_err(|e| e.to_string())?;
+        spool::capture(&dir, &ledger.spec, ledger.captured(), &mut recorder)
+    }
+
     fn reading(&self, run_id: RunId) -> RwLockReadGuard<'_, ()> {
         self.stripe(run_id).read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,6 +8,7 @@ use crate::session::Raised;
 use crate::users::NotResolved;
 use config::AgentConfig;
 use job::RunId;
+use job::output::Watch;
 use link::{Link, LinkError};
 use protocol::Frame;
 use spool::PrepareError;
@@ -39,6 +40,10 @@ pub(crate) enum Event {
     Paused(RunId, bool),
     /// An adopted run was suspended (`true`) or resumed by us, or that could not be written down.
     PausedAdopted(RunId, bool, Result<(), String>),
+    /// Files of a job were kept in the place of its job-processor, or could not be.
+    FilesKept(RunId, Result<(), String>),
+    /// The output files of an adopted run were looked at; with a text: it is to be ended, and who asks.
+    OutputSeen(RunId, Watch, Option<String>),
     /// An outcome was recorded here (or was there already): `Ok`; or could not be now.
     Recorded(RunId, Result<(), String>),
     /// The monitor said whether it is the witness of the run; `None`: there is no monitor.

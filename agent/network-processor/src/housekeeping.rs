@@ -58,6 +58,7 @@ impl Agent {
         self.tick_adopted();
         if now_ms >= self.housekept_ms + SLOW_ROUND_MS {
             self.housekept_ms = now_ms;
+            self.retry_files();
             self.retry_moves_and_reads();
             self.watch_disk();
             self.watch_secrets();
@@ -270,6 +271,7 @@ impl Agent {
         self.config.restart_delay = new.restart_delay;
         self.config.settled_retention = new.settled_retention;
         self.config.retention = new.retention;
+        self.config.output = new.output;
         self.swept_ms = 0; // another limit counts at once
     }
 }

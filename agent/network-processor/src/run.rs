@@ -1,6 +1,7 @@
 //! The table of live runs: what the network-processor knows of each. Disk and processes are the truth; this is the view.
 
-use job::{StopCause, supervise};
+use job::output::{OutputLimit, Watch};
+use job::{Leftovers, StopCause, supervise};
 use os::pidfd::Pidfd;
 use protocol::message::{Ended, Started, Stop};
 use spool::Stored;
@@ -31,6 +32,8 @@ pub(crate) struct Adopted {
     pub(crate) job: Option<Pidfd>,
     /// What is to be done with it.
     pub(crate) state: supervise::State,
+    /// Its output limit, if it has one; `None` also while the files are looked at.
+    pub(crate) output: Option<Watch>,
     /// When it was seen to be gone, `CLOCK_BOOTTIME` milliseconds.
     pub(crate) gone_ms: Option<u64>,
     /// A question to the monitor or a recording is under way.
@@ -49,6 +52,10 @@ pub(crate) struct Run {
     pub(crate) ended: Option<Ended>,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) grace_ms: Option<u64>,
+    pub(crate) output_limit: Option<OutputLimit>,
+    pub(crate) leftovers: Leftovers,
+    /// Files of it are to be kept, and that may not be done yet.
+    pub(crate) capture: Capture,
     /// The job's process while it runs: the last rung of the evidence ladder.
     pub(crate) job: Option<Pidfd>,
     /// Why it was told to end, as its log says.
@@ -70,6 +77,19 @@ pub(crate) struct Run {
     pub(crate) awaited: bool,
     /// Its job-processor went without cleaning up behind the job.
     pub(crate) unswept: bool,
+}
+
+/// Where the keeping of files stands that a job's spec asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Capture {
+    /// Its log was not read yet.
+    Unread,
+    /// None are asked for, or it is done.
+    Nothing,
+    /// To be done, by its job-processor or else by us.
+    Due,
+    /// We are at it.
+    Trying,
 }
 
 /// A stop that was asked for.
@@ -109,6 +129,9 @@ impl Run {
             ended: None,
             timeout_ms: None,
             grace_ms: None,
+            output_limit: None,
+            leftovers: Leftovers::default(),
+            capture: Capture::Unread,
             job: None,
             stop_cause: None,
             stop: None,

@@ -1,5 +1,6 @@
 //! Jobs: submit, look, wait, end.
 
+mod files;
 mod list;
 mod logs;
 mod policy;
@@ -56,6 +57,8 @@ pub(crate) enum Verb {
     },
     /// Print what a job wrote.
     Logs(logs::Logs),
+    /// List or fetch the files that were kept of a job.
+    Files(files::Files),
     /// Wait until jobs have ended; exit as the first of them that did not succeed.
     #[command(after_help = "\
 Example:
@@ -164,6 +167,7 @@ impl Verb {
             Verb::Submit(submit) => submit.run(client, output),
             Verb::List(list) => list.run(client, output),
             Verb::Logs(logs) => logs.run(client),
+            Verb::Files(files) => files.run(client, output),
             Verb::Wait { jobs } => wait::run(client, output, &jobs),
             Verb::Prove { job } => prove::run(client, output, job),
             Verb::Show { jobs } => {
@@ -298,6 +302,9 @@ pub(crate) mod tests {
             nice: None,
             limits: Default::default(),
             env: Default::default(),
+            output_limit: None,
+            leftovers: None,
+            capture: Vec::new(),
             timeout: None,
             grace: None,
             priority: 0,

@@ -63,6 +63,15 @@ pub(crate) struct Submit {
     /// A parameter, seen by the job as LASTWORD_PARAM_<NAME>; may be given several times.
     #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = read_pair)]
     params: Vec<(String, String)>,
+    /// How much each of its two output files may hold, and what happens beyond: keep-ends (if not said), kill or truncate.
+    #[arg(long, value_name = "SIZE[:POLICY]")]
+    output_limit: Option<String>,
+    /// What becomes of processes that it leaves behind: kill (if not said), wait or ignore.
+    #[arg(long, value_name = "POLICY")]
+    leftovers: Option<String>,
+    /// Keep files that fit this after its end; may be given several times. See `lastword job files`.
+    #[arg(long, value_name = "GLOB")]
+    capture: Vec<String>,
     /// End it after this long: 90s, 1h30m.
     #[arg(long, value_name = "SPAN")]
     timeout: Option<Span>,
@@ -155,6 +164,9 @@ impl Submit {
             limits: BTreeMap::from_iter(self.limits),
             env: BTreeMap::from_iter(self.env),
             params: BTreeMap::from_iter(self.params),
+            output_limit: self.output_limit,
+            leftovers: self.leftovers,
+            capture: self.capture,
             timeout: self.timeout,
             grace: self.grace,
             priority: self.priority,

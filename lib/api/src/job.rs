@@ -55,6 +55,17 @@ pub struct JobSubmit {
     /// Parameters, which the job finds as `LASTWORD_PARAM_<NAME>`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub params: BTreeMap<String, String>,
+    /// How much each of its two output files may hold, and what happens beyond: `10M`, `10M:keep-ends`, `10M:kill`, `10M:truncate`; the
+    /// agent's own limit if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_limit: Option<String>,
+    /// What becomes of processes that it leaves behind: `kill` (if absent), `wait` or `ignore`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leftovers: Option<String>,
+    /// Files to keep after its end: patterns, relative to the working directory or absolute, with `*`, `?` and `**`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["report/*.pdf"]))]
+    pub capture: Vec<String>,
     /// End it after this long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
@@ -150,6 +161,15 @@ pub struct Job {
     pub limits: BTreeMap<String, String>,
     /// Environment variables beyond the standard ones.
     pub env: BTreeMap<String, String>,
+    /// How much each of its two output files may hold, if it said so.
+    #[serde(default)]
+    pub output_limit: Option<String>,
+    /// What becomes of processes that it leaves behind.
+    #[serde(default)]
+    pub leftovers: Option<String>,
+    /// Patterns of files to keep after its end.
+    #[serde(default)]
+    pub capture: Vec<String>,
     /// It is ended after this long.
     pub timeout: Option<Span>,
     /// Between the soft signal and SIGKILL.
@@ -257,6 +277,28 @@ pub struct LateOutcome {
     pub signal: Option<u8>,
     /// What there is to say about it.
     pub reason: Option<String>,
+}
+
+/// The files that were kept of one run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobFiles {
+    /// Of which attempt.
+    pub attempt: u32,
+    /// By name.
+    pub items: Vec<JobFile>,
+}
+
+/// A file that was kept of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobFile {
+    /// The path below the working directory, or the absolute path without its first slash.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 of its content, hexadecimal.
+    pub sha256: String,
+    /// When it was kept (the agent's clock).
+    pub kept_at: Option<Time>,
 }
 
 /// A job in a list: without its runs and what it runs.

@@ -1,6 +1,7 @@
 //! `agent.toml`: read by the monitor and by the network-processor.
 
 use crate::{ConfigError, Duration, Size, load};
+use job::output::{OutputLimit, ParseOutputLimitError};
 use serde::Deserialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -43,9 +44,31 @@ pub struct AgentConfig {
     /// Whether each run gets a control group where the host has version 2.
     #[serde(default)]
     pub cgroup: CgroupMode,
+    /// How much jobs may write that say nothing about it: `10M`, `1G:truncate`; no limit if absent.
+    #[serde(default)]
+    pub output: Output,
     /// Who the jobs run as.
     #[serde(default)]
     pub users: Users,
+}
+
+/// What holds for the output of jobs that say nothing about it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Output {
+    /// How much each of a run's two output files may hold: `10M`. No limit if absent.
+    pub limit: Option<String>,
+    /// What happens beyond: `keep-ends` (if absent), `kill` or `truncate`.
+    pub policy: Option<String>,
+}
+
+impl Output {
+    /// The limit, if there is one.
+    pub fn limit(&self) -> Result<Option<OutputLimit>, ParseOutputLimitError> {
+        let Some(limit) = &self.limit else { return Ok(None) };
+        let policy = self.policy.as_ref().map(|policy| format!(":{policy}")).unwrap_or_default();
+        format!("{limit}{policy}").parse().map(Some)
+    }
 }
 
 /// The room that settled runs may take. Nothing unsettled is ever removed, and nothing that settled within 24 h unless the disk is full.
@@ -180,6 +203,7 @@ impl AgentConfig {
         if !config.users.allow_file.is_absolute() {
             return Err(invalid("users.allow_file", "an absolute path is needed"));
         }
+        config.output.limit().map_err(|e| invalid("output.limit", &e.to_string()))?;
         config.secret_file = config.data_root.join(&config.secret_file);
         config.old_secret_file = config.old_secret_file.map(|file| config.data_root.join(file));
         Ok(config)
@@ -204,10 +228,12 @@ impl AgentConfig {
             retention,
             allow_network_file_system,
             cgroup,
+            output,
             users,
         } = self;
         let Retention { settled_bytes_max, settled_runs_max, free_bytes_min, ballast } = retention;
         let Users { switch, allow_file, default } = users;
+        let Output { limit, policy } = output;
         let (now, restart) = (Effect::Now, Effect::Restart);
         let all = [
             changed("name", name, &new.name, restart),
@@ -241,6 +267,8 @@ impl AgentConfig {
                 restart,
             ),
             changed("cgroup", cgroup, &new.cgroup, restart),
+            changed("output.limit", limit, &new.output.limit, now),
+            changed("output.policy", policy, &new.output.policy, now),
             changed("users.switch", switch, &new.users.switch, restart),
             changed("users.allow_file", allow_file, &new.users.allow_file, restart),
             changed("users.default", default, &new.users.default, restart),

@@ -205,9 +205,11 @@ impl Limit {
 
 /// `1024`, `64K`, `unlimited`; the inner `None` is unlimited.
 fn number(text: &str) -> Option<Option<u64>> {
-    if text == "unlimited" {
-        return Some(None);
-    }
+    if text == "unlimited" { Some(None) } else { size(text).map(Some) }
+}
+
+/// `1024`, `64K`, `2G`: powers of 1024.
+pub(crate) fn size(text: &str) -> Option<u64> {
     let (digits, shift) = match text.as_bytes().last()? {
         b'K' | b'k' => (&text[..text.len() - 1], 10),
         b'M' | b'm' => (&text[..text.len() - 1], 20),
@@ -218,7 +220,7 @@ fn number(text: &str) -> Option<Option<u64>> {
     if !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift).map(Some)
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// The value as it is read: `SOFT:HARD`, or one number if both are the same.

@@ -6,8 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod attributes;
+mod capture;
 mod id;
+mod leftovers;
 mod outcome;
+pub mod output;
 pub mod policy;
 pub mod span;
 mod status;
@@ -15,7 +18,12 @@ pub mod supervise;
 pub mod users;
 
 pub use attributes::{AttributeError, Limit, NICE_MAX, NICE_MIN, Resource, UMASK_MAX, Umask, check_nice};
+pub use capture::{
+    CAPTURE_BYTES_MAX, CAPTURE_FILES_MAX, CAPTURE_PATTERN_BYTES_MAX, CAPTURE_PATTERNS_MAX,
+    CapturePatternError, check_capture, name_fits,
+};
 pub use id::{AgentId, BootId, JobId, ParseIdError, RunId, RunIds};
+pub use leftovers::{Leftovers, ParseLeftoversError};
 pub use outcome::{End, Outcome, StopCause, Usage, Witness};
 pub use policy::{OnUnknown, Policy, RestartSafe, Retry, RetryCause};
 pub use status::{ParseStatusError, Status};

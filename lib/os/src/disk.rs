@@ -25,11 +25,51 @@ pub fn create_new(path: &Path) -> io::Result<File> {
 /// Opens a plain file for reading: no symbolic link at its end, no waiting for the writer of a pipe.
 pub fn open_plain(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = File::from(fs::open(path, flags, Mode::empty())?);
+    plain(File::from(fs::open(path, flags, Mode::empty())?))
+}
+
+/// As [`open_plain`], by its name in an open directory.
+pub fn open_plain_at(dir: impl AsFd, name: &str) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    plain(File::from(fs::openat(dir, name, flags, Mode::empty())?))
+}
+
+/// As [`open_plain`], for writing in place; the file must be there.
+pub fn open_plain_for_writing(path: &Path) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    plain(File::from(fs::open(path, flags, Mode::empty())?))
+}
+
+fn plain(file: File) -> io::Result<File> {
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file")),
     }
+}
+
+/// Opens a directory by its name in an open one; a symbolic link is not followed.
+pub fn open_dir_at(dir: impl AsFd, name: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(fs::openat(dir, name, flags, Mode::empty())?)
+}
+
+/// The names in an open directory, but `.` and `..` and what is no UTF-8.
+pub fn names(dir: impl AsFd) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::Dir::read_from(dir)? {
+        if let Ok(name) = entry?.file_name().to_str()
+            && !matches!(name, "." | "..")
+        {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Gives the blocks of a range back (`fallocate(2)`, `PUNCH_HOLE`): it reads as zeros, and the size stays.
+pub fn hollow(file: &File, from: u64, to: u64) -> io::Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(fs::fallocate(file, flags, from, to.saturating_sub(from))?)
 }
 
 /// Reserves blocks for the first `bytes` of a file, so that later writes there cannot meet a full disk. Where the file system

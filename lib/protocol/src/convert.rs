@@ -1,7 +1,10 @@
 //! Between the wire's messages and `job`'s types: where `optional` fields are checked.
 
-use crate::message::{EndKind, Ended, Fact, FactBody, Limit, RunSpec, WitnessKind};
-use job::{AttributeError, End, Outcome, Resource, RunId, StopCause, Usage, Witness};
+use crate::message::{
+    EndKind, Ended, Fact, FactBody, LeftoversKind, Limit, OutputPolicyKind, RunSpec, WitnessKind,
+};
+use job::output::{OUTPUT_LIMIT_BYTES_MIN, OutputLimit, OutputPolicy};
+use job::{AttributeError, End, Leftovers, Outcome, Resource, RunId, StopCause, Usage, Witness};
 use prost::Message;
 
 /// A message lacks a field that must be known, or a field has a value that cannot be.
@@ -90,6 +93,12 @@ impl RunSpec {
         if self.nice.is_some_and(|nice| job::check_nice(nice).is_err()) {
             return Err(bad_field("RunSpec", "nice"));
         }
+        if self.output_limit().is_err() {
+            return Err(bad_field("RunSpec", "output_limit"));
+        }
+        if job::check_capture(&self.capture).is_err() {
+            return Err(bad_field("RunSpec", "capture"));
+        }
         if self.limits.iter().any(|limit| job::Limit::try_from(limit).is_err()) {
             return Err(bad_field("RunSpec", "limits"));
         }
@@ -109,6 +118,53 @@ impl TryFrom<&Limit> for job::Limit {
         let resource = Resource::named(&limit.resource)
             .ok_or_else(|| AttributeError::NoSuchLimit { name: limit.resource.clone() })?;
         job::Limit::new(resource, limit.soft, limit.hard)
+    }
+}
+
+impl RunSpec {
+    /// How much it may write, if that is limited.
+    pub fn output_limit(&self) -> Result<Option<OutputLimit>, Malformed> {
+        let Some(limit) = &self.output_limit else { return Ok(None) };
+        let bad = || bad_field("RunSpec", "output_limit");
+        let bytes_max = limit.bytes_max.filter(|b| *b >= OUTPUT_LIMIT_BYTES_MIN).ok_or_else(bad)?;
+        let policy = match limit.policy.map(OutputPolicyKind::try_from) {
+            None | Some(Ok(OutputPolicyKind::Unspecified | OutputPolicyKind::KeepEnds)) => {
+                OutputPolicy::KeepEnds
+            }
+            Some(Ok(OutputPolicyKind::Kill)) => OutputPolicy::Kill,
+            Some(Ok(OutputPolicyKind::Truncate)) => OutputPolicy::Truncate,
+            Some(Err(_)) => return Err(bad()),
+        };
+        Ok(Some(OutputLimit { bytes_max, policy }))
+    }
+
+    /// What becomes of its leftovers. A policy of a newer version is taken for the usual one.
+    pub fn leftovers_policy(&self) -> Leftovers {
+        match self.leftovers.map(LeftoversKind::try_from) {
+            Some(Ok(LeftoversKind::Wait)) => Leftovers::Wait,
+            Some(Ok(LeftoversKind::Ignore)) => Leftovers::Ignore,
+            Some(Ok(LeftoversKind::Kill | LeftoversKind::Unspecified) | Err(_)) | None => Leftovers::Kill,
+        }
+    }
+}
+
+/// As a run's order has it.
+pub fn output_limit_field(limit: Option<OutputLimit>) -> Option<crate::message::OutputLimit> {
+    let limit = limit?;
+    let policy = match limit.policy {
+        OutputPolicy::KeepEnds => OutputPolicyKind::KeepEnds,
+        OutputPolicy::Kill => OutputPolicyKind::Kill,
+        OutputPolicy::Truncate => OutputPolicyKind::Truncate,
+    };
+    Some(crate::message::OutputLimit { bytes_max: Some(limit.bytes_max), policy: Some(policy as i32) })
+}
+
+/// As a run's order has it; the usual one is not said.
+pub fn leftovers_field(leftovers: Leftovers) -> Option<i32> {
+    match leftovers {
+        Leftovers::Kill => None,
+        Leftovers::Wait => Some(LeftoversKind::Wait as i32),
+        Leftovers::Ignore => Some(LeftoversKind::Ignore as i32),
     }
 }
 

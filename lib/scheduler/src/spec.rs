@@ -1,7 +1,8 @@
 //! What a user asks for.
 
 use crate::settings;
-use job::{JobId, Limit, Policy, Umask};
+use job::output::OutputLimit;
+use job::{JobId, Leftovers, Limit, Policy, Umask};
 use prost::Message;
 use protocol::message::{Pair, RunSpec};
 use protocol::{Malformed, convert};
@@ -35,6 +36,12 @@ pub struct JobSpec {
     pub nice: Option<i32>,
     /// Resource limits of its process.
     pub limits: Vec<Limit>,
+    /// How much it may write; the agent's own limit if absent.
+    pub output_limit: Option<OutputLimit>,
+    /// What becomes of processes that it leaves behind.
+    pub leftovers: Leftovers,
+    /// Patterns of files to keep after its end.
+    pub capture: Vec<String>,
     /// Stop it after this long, milliseconds.
     pub timeout_ms: Option<u64>,
     /// Between the soft signal and SIGKILL, milliseconds.
@@ -135,9 +142,12 @@ impl JobSpec {
         let pairs = |pairs: Vec<Pair>| pairs.into_iter().map(|p| (p.name, p.value)).collect();
         let limits = body.limits.iter().map(Limit::try_from).collect::<Result<_, _>>();
         let spec = JobSpec {
+            output_limit: body.output_limit()?,
+            leftovers: body.leftovers_policy(),
             umask: body.umask.map(Umask),
             nice: body.nice,
             limits: limits.map_err(|_| convert::bad_field("RunSpec", "limits"))?,
+            capture: body.capture,
             name: body.job_name,
             queue: body.queue,
             agent: columns.pinned,
@@ -199,6 +209,9 @@ impl JobSpec {
             umask: self.umask.map(|mask| mask.0),
             nice: self.nice,
             limits: self.limits.iter().map(Into::into).collect(),
+            output_limit: convert::output_limit_field(self.output_limit),
+            leftovers: convert::leftovers_field(self.leftovers),
+            capture: self.capture.clone(),
             ..RunSpec::default()
         }
     }
@@ -231,6 +244,9 @@ mod tests {
             params: vec![("P".into(), "2".into())],
             cwd: Some("/tmp".into()),
             user: Some("u".into()),
+            output_limit: Some("1M:kill".parse().unwrap()),
+            leftovers: Leftovers::Wait,
+            capture: vec!["a/*".into()],
             umask: Some(Umask(0o27)),
             nice: Some(-3),
             limits: vec![

@@ -9,6 +9,7 @@ use os::pidfd;
 use prost::Message;
 use protocol::message::{Ended, Fact, FactBody, Started, Stopping};
 use protocol::{Malformed, RunSpec};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 use store::{Contents, ReadError};
@@ -104,6 +105,21 @@ impl Ledger {
             ledger.messages.push(Stored { seq: record.seq, bytes: record.payload });
         }
         Ok(ledger)
+    }
+
+    /// The names of the files that were kept.
+    pub fn captured(&self) -> BTreeSet<String> {
+        let name = |message: &Stored| match Fact::read(&message.bytes).ok()?.body? {
+            FactBody::Captured(file) => Some(file.name),
+            FactBody::Accepted(_)
+            | FactBody::Started(_)
+            | FactBody::Ended(_)
+            | FactBody::Note(_)
+            | FactBody::Stopping(_)
+            | FactBody::Suspended(_)
+            | FactBody::Resumed(_) => None,
+        };
+        self.messages.iter().filter_map(name).collect()
     }
 
     /// The last message's number.

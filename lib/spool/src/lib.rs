@@ -13,18 +13,21 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
 pub mod dump;
 mod files;
 mod identity;
 mod ledger;
 pub mod monitor;
 pub mod nursery;
+pub mod output;
 mod prepare;
 mod record;
 mod root;
 mod usage;
 pub mod users;
 
+pub use capture::capture;
 pub use identity::{Fence, Identity, IdentityError};
 pub use ledger::{Ledger, LedgerError, Stored};
 pub use prepare::{PrepareError, Prepared, prepare};

@@ -293,7 +293,18 @@ fn spec(request: JobSubmit, caller: &Caller) -> Result<JobSpec, Problem> {
     if request.start_at.is_some() && request.delay.is_some() {
         return Err(Problem::invalid("give \"start_at\" or \"delay\", not both"));
     }
+    let wrong = |e: &dyn std::error::Error| Problem::invalid(e.to_string());
+    job::check_capture(&request.capture).map_err(|e| wrong(&e))?;
     Ok(JobSpec {
+        output_limit: request.output_limit.map(|limit| limit.parse()).transpose().map_err(|e| {
+            let error: job::output::ParseOutputLimitError = e;
+            wrong(&error)
+        })?,
+        leftovers: match request.leftovers {
+            Some(leftovers) => leftovers.parse().map_err(|error: job::ParseLeftoversError| wrong(&error))?,
+            None => job::Leftovers::default(),
+        },
+        capture: request.capture,
         umask: request.umask.map(|mask| mask.parse()).transpose().map_err(bad)?,
         nice: request.nice.map(job::check_nice).transpose().map_err(bad)?,
         limits: limits.collect::<Result<_, _>>().map_err(bad)?,

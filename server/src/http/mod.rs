@@ -19,6 +19,7 @@ mod audit;
 mod describe;
 mod events;
 mod extract;
+mod files;
 mod guard;
 mod jobs;
 mod lists;

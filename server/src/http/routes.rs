@@ -1,8 +1,8 @@
 //! Every address with its handler. The description at `/api/openapi.json` is made of the same list.
 
 use super::{
-    Http, access, agents, audit, describe, events, extract, guard, jobs, lists, operate, output, problem,
-    proof, queues, server,
+    Http, access, agents, audit, describe, events, extract, files, guard, jobs, lists, operate, output,
+    problem, proof, queues, server,
 };
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
@@ -45,6 +45,8 @@ pub(super) fn described() -> OpenApiRouter<Http> {
         .routes(routes!(jobs::why))
         .routes(routes!(proof::proof))
         .routes(routes!(output::read))
+        .routes(routes!(files::list))
+        .routes(routes!(files::read))
         .routes(routes!(agents::list, agents::add))
         .routes(routes!(agents::show, agents::remove))
         .routes(routes!(agents::set))

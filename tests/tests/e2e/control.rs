@@ -30,7 +30,7 @@ fn stands_still_and_goes_on(site: &mut Site) -> anyhow::Result<()> {
     wait_status(site, id, Status::Suspended)?;
     assert_eq!(site.client().job(id)?.suspend_requested_by, None, "it is obeyed");
     site.client().change(id, "suspend")?; // once more is no harm
-    assert!(!writes(site, id)?, "it stands still");
+    stands_still(site, id)?;
     assert!(site.client().why(id)?.contains("suspended"), "{}", site.client().why(id)?);
     site.client().change(id, "resume")?;
     wait_status(site, id, Status::Running)?;
@@ -58,7 +58,7 @@ fn the_time_limit_does_not_count_while_a_job_is_suspended_even_if_its_job_proces
         let run = wait_status(site, id, Status::Suspended)?.runs[0].run_id.clone();
         let job_processor = site.agent()?.job_processor(&run)?.expect("it has a job-processor");
         job_processor.kill()?;
-        assert!(!writes(site, id)?);
+        stands_still(site, id)?;
         let longer = site.client().command(&["/bin/sleep", "1.8"])?;
         site.client().wait(longer)?;
         assert_eq!(site.client().job(id)?.status.0, Status::Suspended);
@@ -84,11 +84,18 @@ fn a_wish_to_suspend_outlives_the_agents_absence_and_the_servers_death() {
         assert!(site.client().job(id)?.suspend_requested_by.is_some());
         site.agent()?.start()?;
         wait_status(site, id, Status::Suspended)?;
-        assert!(!writes(site, id)?);
+        stands_still(site, id)?;
         site.client().kill(id, Some(0))?;
         assert_eq!(site.client().wait(id)?.status.0, Status::Killed);
         Ok(())
     });
+}
+
+/// The log says it first, then the processes are stopped.
+fn stands_still(site: &Site, id: u64) -> anyhow::Result<()> {
+    wait_until("the job to stand still", || Ok(!writes(site, id)?))?;
+    anyhow::ensure!(!writes(site, id)?, "it goes on by itself");
+    Ok(())
 }
 
 /// Whether the job writes something while another one comes and goes.
@@ -111,4 +118,129 @@ fn refused(site: &Site, id: u64, verb: &str, kind: &str) -> anyhow::Result<()> {
     let body = String::from_utf8_lossy(&answer.body).into_owned();
     anyhow::ensure!(answer.status == 409 && body.contains(kind), "{verb}: {} {body}", answer.status);
     Ok(())
+}
+
+#[test]
+fn output_beyond_its_limit_keeps_its_ends_or_is_cut_or_ends_the_run() {
+    on_site(|site| {
+        let filler = "i=0; while [ $i -lt 3000 ]; do echo \"line $i xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"; i=$((i+1)); done; echo last";
+        let limited =
+            |limit: &str, text: &str| JobSubmit { output_limit: Some(limit.to_owned()), ..shell(text) };
+        let ends = site.client().submit(&limited("64K", filler))?;
+        let cut = site.client().submit(&limited("64K:truncate", filler))?;
+        let killed = site.client().submit(&limited("64K:kill", &format!("{filler}; sleep 1000")))?;
+        assert_eq!(site.client().wait(ends)?.status.0, Status::Completed);
+        let text = wait_note(site, ends, "first and the last")?;
+        assert!(text.contains("standard output"), "{text}");
+        let bytes = site.client().whole_output(ends, "stdout")?;
+        assert!(bytes.starts_with(b"line 0 ") && bytes.ends_with(b"last\n"), "both ends are there");
+        let zeros = bytes.iter().filter(|byte| **byte == 0).count();
+        assert!(bytes.len() > 200_000 && zeros > 100_000, "{zeros} of {} bytes were left out", bytes.len());
+        assert_eq!(site.client().wait(cut)?.status.0, Status::Completed);
+        wait_note(site, cut, "cut off")?;
+        assert_eq!(site.client().whole_output(cut, "stdout")?.len(), 64 << 10);
+        let job = site.client().wait(killed)?;
+        assert_eq!(job.status.0, Status::Killed, "{job:#?}");
+        assert!(job.reason.as_deref().unwrap_or_default().contains("output limit"), "{job:#?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_output_limit_holds_when_the_job_processor_is_dead() {
+    on_site(|site| {
+        let go = site.go();
+        let text = format!("while [ ! -e {} ]; do sleep 0.02; done; yes", go.display());
+        let output_limit = Some("1M:kill".to_owned());
+        let id = site.client().submit(&JobSubmit { output_limit, ..shell(&text) })?;
+        let run = site.client().wait_running(id)?.runs[0].run_id.clone();
+        site.agent()?.job_processor(&run)?.expect("it has a job-processor").kill()?;
+        site.open_gate()?;
+        let job = site.client().wait(id)?;
+        assert_eq!(job.status.0, Status::Killed, "{job:#?}");
+        assert!(job.reason.unwrap_or_default().contains("output limit"));
+        Ok(())
+    });
+}
+
+#[test]
+fn what_a_job_leaves_behind_is_waited_for_or_goes_on_as_it_says() {
+    on_site(|site| {
+        let go = site.go();
+        let text = format!(
+            "setsid sh -c 'while [ ! -e {} ]; do sleep 0.02; done; echo late' & echo pid $!",
+            go.display()
+        );
+        let leaving = |what: &str| JobSubmit { leftovers: Some(what.to_owned()), ..shell(&text) };
+        let waits = site.client().submit(&leaving("wait"))?;
+        let ignores = site.client().submit(&leaving("ignore"))?;
+        for id in [waits, ignores] {
+            assert_eq!(site.client().wait(id)?.status.0, Status::Completed, "the outcome does not wait");
+        }
+        wait_note(site, ignores, "go on")?;
+        site.open_gate()?;
+        wait_note(site, waits, "by themselves")?;
+        for id in [waits, ignores] {
+            wait_until("the late line", || Ok(site.client().stdout(id)?.ends_with("late\n")))?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn files_of_a_job_are_kept_and_no_link_leads_out() {
+    on_site(|site| {
+        let text = "mkdir -p report/deep; echo one > report/a.txt; echo two > report/deep/b.txt; echo no > c.dat; ln -s /etc report/etc; ln -s /etc/passwd report/p.txt";
+        let capture = ["report/*.txt", "**/b.*", "report/etc/*", "missing"].map(str::to_owned).to_vec();
+        let id = site.client().submit(&JobSubmit { capture, ..shell(text) })?;
+        assert_eq!(site.client().wait(id)?.status.0, Status::Completed);
+        wait_note(site, id, "missing")?;
+        let note = wait_note(site, id, "not kept")?;
+        assert!(note.contains("report/p.txt"), "{note}");
+        let list = site.client().call("GET", &format!("/api/v1/jobs/{id}/files"), None)?;
+        let list: api::JobFiles = list.json()?;
+        let names: Vec<_> = list.items.iter().map(|file| (file.name.as_str(), file.bytes)).collect();
+        assert_eq!(names, [("report/a.txt", 4), ("report/deep/b.txt", 4)]);
+        let directory = site.path().join("fetched");
+        let id_text = id.to_string();
+        let mut cli =
+            site.lastword(&["job", "files", &id_text, "--all", directory.to_str().unwrap_or_default()])?;
+        anyhow::ensure!(cli.output()?.status.success());
+        assert_eq!(std::fs::read_to_string(directory.join("report/deep/b.txt"))?, "two\n");
+        let proof = site.client().proof(id)?;
+        assert_eq!(proof.runs[0].steps.iter().filter(|step| step.step == "captured").count(), 2);
+        Ok(())
+    });
+}
+
+#[test]
+fn cpu_time_of_the_whole_tree_is_accounted() {
+    on_site(|site| {
+        // The child in another session is not waited for: only its control group knows what it used.
+        let spin = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+        let id = site.client().script(&format!(
+            "setsid sh -c '{spin}; echo done > child' & while [ ! -e child ]; do sleep 0.02; done"
+        ))?;
+        let job = site.client().wait(id)?;
+        let run = &job.runs[0];
+        assert!(run.cpu_ms.is_some() && run.user_ms.is_some() && run.system_ms.is_some(), "{run:#?}");
+        assert!(run.max_rss_kib > Some(0) && run.context_switches > Some(0), "{run:#?}");
+        if os::cgroup::mount_point().is_some_and(|top| std::fs::create_dir_all(top.join("lastword")).is_ok())
+        {
+            assert!(run.cpu_ms >= Some(20), "{run:#?}");
+        }
+        Ok(())
+    });
+}
+
+/// Waits for a note of the job's log that says so.
+fn wait_note(site: &Site, id: u64, part: &str) -> anyhow::Result<String> {
+    let mut found = String::new();
+    wait_until(&format!("a note of job {id} that says \"{part}\""), || {
+        let proof = site.client().proof(id)?;
+        let notes = proof.runs.iter().flat_map(|run| &run.steps).filter_map(|step| step.server.as_ref());
+        found = notes.map(|view| view.what.clone()).find(|what| what.contains(part)).unwrap_or_default();
+        Ok(!found.is_empty())
+    })?;
+    Ok(found)
 }
