@@ -26,7 +26,7 @@ pub(crate) fn measure(client: &Client, figures: &mut Figures) -> Result<()> {
 }
 
 /// The smallest value that `percent` of the sorted ones do not exceed.
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
+pub(crate) fn percentile(sorted: &[f64], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
 }

@@ -11,6 +11,7 @@ mod attach;
 mod cpu;
 mod engine;
 mod figure;
+mod follow;
 mod jobs;
 mod latency;
 mod limits;
@@ -55,6 +56,8 @@ enum Group {
     Latency,
     /// Jobs that the scheduler's engine places per second with 100,000 waiting in 1,000 queues for 50 process servers, in this process
     Engine,
+    /// What following a gigabyte of output costs those who wait for a status, also on a slow line
+    Follow,
     /// Of the idle agent, and of each job-processor of 200 running jobs
     Memory,
     /// Outcomes per second that a server takes which was away for long
@@ -118,6 +121,9 @@ fn measure_on(site: &mut Site, arguments: &Arguments, figures: &mut Figures) -> 
     }
     if wanted(Group::Attach) {
         attach::measure(site, figures)?;
+    }
+    if wanted(Group::Follow) {
+        follow::measure(site, figures)?; // the last: it adds an agent
     }
     Ok(())
 }
