@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -58,6 +59,7 @@ pub(crate) struct Client {
     token: Option<String>,
     http: ureq::Agent,
     current: Arc<AtomicUsize>,
+    reason: Option<String>,
 }
 
 /// Why a request brought no answer to work with.
@@ -230,7 +232,12 @@ impl Client {
             Some(tls) => config.tls_config(tls).build(),
             None => config.build(),
         };
-        Ok(Client { urls, token, http: config.new_agent(), current: Arc::default() })
+        Ok(Client { urls, token, http: config.new_agent(), current: Arc::default(), reason: None })
+    }
+
+    /// Says with every change why it is made.
+    pub(crate) fn because(self, reason: Option<String>) -> Client {
+        Client { reason, ..self }
     }
 
     /// Asks and reads the answer as `T`.
@@ -329,6 +336,10 @@ impl Client {
 
     fn request(&self, url: &str, call: &Call<'_>) -> Builder {
         let request = Request::builder().method(call.method.clone()).uri(format!("{url}{}", call.path));
+        let request = match self.reason.as_ref().filter(|_| call.method != Method::GET) {
+            Some(reason) => request.header("x-lastword-reason", reason.as_bytes()),
+            None => request,
+        };
         match &self.token {
             Some(token) => request.header("authorization", format!("Bearer {token}")),
             None => request,
@@ -408,8 +419,13 @@ fn read_urls(list: &str) -> anyhow::Result<Vec<String>> {
 }
 
 fn read_token(path: &Path) -> anyhow::Result<String> {
-    let size = std::fs::metadata(path).map(|m| m.len());
-    let text = match size {
+    let meta = std::fs::metadata(path);
+    if meta.as_ref().is_ok_and(|meta| meta.is_file() && meta.mode() & 0o077 != 0) {
+        let shown = path.display();
+        let text = format!("the token file {shown} can be accessed by others; run: chmod 600 {shown}");
+        return Err(failure(exit::CONFIG, text));
+    }
+    let text = match meta.map(|meta| meta.len()) {
         Ok(size) if size > TOKEN_BYTES_MAX => Err(std::io::Error::other("too large for a token file")),
         Ok(_) => std::fs::read_to_string(path),
         Err(error) => Err(error),

@@ -3,7 +3,9 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod audit;
 mod client;
+mod context;
 mod exit;
 #[cfg(test)]
 mod fake;
@@ -16,6 +18,9 @@ mod raw;
 mod restore;
 mod secret;
 mod server;
+mod token;
+mod user;
+mod watch;
 
 use clap::Parser;
 use std::process::ExitCode;

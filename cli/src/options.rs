@@ -1,8 +1,9 @@
 //! The command line: what it is made of, and which room does what it asks.
 
-use crate::client::{Client, Place};
+use crate::client::Client;
+use crate::context::Named;
 use crate::output::{Colour, Format, Output};
-use crate::{agent, job, manual, queue, raw, secret, server};
+use crate::{agent, audit, context, job, manual, queue, raw, secret, server, token, user, watch};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -20,6 +21,7 @@ Examples:
 Environment:
   LASTWORD_URL          the server, or several separated by commas (http://127.0.0.1:7410)
   LASTWORD_TOKEN_FILE   the file with the token, for example <data_root>/admin.token of the server
+  LASTWORD_CONTEXT      both, under a name (lastword context add)
 
 Exit codes:
   0 done; with --wait and --follow the job's (killed: 128+signal, timed out: 124, never executed: 255,
@@ -38,17 +40,15 @@ pub(crate) struct Options {
 
 #[derive(Debug, Args)]
 struct Globals {
-    /// The server; several separated by commas are tried in order.
-    #[arg(
-        long,
-        env = "LASTWORD_URL",
-        hide_env_values = true,
-        default_value = "http://127.0.0.1:7410",
-        global = true,
-        value_name = "URL"
-    )]
-    #[arg(help_heading = GENERAL)]
-    url: String,
+    /// The server; several separated by commas are tried in order. http://127.0.0.1:7410 if nothing is said.
+    #[arg(long, env = "LASTWORD_URL", hide_env_values = true, global = true, value_name = "URL", help_heading = GENERAL)]
+    url: Option<String>,
+    /// The server and the token of this context (see `lastword context`).
+    #[arg(long, env = "LASTWORD_CONTEXT", hide_env_values = true, global = true, value_name = "NAME", help_heading = GENERAL)]
+    context: Option<String>,
+    /// Why this is done: goes into the server's audit.
+    #[arg(long = "reason", global = true, value_name = "TEXT", help_heading = GENERAL)]
+    reason: Option<String>,
     /// The file with the token.
     #[arg(long, env = "LASTWORD_TOKEN_FILE", hide_env_values = true, global = true, value_name = "FILE", help_heading = GENERAL)]
     token_file: Option<PathBuf>,
@@ -92,6 +92,19 @@ enum Verb {
     /// The server itself.
     #[command(subcommand)]
     Server(server::Verb),
+    /// Follow what happens, as it happens.
+    Watch(watch::Watch),
+    /// Who asked for what, when, from where, why, and what came of it.
+    Audit(audit::Show),
+    /// Tokens: what opens the server.
+    #[command(subcommand)]
+    Token(token::Verb),
+    /// Users: the names that own tokens.
+    #[command(subcommand)]
+    User(user::Verb),
+    /// Servers and tokens under names.
+    #[command(subcommand)]
+    Context(context::Verb),
     /// Send any request to the server's REST interface and print the answer.
     Api(raw::Api),
     /// Print the completions for a shell.
@@ -103,16 +116,22 @@ enum Verb {
 impl Options {
     /// Does what was asked; the exit code if nothing failed.
     pub(crate) fn run(self) -> anyhow::Result<u8> {
-        let Globals { url, token_file, ca_file, output, columns, colour } = self.globals;
-        let place = Place { urls: url, token_file, ca_file };
+        let Globals { url, token_file, ca_file, context, reason, output, columns, colour } = self.globals;
+        let named = Named { url, token_file, ca_file, context };
         let output = Output::new(output).with_colour(colour).with_columns(columns);
+        let client = |named: Named| Client::new(&named.place()?).map(|client| client.because(reason));
         match self.verb {
-            Verb::Job(verb) => verb.run(&Client::new(&place)?, &output),
-            Verb::Agent(verb) => verb.run(&Client::new(&place)?, &output),
-            Verb::Queue(verb) => verb.run(&Client::new(&place)?, &output),
-            Verb::Server(verb) => verb.run(&place, &output),
-            Verb::Api(api) => api.run(&Client::new(&place)?),
+            Verb::Job(verb) => verb.run(&client(named)?, &output),
+            Verb::Agent(verb) => verb.run(&client(named)?, &output),
+            Verb::Queue(verb) => verb.run(&client(named)?, &output),
+            Verb::Server(verb) => verb.run(&named.place()?, &output),
+            Verb::Api(api) => api.run(&client(named)?),
             Verb::Secret(verb) => verb.run(),
+            Verb::Watch(watch) => watch.run(&client(named)?, &output),
+            Verb::Audit(show) => show.run(&client(named)?, &output),
+            Verb::Token(verb) => verb.run(&client(named)?, &output),
+            Verb::User(verb) => verb.run(&client(named)?, &output),
+            Verb::Context(verb) => verb.run(named, &output),
             Verb::Completions(completions) => completions.run(Options::command()),
             Verb::Man(man) => man.run(Options::command()),
         }
@@ -182,6 +201,19 @@ mod tests {
             "agent list --color always",
             "completions zsh",
             "man /usr/local/share/man/man1",
+            "watch",
+            "watch 1042 1043 --queue q --kind job.status,agent --after 0 -o jsonl",
+            "job watch 1042",
+            "audit --who anna --object queue/q --since 24h --limit 0",
+            "token new ci --role operator --user ci --expires 90d --out f",
+            "token list --all",
+            "token revoke 0a --force --reason lost",
+            "--reason planned queue hold q",
+            "user add anna",
+            "user disable anna",
+            "context add prod --url https://x --token-file f",
+            "context use prod",
+            "--context prod job list",
         ];
         for line in lines {
             let words = std::iter::once("lastword").chain(line.split(' '));
@@ -205,15 +237,15 @@ mod tests {
             "job submit --at 2026-11-23T02:00Z --delay 1s -- /bin/true",
             "job submit --at tomorrow -- /bin/true",
             "job submit --restart-safe maybe -- /bin/true",
-            "job submit --retry 3 --retry-backoff 10s..5m --retry-on 75,100-110,signal -- x",
-            "job submit --on-unknown restart --restart-safe at_least_once --at 2026-11-23T02:00Z -- x",
-            "job submit --on-unknown escalate --restart-safe ask --delay 10m -- x",
             "job list --status Finished",
             "agent add host1 --secret-file f",
             "agent secret host1",
             "agent secret host1 --file f --retire-old",
             "agent add host1 --dials-in --host h --secret-file f",
             "job frobnicate 1",
+            "token new ci",
+            "token new ci --role king",
+            "job watch",
         ];
         for line in lines {
             let words = std::iter::once("lastword").chain(line.split(' '));

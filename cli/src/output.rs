@@ -230,7 +230,7 @@ pub(crate) fn pairs(pairs: &[(&str, String)]) -> String {
 }
 
 /// Nothing that a job or a host chose may move the terminal's cursor: control characters are shown, not obeyed.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text.to_owned() }
 }
 
@@ -260,9 +260,20 @@ fn distance(time: api::Time, now_ms: i64) -> String {
 }
 
 /// The wall clock, milliseconds since 1970.
-pub(crate) fn now_ms() -> i64 {
+fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A span is meant from now back; anything else is the server's to read.
+pub(crate) fn moment_of(text: &str) -> String {
+    match text.parse::<api::Span>() {
+        Ok(span) => {
+            let back = i64::try_from(span.ms).unwrap_or(i64::MAX);
+            api::Time { ms: now_ms().saturating_sub(back) }.to_string()
+        }
+        Err(_) => text.to_owned(),
+    }
 }
 
 /// Says something beside the result, if somebody watches.

@@ -22,5 +22,6 @@ mod recover;
 pub mod restore;
 mod run;
 mod settings;
+mod sweep;
 
 pub use run::main;

@@ -18,7 +18,7 @@ use crate::auth::ensure_admin_token;
 use crate::backup::{self, Backups};
 use crate::db::{self, Database, Sqlite};
 use crate::settings::Settings;
-use crate::{core, http, recover, restore};
+use crate::{core, http, recover, restore, sweep};
 use anyhow::{Context, bail};
 use std::ffi::OsString;
 use std::fs::File;
@@ -233,6 +233,7 @@ async fn serve(
         backups: Arc::clone(&backups),
         tokens: handle.tokens(),
     };
+    tokio::spawn(sweep::run(Arc::clone(&database), settings.retention.rules()));
     let (directory, allow) = (agents.directory(), agents.allow_list());
     write_address(&root.join("http.addr"), http_listener.local_addr()?)?;
     if let Some(listener) = &agents_listener {

@@ -1,5 +1,6 @@
 //! `server.toml`.
 
+use crate::sweep::{Rule, Rules};
 use anyhow::{Context, bail};
 use link::IpRange;
 use serde::Deserialize;
@@ -20,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) cluster: Cluster,
     #[serde(default)]
     pub(crate) backup: Backup,
+    #[serde(default)]
+    pub(crate) retention: Retention,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -78,6 +81,43 @@ pub(crate) struct Cluster {
     /// For a server in a cluster; a server by itself needs no watch agents and says so.
     pub(crate) watch_agents: Vec<String>,
 }
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Retention {
+    /// Events are forgotten after this long.
+    pub(crate) events_age: config::Duration,
+    /// So many are kept.
+    pub(crate) events_max: u64,
+    /// Audit entries are forgotten after this long.
+    pub(crate) audit_age: config::Duration,
+    /// So many are kept.
+    pub(crate) audit_max: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        Retention {
+            events_age: config::Duration::from_ms(30 * DAY_MS),
+            events_max: 1_000_000,
+            audit_age: config::Duration::from_ms(400 * DAY_MS),
+            audit_max: 10_000_000,
+        }
+    }
+}
+
+impl Retention {
+    pub(crate) fn rules(&self) -> Rules {
+        let rule = |age: config::Duration, count_max| Rule {
+            age_ms: i64::try_from(age.as_ms()).unwrap_or(i64::MAX),
+            count_max,
+        };
+        Rules { events: rule(self.events_age, self.events_max), audit: rule(self.audit_age, self.audit_max) }
+    }
+}
+
+/// A day, milliseconds.
+const DAY_MS: u64 = 86_400_000;
 
 fn default_data_root() -> PathBuf {
     PathBuf::from("/var/lib/lastword/server")
@@ -184,6 +224,7 @@ mod tests {
             agents: Agents::default(),
             cluster: Cluster::default(),
             backup: Backup::default(),
+            retention: Retention::default(),
         }
     }
 

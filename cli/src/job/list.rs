@@ -1,8 +1,8 @@
 //! Lists jobs, page by page.
 
 use crate::client::{Client, encode};
-use crate::output::{Output, Row, hint, moment, now_ms, or_empty};
-use api::{JobList, JobSummary, LIST_LIMIT_MAX, Span, Status};
+use crate::output::{Output, Row, hint, moment, moment_of, or_empty};
+use api::{JobList, JobSummary, LIST_LIMIT_MAX, Status};
 use clap::Args;
 
 /// Which jobs.
@@ -91,17 +91,6 @@ impl List {
             }
         }
         question
-    }
-}
-
-/// A span is meant from now back; anything else is the server's to read.
-fn moment_of(text: &str) -> String {
-    match text.parse::<Span>() {
-        Ok(span) => {
-            let back = i64::try_from(span.ms).unwrap_or(i64::MAX);
-            api::Time { ms: now_ms().saturating_sub(back) }.to_string()
-        }
-        Err(_) => text.to_owned(),
     }
 }
 

@@ -12,6 +12,7 @@ mod wait;
 use crate::client::{Call, CallError, Client};
 use crate::exit;
 use crate::output::{Output, line};
+use crate::watch::Watch;
 use anyhow::Context;
 use api::{Job, JobAbandon, JobRestart, Kill, Span, Status, Why};
 use clap::Subcommand;
@@ -153,6 +154,13 @@ A job whose rule is restart_safe = never_twice (the usual one) and that may have
         /// Its number.
         job: JobRef,
     },
+    /// Follow a job: each of its statuses and outcomes, until it has ended.
+    #[command(after_help = "Example:\n  lastword job watch 1042 -o jsonl")]
+    Watch {
+        /// Their numbers.
+        #[arg(required = true, value_name = "JOB")]
+        jobs: Vec<JobRef>,
+    },
     /// Print the evidence: what server and agent each have on record, step by step, side by side.
     #[command(after_help = "Example:\n  lastword job prove 1042")]
     Prove {
@@ -169,6 +177,10 @@ impl Verb {
             Verb::Logs(logs) => logs.run(client),
             Verb::Files(files) => files.run(client, output),
             Verb::Wait { jobs } => wait::run(client, output, &jobs),
+            Verb::Watch { jobs } => {
+                let jobs = jobs.iter().map(|job| job.id).collect();
+                Watch { jobs, queues: Vec::new(), kinds: Vec::new(), after: None }.run(client, output)
+            }
             Verb::Prove { job } => prove::run(client, output, job),
             Verb::Show { jobs } => {
                 for job in jobs {
