@@ -98,9 +98,12 @@ impl Tree {
 
     /// Does with what the job left behind what its spec says, after its leader was reaped. Returns what there is to tell.
     pub(crate) fn leftovers(&self, what: Leftovers) -> io::Result<Option<String>> {
+        if self.is_empty()? {
+            return Ok(None); // as a rule: nobody has to look through all processes of the host
+        }
         let left = tree::descendants(std::process::id())?.len();
         match what {
-            Leftovers::Ignore if !self.is_empty()? => {
+            Leftovers::Ignore => {
                 self.thaw()?; // they would stand still for ever
                 return Ok(Some(format!("{left} processes that the job left behind go on")));
             }
@@ -108,7 +111,7 @@ impl Tree {
                 let told = format!("{left} processes that the job left behind have ended by themselves");
                 return Ok((left > 0).then_some(told));
             }
-            Leftovers::Ignore | Leftovers::Wait | Leftovers::Kill => {}
+            Leftovers::Wait | Leftovers::Kill => {}
         }
         Ok(match self.sweep()? {
             (0, _) => None,
