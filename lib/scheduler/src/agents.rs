@@ -219,6 +219,7 @@ impl Engine {
             let record = &self.runs[&run].record;
             let (job, kill) = (record.job, self.jobs[&record.job].record.kill.clone());
             match (there.contains(&run), record.accepted_at_ms, kill) {
+                (false, None, _) if self.holds_back(record.job) => {}
                 (false, None, _) => self.order_again(run),
                 // It is asked for as missing: what the agent says of it decides, and a kill now would only put a tombstone in its place.
                 (false, Some(_), _) => {}

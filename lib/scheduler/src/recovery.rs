@@ -12,7 +12,8 @@
 //! | of a job that is over, or of an attempt that it has had | another history            | kept as a stray                           |
 //!
 //! **A job that the backup has is not placed before every agent has told.** New jobs are. An agent that never comes back keeps the old
-//! ones waiting until it is removed or a person ends the recovery.
+//! ones waiting until it is removed or a person ends the recovery. Nor is a run ordered that the backup has as placed and no agent is
+//! known to have accepted: it may have been refused since, and its job may have run elsewhere.
 
 use crate::engine::{AgentIx, Engine, is_placed};
 use crate::input::{Change, FactIn, InventoryEntry};
@@ -125,14 +126,34 @@ impl Engine {
         }
     }
 
+    /// Whether nothing of this job may be ordered yet, not even again.
+    pub(crate) fn holds_back(&self, id: JobId) -> bool {
+        self.recovering.as_ref().is_some_and(|recovering| id.0 <= recovering.of.last_job)
+    }
+
+    /// Orders what the backup has as placed, and of which its agent, which is here, has told nothing.
+    fn order_what_was_held_back(&mut self) {
+        let is_here =
+            |name: &str| self.agent_names.get(name).is_some_and(|ix| self.agents[ix].session.is_some());
+        let is_held = |run: &RunRecord| {
+            run.status == Status::Dispatched && run.accepted_at_ms.is_none() && is_here(&run.agent)
+        };
+        let mut held: Vec<RunId> =
+            self.runs.values().map(|run| &run.record).filter(|run| is_held(run)).map(|run| run.id).collect();
+        held.sort_unstable();
+        for run in held {
+            self.order_again(run);
+        }
+    }
+
     /// Whether the job was kept back; it is no longer.
     pub(crate) fn let_go(&mut self, id: JobId) -> bool {
         self.recovering.as_mut().is_some_and(|recovering| recovering.kept_back.remove(&id))
     }
 
-    /// Why a queued job is not even in its queue's order.
+    /// Why a job of the backup is neither in its queue's order nor ordered again.
     pub(crate) fn why_kept_back(&self, id: JobId) -> Option<String> {
-        let recovering = self.recovering.as_ref().filter(|recovering| recovering.kept_back.contains(&id))?;
+        let recovering = self.recovering.as_ref().filter(|recovering| id.0 <= recovering.of.last_job)?;
         let names: Vec<&str> = recovering.of.untold.iter().map(String::as_str).collect();
         Some(format!(
             "the database was restored from a backup, and it may have run since: it waits until these agents have told what they ran: {}. \
@@ -166,6 +187,7 @@ impl Engine {
         };
         let waiting = recovering.kept_back.len();
         self.warn(format!("the recovery is over: {waiting} jobs of the backup that did not run since go on"));
+        self.order_what_was_held_back();
         let mut queues = BTreeSet::new();
         for id in recovering.kept_back {
             queues.insert(self.jobs[&id].queue);

@@ -160,6 +160,7 @@ impl Engine {
         let accepted = job.run.and_then(|run| self.runs.get(&run)).and_then(|run| run.record.accepted_at_ms);
         match accepted {
             Some(at) => format!("agent \"{name}\" accepted it at {} and is about to start it", time(at)),
+            None if self.holds_back(job.id) => self.why_kept_back(job.id).unwrap_or_default(),
             None => {
                 let run = job.run.and_then(|run| self.runs.get(&run));
                 let since =

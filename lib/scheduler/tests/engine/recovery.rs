@@ -150,6 +150,8 @@ fn a_later_attempt_elsewhere_ends_the_one_that_the_backup_has() {
     let (_, actions) = lab.connect("b", &[]);
     let second = Kept::of("b", &actions, all(0));
     restore(&mut lab, backup);
+    let (_, actions) = lab.connect("a", &[]);
+    assert!(starts(&actions).is_empty(), "it may have been executed elsewhere since: {actions:?}");
     lab.act(crate::lab::new_agent("b", 1, &["default"]));
     lab.connect("b", &[(second.run, 3)]);
     second.told_to(&mut lab).unwrap();
@@ -157,6 +159,20 @@ fn a_later_attempt_elsewhere_ends_the_one_that_the_backup_has() {
     let record = &lab.store.runs[&first.run];
     assert_eq!(record.status, Status::Unknown);
     assert!(record.reason.as_ref().unwrap().contains("attempt 2 was placed on b"));
+}
+
+#[test]
+fn a_run_that_was_placed_before_the_backup_is_ordered_when_every_agent_has_told_and_none_knows_better() {
+    let mut lab = Lab::new();
+    lab.agent("a", 1);
+    let (_, actions) = lab.submit(spec());
+    let ordered = starts(&actions);
+    let backup = lab.store.clone();
+    restore(&mut lab, backup);
+    lab.act(crate::lab::new_agent("b", 1, &["default"]));
+    assert!(starts(&lab.connect("a", &[]).1).is_empty());
+    assert!(lab.why(JobId(1)).contains("told what they ran: a"), "{}", lab.why(JobId(1)));
+    assert_eq!(starts(&tell_all(&mut lab, "a")), ordered);
 }
 
 #[test]
