@@ -105,8 +105,12 @@ fn an_outcome_that_was_never_sent_is_sent() {
         let dir = accepted(site, &root, 1)?;
         record(&dir, started([9; 16]))?;
         let end = job::End::Signaled { signal: 9, core: false };
-        let outcome =
-            Outcome::Ended { end, cause: None, witness: Witness::Monitor, usage: Some(Usage::default()) };
+        let outcome = Outcome::Ended {
+            end,
+            cause: None,
+            witness: Witness::Monitor,
+            usage: Some(Usage { cpu_ms: Some(5), ..Usage::default() }),
+        };
         Recorder::take(&dir)?.0.record_outcome(&outcome)?;
         agent.start()?;
         commander.greet(1, 1)?;
