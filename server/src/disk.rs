@@ -67,7 +67,7 @@ impl Watch {
 
     fn complaint(&self, free: u64) -> String {
         format!(
-            "the disk of {} has {} MiB free, and below {} MiB no new jobs are taken; make room ([retention], backups, traces) or change \
+            "the disk of {} has {} MiB free, and below {} MiB no new jobs are taken; make room (backups, traces) or change \
              [disk] free_bytes_min. What runs is recorded on",
             self.folder.display(),
             free >> 20,

@@ -17,6 +17,7 @@ pub mod auth;
 pub mod backup;
 pub mod core;
 pub mod db;
+mod disk;
 pub mod http;
 mod recover;
 pub mod restore;

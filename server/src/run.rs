@@ -18,7 +18,7 @@ use crate::auth::ensure_admin_token;
 use crate::backup::{self, Backups};
 use crate::db::{self, Database, Sqlite};
 use crate::settings::Settings;
-use crate::{core, http, recover, restore, sweep};
+use crate::{core, disk, http, recover, restore, sweep};
 use anyhow::{Context, bail};
 use std::ffi::OsString;
 use std::fs::File;
@@ -250,6 +250,12 @@ async fn serve(
     let shutdown = async move {
         let _ = stopped.await; // an error is the stop too
     };
+    let watch = disk::Watch {
+        folder: settings.database_path()?.parent().unwrap_or(root).to_owned(),
+        free_bytes_min: settings.disk.free_bytes_min,
+        ballast_bytes: settings.disk.ballast_bytes,
+    };
+    tokio::spawn(watch.run(handle.clone()));
     tokio::spawn(recover::run(handle.clone(), directory.clone(), Arc::clone(&database)));
     tokio::spawn(backup::on_schedule(
         backups,

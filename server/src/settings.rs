@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) backup: Backup,
     #[serde(default)]
     pub(crate) retention: Retention,
+    #[serde(default)]
+    pub(crate) disk: Disk,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -55,6 +57,22 @@ pub(crate) struct Agents {
     pub(crate) listen: String,
     /// Addresses or ranges that may; all if empty.
     pub(crate) allow: Vec<String>,
+}
+
+/// When the disk of the data root counts as full.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Disk {
+    /// Below this no new jobs are taken.
+    pub(crate) free_bytes_min: u64,
+    /// Kept for what agents tell, and given back when the disk is full; 0: nothing.
+    pub(crate) ballast_bytes: u64,
+}
+
+impl Default for Disk {
+    fn default() -> Disk {
+        Disk { free_bytes_min: 8 << 20, ballast_bytes: 16 << 20 }
+    }
 }
 
 /// Backups that the server makes by itself.
@@ -225,6 +243,7 @@ mod tests {
             cluster: Cluster::default(),
             backup: Backup::default(),
             retention: Retention::default(),
+            disk: Disk::default(),
         }
     }
 

@@ -35,6 +35,9 @@ pub enum CoreError {
     /// The database could not be read.
     #[error(transparent)]
     Database(#[from] DbError),
+    /// There is too little room for new jobs.
+    #[error("{0}")]
+    DiskFull(String),
     /// The server stops.
     #[error("the server stops; try again in a moment")]
     Stopping,
@@ -121,6 +124,9 @@ impl Handle {
 
     /// New jobs, all or none; the answer has the order of the request.
     pub async fn submit(&self, specs: Vec<JobSpec>) -> Result<Vec<Submitted>, CoreError> {
+        if let Some(trouble) = self.shared.disk_trouble() {
+            return Err(CoreError::DiskFull(trouble));
+        }
         match self.command(Task::Engine(Input::Submit(specs))).await? {
             Reply::Submitted(submitted) => Ok(submitted),
             Reply::Done => Ok(Vec::new()),
@@ -310,6 +316,16 @@ impl Handle {
     /// Whether the server does its work, and what hinders it.
     pub fn health(&self) -> Health {
         self.shared.health()
+    }
+
+    /// Whether the database cannot be written at the moment.
+    pub(crate) fn has_database_trouble(&self) -> bool {
+        self.shared.database_trouble().is_some()
+    }
+
+    /// There is too little room on the disk, and why; or enough (again).
+    pub(crate) fn on_disk(&self, trouble: Option<String>) {
+        self.shared.on_disk(trouble);
     }
 
     /// An agent obeys another server: this one is not ready until that is cleared up.

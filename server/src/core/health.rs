@@ -28,6 +28,8 @@ struct State {
     counts: Counts,
     progress: Instant,
     database: Option<String>,
+    /// Why no new jobs are taken, if none are.
+    disk: Option<String>,
     fenced: BTreeMap<String, String>,
 }
 
@@ -36,7 +38,8 @@ const PROGRESS_MAX: Duration = Duration::from_secs(10);
 
 impl Shared {
     pub(super) fn new(counts: Counts) -> Shared {
-        let state = State { counts, progress: Instant::now(), database: None, fenced: BTreeMap::new() };
+        let state =
+            State { counts, progress: Instant::now(), database: None, disk: None, fenced: BTreeMap::new() };
         Shared { state: Mutex::new(state) }
     }
 
@@ -47,6 +50,7 @@ impl Shared {
     pub(super) fn health(&self) -> Health {
         let state = self.lock();
         let mut problems: Vec<String> = state.database.iter().cloned().collect();
+        problems.extend(state.disk.clone());
         let still = state.progress.elapsed();
         if still > PROGRESS_MAX {
             problems.push(format!("the core has not made a step for {} s", still.as_secs()));
@@ -73,6 +77,21 @@ impl Shared {
     /// Why the database cannot be written at the moment, if it cannot.
     pub(super) fn database_trouble(&self) -> Option<String> {
         self.lock().database.clone()
+    }
+
+    /// There is little room on the disk, or enough again.
+    pub(super) fn on_disk(&self, trouble: Option<String>) {
+        let before = std::mem::replace(&mut self.lock().disk, trouble.clone());
+        match (before.is_some(), trouble) {
+            (false, Some(text)) => tracing::error!("{text}"),
+            (true, None) => tracing::info!("there is room on the disk again: new jobs are taken"),
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    /// Why no new jobs are taken, if none are.
+    pub(super) fn disk_trouble(&self) -> Option<String> {
+        self.lock().disk.clone()
     }
 
     /// An agent knows a higher epoch.

@@ -118,6 +118,9 @@ impl From<CoreError> for Problem {
                 "The idempotency key belongs to another request",
                 error.to_string(),
             ),
+            CoreError::DiskFull(text) => {
+                Problem::new(StatusCode::INSUFFICIENT_STORAGE, "disk-full", "No room for new jobs", text)
+            }
             CoreError::Stopping => Problem::stopping(),
         }
     }

@@ -127,6 +127,12 @@ fn a_server_with_a_full_disk_loses_no_outcome_and_goes_on_when_there_is_room() {
                 }
             })?;
             eprintln!("not taken: {refused}");
+            let why = wait_for("the reason to be said", || {
+                let answer = site.client().try_call("GET", "/readyz", None)?;
+                let text = String::from_utf8_lossy(&answer.body).into_owned();
+                Ok((answer.status == 503 && text.contains("no new jobs are taken")).then_some(text))
+            })?;
+            assert!(why.contains("free_bytes_min"), "{why}");
             site.open_gate()?;
             let ledger = site.ledger();
             wait_until("the jobs to end", || {
@@ -145,6 +151,9 @@ fn a_server_with_a_full_disk_loses_no_outcome_and_goes_on_when_there_is_room() {
                 let job = site.client().wait(id)?;
                 assert!(End::Code(8).fits(&job), "{job:#?}");
             }
+            wait_until("new jobs to be taken again", || {
+                Ok(site.client().try_call("GET", "/readyz", None).is_ok_and(|answer| answer.status == 200))
+            })?;
             let next = site.client().command(&["/bin/true"])?;
             assert_eq!(site.client().wait(next)?.status.0, Status::Completed);
             site.server.stop()?;
