@@ -25,6 +25,9 @@ use store::{Blank, Log, Medium};
 const NAMES: [&str; 2] = ["replay-1", "replay-2"];
 const OUTCOMES_EACH: usize = 50_000;
 const OUTCOMES: usize = NAMES.len() * OUTCOMES_EACH;
+/// Longer than any replay takes, and the pause between two looks.
+const REPLAY_MAX: Duration = Duration::from_secs(300);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Jobs in one submission.
 const BATCH: usize = 1_000;
 /// An agent that uses no more CPU time than this in that time has nothing to do, microseconds.
@@ -51,10 +54,16 @@ pub(crate) fn measure(site: &mut Site, figures: &mut Figures) -> Result<()> {
     NAMES.iter().try_for_each(|name| site.wait_connected(name))?;
     let (server_before, begin) = (Used::now(site, &agents[0])?, Instant::now());
     let client = site.client();
-    wait_until("every outcome to be committed", || {
+    loop {
         let (over, all) = client.progress()?;
-        Ok(over == all)
-    })?;
+        if over == all {
+            break;
+        }
+        if begin.elapsed() >= REPLAY_MAX {
+            bail!("{over} of {all} outcomes were committed after {} s", REPLAY_MAX.as_secs());
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
     let seconds = begin.elapsed().as_secs_f64();
     let [server_us, ..] = server_before.cost_until(&Used::now(site, &agents[0])?, OUTCOMES as u64);
     let after_us = agents.iter().map(network_processor_us).sum::<Result<u64>>()?;
@@ -83,7 +92,9 @@ pub(crate) fn add_agent(site: &Site, agent: &Agent, slots: usize) -> Result<()> 
 /// Submits the jobs and takes the orders for them, as the agent would.
 fn take_orders(site: &Site, agent: &Agent, root: &DataRoot) -> Result<Vec<(RunId, RunSpec)>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let identity = Identity::open(root.path(), job::AgentId([7; 16]))?;
+    let mut fresh = [0; 16]; // two agents are never one
+    io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut fresh)?;
+    let identity = Identity::open(root.path(), job::AgentId(fresh))?;
     let mut link = runtime.block_on(stand_in(site.server.agents_address(), agent, &identity))?;
     let command = vec!["/bin/true".to_owned()];
     let jobs =
