@@ -121,7 +121,7 @@ fn a_hang_up_says_what_needs_a_restart_and_ends_nothing() {
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("it lives");
     let trace = || std::fs::read_to_string(server.root.join("trace/central-server.log")).unwrap_or_default();
     until(|| trace().contains("SIGHUP"));
-    assert!(trace().contains("any key") && trace().contains("open files"), "{}", trace());
+    assert!(trace().contains("[agents] allow") && trace().contains("open files"), "{}", trace());
     assert!(server.get("/readyz").contains("200"));
     assert!(server.terminate().success());
 }

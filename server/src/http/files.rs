@@ -50,7 +50,7 @@ pub(super) struct Range {
 }
 
 /// List the files that were kept of a job (`capture`), as far as they are there by now.
-#[utoipa::path(get, path = "/api/v1/jobs/{id}/files", tag = "jobs", params(("id" = u64, Path), Attempt),
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/files", tag = "jobs", operation_id = "files", params(("id" = u64, Path), Attempt),
     responses((status = 200, body = JobFiles), (status = 404, description = "no such job, or it has no run yet", body = api::Problem)))]
 pub(super) async fn list(
     State(http): State<Http>,
@@ -68,7 +68,7 @@ pub(super) async fn list(
 }
 
 /// Read a file that was kept of a job. A slash in its name is written as `%2F`.
-#[utoipa::path(get, path = "/api/v1/jobs/{id}/files/{name}", tag = "jobs",
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/files/{name}", tag = "jobs", operation_id = "file",
     params(("id" = u64, Path), ("name" = String, Path, description = "its name, as the list has it"), Range),
     responses((status = 200, description = "the bytes", content_type = "application/octet-stream", body = Vec<u8>, headers(
             ("X-Sha256" = String, description = "SHA-256 of the whole, hexadecimal"))),

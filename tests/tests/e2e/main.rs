@@ -10,6 +10,7 @@ mod outcomes;
 mod output;
 mod policies;
 mod queues;
+mod record;
 mod restore;
 mod stop;
 mod upgrade;

@@ -249,7 +249,7 @@ impl Stream {
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         let last = last.map(|last| format!("last-event-id: {last}\r\n")).unwrap_or_default();
         let head = format!(
-            "GET /api/v1/events{query} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n{last}\r\n"
+            "GET /api/v1/events{query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\n{last}\r\n"
         );
         socket.write_all(head.as_bytes()).unwrap();
         let mut stream = Stream(BufReader::new(socket).lines());
