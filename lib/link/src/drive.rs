@@ -94,6 +94,7 @@ impl<IO: AsyncRead + AsyncWrite> Reader<IO> {
                 Ok(n) => self.decoder.feed(&bytes[..n]),
                 Err(error) => return broken("read from", error),
             }
+            self.shared.set_heard();
             self.shared.session().on_bytes(self.shared.now_ms());
         }
     }

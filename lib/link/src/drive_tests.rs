@@ -183,6 +183,16 @@ async fn a_peer_that_vanished_is_noticed_by_its_silence() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn heartbeats_are_signs_of_life_though_no_program_sees_them() {
+    let (link, mut server) = established_agent().await;
+    let before = link.sender.heard_at_ms();
+    std::thread::sleep(Duration::from_millis(5)); // of the wall clock, which cannot be paused
+    server.say(Ping { number: Some(5) }).await;
+    assert_eq!(server.hear().await, Some(Pong { number: Some(5) }.into()));
+    assert!(link.sender.heard_at_ms() > before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_quiet_links_keep_each_other_alive() {
     let (a, b) = tokio::io::duplex(PIPE_BYTES);
     let address = "127.0.0.1:1".parse().unwrap();

@@ -10,8 +10,9 @@ use protocol::message::Goodbye;
 use protocol::session::{Session, Timing};
 use protocol::{Frame, Role};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
@@ -111,6 +112,8 @@ pub(crate) struct Shared {
     pub(crate) inbox_room: Arc<Semaphore>,
     lane_rooms: Lanes<Arc<Semaphore>>,
     began: Instant,
+    /// When the peer's last bytes came, by the wall clock in Unix milliseconds: for people, nothing is decided by it.
+    heard_at_ms: AtomicI64,
 }
 
 /// What a frame takes of a lane's room; a frame that is bigger than a lane takes all of it.
@@ -119,9 +122,19 @@ pub(crate) fn room_for(frame: &Frame, lane_bytes_max: u32) -> u32 {
     bytes.saturating_add(FRAME_OVERHEAD_BYTES).min(lane_bytes_max)
 }
 
+fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 impl Shared {
     pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Bytes came.
+    pub(crate) fn set_heard(&self) {
+        self.heard_at_ms.store(wall_ms(), Ordering::Relaxed);
     }
 
     pub(crate) fn session(&self) -> MutexGuard<'_, Session> {
@@ -186,6 +199,7 @@ impl Link {
             inbox_room: room(INBOX_BYTES_MAX),
             lane_rooms: rooms.clone(),
             began: Instant::now(),
+            heard_at_ms: AtomicI64::new(wall_ms()),
         });
         let queues = Lanes { urgent: urgent_queue, request: request_queue, output: output_queue };
         drive::spawn(stream, shared.clone(), decoder, inbox_in, queues);
@@ -230,6 +244,11 @@ impl Sender {
     /// Whether the peer is new enough for frames of this kind (`protocol::frame::kind`).
     pub fn speaks(&self, kind: u16) -> bool {
         since(kind).is_some_and(|since| since <= self.version)
+    }
+
+    /// The peer's last sign of life, heartbeats included: Unix milliseconds by this host's wall clock.
+    pub fn heard_at_ms(&self) -> i64 {
+        self.shared.heard_at_ms.load(Ordering::Relaxed)
     }
 
     /// Ends the link: with a goodbye, what waits to be sent (but answers and output) goes first and the goodbye after it, as far as a

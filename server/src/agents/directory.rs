@@ -7,7 +7,7 @@ use protocol::frame::Frame;
 use protocol::message::{Answer, AnswerBody, LedgerQuery, Query, QueryBody};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, oneshot};
@@ -37,7 +37,6 @@ pub(super) struct Live {
     pub(super) session: u64,
     pub(super) view: LiveView,
     pub(super) sender: Sender,
-    pub(super) last_seen_ms: AtomicI64,
     pub(super) streams: Streams,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
 }
@@ -49,7 +48,7 @@ pub struct LiveView {
     pub address: SocketAddr,
     /// Since when, wall clock.
     pub since_ms: i64,
-    /// Last word of the agent, wall clock.
+    /// Last sign of life of the agent, heartbeats included, wall clock.
     pub last_seen_ms: i64,
     /// The protocol's version.
     pub version: u32,
@@ -177,10 +176,7 @@ impl Directory {
 
     /// What is known of an agent's live session.
     pub fn live(&self, agent: &str) -> Option<LiveView> {
-        self.get(agent).map(|live| {
-            let last_seen_ms = live.last_seen_ms.load(Ordering::Relaxed);
-            LiveView { last_seen_ms, ..live.view.clone() }
-        })
+        self.get(agent).map(|live| LiveView { last_seen_ms: live.sender.heard_at_ms(), ..live.view.clone() })
     }
 
     /// How many agents are connected.
@@ -215,8 +211,7 @@ impl Directory {
 
 impl Live {
     pub(super) fn new(session: u64, view: LiveView, sender: Sender) -> Live {
-        let last_seen_ms = AtomicI64::new(view.last_seen_ms);
-        Live { session, view, sender, last_seen_ms, streams: Streams::default(), waiting: Mutex::default() }
+        Live { session, view, sender, streams: Streams::default(), waiting: Mutex::default() }
     }
 
     /// Hands an answer to whoever asked; one that nobody waits for any more is dropped.

@@ -211,7 +211,6 @@ async fn serve(
                 return Over::Link(e);
             }
         };
-        live.last_seen_ms.store(os::clock::wall_ms(), Ordering::Relaxed);
         let agent = agent.to_owned();
         let input = match frame {
             Frame::Facts(facts) => read_facts(facts).map(|facts| Input::Facts { agent, facts }),

@@ -151,6 +151,9 @@ pub(super) fn record(
     refusal: Option<String>,
     at_ms: i64,
 ) -> AuditRecord {
+    // One that was given with the request stands for what the command itself says: it is said of this request, that of this object.
+    let own = about.detail.get("reason").and_then(Value::as_str).filter(|reason| !reason.is_empty());
+    let reason = order.reason.clone().or_else(|| own.map(str::to_owned));
     AuditRecord {
         number: 0,
         at_ms,
@@ -162,7 +165,7 @@ pub(super) fn record(
         action: about.action.into_owned(),
         object,
         detail: about.detail,
-        reason: order.reason.clone(),
+        reason,
         refusal,
     }
 }

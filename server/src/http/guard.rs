@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_changes_agents_needs_an_admin_and_what_is_not_listed_too() {
+    fn what_changes_settings_of_agents_and_queues_needs_an_admin_and_what_is_not_listed_too() {
         let cases = [
             (Method::GET, "/api/v1/jobs/1", Some(Role::Viewer)),
             (Method::OPTIONS, "/api/v1/jobs/1", Some(Role::Viewer)),
@@ -138,7 +138,11 @@ mod tests {
             (Method::POST, "/api/v1/queues/q/hold", Some(Role::Operator)),
             (Method::POST, "/api/v1/queues/q/release", Some(Role::Operator)),
             (Method::POST, "/api/v1/queues/hold/hold", Some(Role::Operator)),
+            (Method::POST, "/api/v1/queues/q/set", Some(Role::Admin)),
             (Method::POST, "/api/v1/queues/q/attach", Some(Role::Admin)),
+            (Method::POST, "/api/v1/queues/q/detach", Some(Role::Admin)),
+            (Method::POST, "/api/v1/agents/a/set", Some(Role::Admin)),
+            (Method::POST, "/api/v1/server/backups", Some(Role::Admin)),
             (Method::POST, "/api/v1/queues/q/attach/hold", Some(Role::Admin)),
             (Method::DELETE, "/api/v1/queues/q/hold", Some(Role::Admin)),
             (Method::DELETE, "/api/v1/queues/hold", Some(Role::Admin)),

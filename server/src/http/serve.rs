@@ -6,6 +6,7 @@
 //! | takes longer than [`HEAD_MAX`] for a head, or idles | the end of that connection                           |
 //! | sends a body too slowly                   | 408 after `guard::REQUEST_MAX`                                 |
 //! | does not read its answers                 | the end of that connection, [`Limits::write_max`] after the last byte it took |
+//! | vanishes while its answer is awaited or followed | the end of that connection within two minutes    |
 //! | opens more than [`Limits::connections`]   | further ones wait unanswered until one ends                    |
 //! | is there when the server stops            | its request is finished within [`DRAIN_MAX`]                   |
 
@@ -18,7 +19,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use socket2::{SockRef, TcpKeepalive};
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -42,6 +45,14 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Between two clean-ups of the figures' buffers.
 const UPKEEP_PAUSE: Duration = Duration::from_secs(10);
+
+/// The kernel asks an idle peer after this long, and this often, whether it is there: a follower of a quiet job sends nothing by itself.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(30))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(3);
+/// What was sent and is not acknowledged after this long was sent to a host that is gone.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
 
 /// What all peers together, and each of them, may use.
 #[derive(Clone, Copy, Debug)]
@@ -121,8 +132,9 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
-                // An answer is written in one piece anyway; without this it might wait for the peer's acknowledgement.
-                let _ = stream.set_nodelay(true);
+                if let Err(error) = tune(&stream) {
+                    tracing::debug!(%error, "an HTTP connection keeps the system's settings");
+                }
                 return (stream, address);
             }
             Err(error) => {
@@ -131,6 +143,14 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
             }
         }
     }
+}
+
+/// An answer is written in one piece anyway; without `nodelay` it might wait for the peer's acknowledgement.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
 }
 
 /// The figures of this process; `None` if something else collects them already.
@@ -155,6 +175,17 @@ async fn upkeep(metrics: Option<PrometheusHandle>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_watches_over_each_connection_whose_peer_is_quiet() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_follower, (stream, _)) = tokio::join!(TcpStream::connect(address), accept(&listener));
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_MAX));
+    }
 
     #[test]
     fn connections_leave_most_of_the_open_files_to_others() {

@@ -85,6 +85,7 @@ fn an_operator_handles_jobs_and_changes_neither_agents_nor_tokens() {
     assert_eq!(ask("POST", "/api/v1/jobs", json!({"command": ["/bin/true"]})), 201);
     assert_eq!(ask("POST", "/api/v1/jobs/1/kill", json!({})), 202);
     assert_eq!(ask("POST", "/api/v1/queues/default/hold", json!({})), 200);
+    assert_eq!(ask("POST", "/api/v1/queues/default/set", json!({"slots": 3})), 403);
     assert_eq!(ask("POST", "/api/v1/queues", json!({"name": "q"})), 403);
     assert_eq!(ask("POST", "/api/v1/tokens", json!({"name": "t", "role": "admin"})), 403);
     assert_eq!(ask("DELETE", "/api/v1/agents/a", Value::Null), 403);
@@ -173,6 +174,30 @@ fn every_change_is_audited_with_who_and_why_and_never_with_a_secret() {
     assert!(!all.contains("hush") && !all.contains(&token), "{all}");
     assert_eq!(server.audit("object=job/3").len(), 1, "a job is found in its batch");
     assert_eq!(server.audit("who=admin&since=2100-01-01T00:00:00Z").len(), 0);
+}
+
+#[test]
+fn a_reason_is_in_the_audit_however_it_was_given() {
+    let server = Server::start();
+    let agent =
+        json!({"name": "h", "dials_in": true, "secret": "0123456789abcdef0123456789abcdef", "slots": 3});
+    assert_eq!(server.post("/api/v1/agents", agent).status, 201);
+    server.submit();
+    server.post("/api/v1/jobs/1/kill", json!({}));
+    let cases = [
+        ("/api/v1/agents/h/drain", json!({"reason": "new kernel"}), "agent.drain", "new kernel"),
+        ("/api/v1/jobs/1/restart", json!({"force": true, "reason": "checked"}), "job.restart", "checked"),
+        ("/api/v1/jobs/1/abandon", json!({"reason": "scrapped"}), "job.abandon", "scrapped"),
+    ];
+    for (path, body, action, reason) in cases {
+        server.post(path, body.clone());
+        let newest = || server.audit("limit=1")[0].clone();
+        assert_eq!((&newest()["action"], &newest()["reason"]), (&json!(action), &json!(reason)), "{path}");
+        server.post_with(path, &[("x-lastword-reason", "planned")], body);
+        let entry = newest();
+        assert_eq!((&entry["action"], &entry["reason"]), (&json!(action), &json!("planned")), "{path}");
+        assert_eq!(entry["detail"]["reason"], json!(reason), "what the command says stays too: {path}");
+    }
 }
 
 #[test]
