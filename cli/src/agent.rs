@@ -14,6 +14,7 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:\n  lastword agent list -o wide")]
     List,
     /// Show an agent.
+    #[command(after_help = "Example:\n  lastword agent show host1")]
     Show {
         /// Its name.
         agent: String,
@@ -32,16 +33,13 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
     },
-    /// Place no new runs on an agent; what runs there goes on, and the agent stays connected.
+    /// Place no new runs on an agent; what runs there goes on, and the agent stays connected. Who asks why a job waits reads the --reason.
     #[command(after_help = "\
 Example, before maintenance of the host:
   lastword agent drain host1 --reason 'new kernel' --wait && ssh host1 reboot; lastword agent resume host1")]
     Drain {
         /// Its name.
         agent: String,
-        /// Why; everybody who asks why a job waits reads it.
-        #[arg(long)]
-        reason: Option<String>,
         /// Return when it has no run any more.
         #[arg(long)]
         wait: bool,
@@ -75,6 +73,7 @@ Example, without a gap and without a restart:
         retire_old: bool,
     },
     /// Forget an agent. Refused while it has runs without an outcome.
+    #[command(after_help = "Example:\n  lastword agent remove host1")]
     Remove {
         /// Its name.
         agent: String,
@@ -83,6 +82,7 @@ Example, without a gap and without a restart:
         force: bool,
     },
     /// Measure the way to an agent and back.
+    #[command(after_help = "Example:\n  lastword agent ping host1")]
     Ping {
         /// Its name.
         agent: String,
@@ -130,7 +130,7 @@ impl Verb {
                 let change = AgentChange { slots, secret_hex, ..AgentChange::default() };
                 show(&client.post(&path(&agent, "/set"), &change, true)?, output)?;
             }
-            Verb::Drain { agent, reason, wait } => drain(client, output, &agent, reason, wait)?,
+            Verb::Drain { agent, wait } => drain(client, output, &agent, wait)?,
             Verb::Resume { agent } => {
                 show(&client.post(&path(&agent, "/resume"), &serde_json::json!({}), true)?, output)?;
             }
@@ -156,14 +156,9 @@ impl Verb {
 /// Between two looks whether an agent has runs.
 const DRAIN_PAUSE: Duration = Duration::from_millis(500);
 
-fn drain(
-    client: &Client,
-    output: &Output,
-    name: &str,
-    reason: Option<String>,
-    wait: bool,
-) -> anyhow::Result<()> {
-    let mut agent: Agent = client.post(&path(name, "/drain"), &AgentDrainRequest { reason }, true)?;
+fn drain(client: &Client, output: &Output, name: &str, wait: bool) -> anyhow::Result<()> {
+    let request = AgentDrainRequest { reason: client.reason() };
+    let mut agent: Agent = client.post(&path(name, "/drain"), &request, true)?;
     while wait && agent.slots_used > 0 {
         hint(&format!("{name} still has {} runs", agent.slots_used));
         std::thread::sleep(DRAIN_PAUSE);

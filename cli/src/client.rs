@@ -240,6 +240,11 @@ impl Client {
         Client { reason, ..self }
     }
 
+    /// Why the changes are made, if that was said.
+    pub(crate) fn reason(&self) -> Option<String> {
+        self.reason.clone()
+    }
+
     /// Asks and reads the answer as `T`.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
         self.reply(&Call { method: Method::GET, path, body: None, repeatable: true })?.read()

@@ -24,6 +24,7 @@ const URL_DEFAULT: &str = "http://127.0.0.1:7410";
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// List the contexts.
+    #[command(after_help = "Example:\n  lastword context list")]
     List,
     /// Take this context from now on, wherever none is named.
     #[command(after_help = "Example:\n  lastword context use prod")]
@@ -40,6 +41,7 @@ Example:
         context: String,
     },
     /// Forget a context. Its token file stays.
+    #[command(after_help = "Example:\n  lastword context remove prod")]
     Remove {
         /// Its name.
         context: String,

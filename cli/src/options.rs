@@ -124,7 +124,7 @@ impl Options {
             Verb::Job(verb) => verb.run(&client(named)?, &output),
             Verb::Agent(verb) => verb.run(&client(named)?, &output),
             Verb::Queue(verb) => verb.run(&client(named)?, &output),
-            Verb::Server(verb) => verb.run(&named.place()?, &output),
+            Verb::Server(verb) => verb.run(|| client(named), &output),
             Verb::Api(api) => api.run(&client(named)?),
             Verb::Secret(verb) => verb.run(),
             Verb::Watch(watch) => watch.run(&client(named)?, &output),
@@ -145,6 +145,45 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_an_example() {
+        fn look(command: &clap::Command, name: &str, without: &mut Vec<String>) {
+            let verbs: Vec<_> = command.get_subcommands().filter(|verb| verb.get_name() != "help").collect();
+            let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            if verbs.is_empty() && !example.contains(&format!("  {name}")) {
+                without.push(name.to_owned());
+            }
+            for verb in verbs {
+                look(verb, &format!("{name} {}", verb.get_name()), without);
+            }
+        }
+        let mut without = Vec::new();
+        look(&Options::command(), "lastword", &mut without);
+        assert_eq!(without, Vec::<String>::new(), "--help shows no example that names the verb");
+    }
+
+    #[test]
+    fn a_reason_counts_before_the_verb_and_after_it() {
+        let lines = ["job restart 7 --force", "job abandon 7", "agent drain host1", "server backup"];
+        for line in lines {
+            for line in [format!("--reason checked {line}"), format!("{line} --reason checked")] {
+                let words = std::iter::once("lastword").chain(line.split(' '));
+                let options = Options::try_parse_from(words).unwrap();
+                assert_eq!(options.globals.reason.as_deref(), Some("checked"), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_needs_a_reason_is_wrong_usage_without_one() {
+        for line in ["job restart 7 --force", "job abandon 7"] {
+            // Nobody is there: it must not even be asked.
+            let words = ["lastword", "--url", "http://127.0.0.1:1"].into_iter().chain(line.split(' '));
+            let error = Options::try_parse_from(words).unwrap().run().unwrap_err();
+            assert_eq!(crate::exit::report(&error), crate::exit::USAGE, "{line}: {error}");
+        }
     }
 
     #[test]
@@ -229,8 +268,6 @@ mod tests {
             "job show 0",
             "job submit -e novalue -- /bin/true",
             "job submit --timeout 90 -- /bin/true",
-            "job restart 7 --force",
-            "job abandon 7",
             "queue set q",
             "job submit --retry-on 75 -- /bin/true",
             "job submit --retry 2 --retry-on never -- /bin/true",

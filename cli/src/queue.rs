@@ -8,8 +8,10 @@ use clap::Subcommand;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// List the queues.
+    #[command(after_help = "Example:\n  lastword queue list")]
     List,
     /// Show a queue.
+    #[command(after_help = "Example:\n  lastword queue show nightly")]
     Show {
         /// Its name.
         queue: String,
@@ -54,6 +56,7 @@ Examples:
         agent: String,
     },
     /// No longer let an agent serve a queue. What it runs goes on.
+    #[command(after_help = "Example:\n  lastword queue detach nightly host1")]
     Detach {
         /// The queue.
         queue: String,
@@ -61,16 +64,19 @@ Examples:
         agent: String,
     },
     /// Take nothing from a queue until it is released. What runs goes on.
+    #[command(after_help = "Example:\n  lastword queue hold nightly --reason 'database is being moved'")]
     Hold {
         /// Its name.
         queue: String,
     },
     /// End the hold of a queue.
+    #[command(after_help = "Example:\n  lastword queue release nightly")]
     Release {
         /// Its name.
         queue: String,
     },
     /// Remove an empty queue.
+    #[command(after_help = "Example:\n  lastword queue remove nightly")]
     Remove {
         /// Its name.
         queue: String,

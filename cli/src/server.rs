@@ -1,6 +1,6 @@
 //! The server itself.
 
-use crate::client::{Call, Client, Place};
+use crate::client::{Call, Client};
 use crate::output::{Output, Row, moment, or_empty, pairs};
 use crate::restore::Restore;
 use api::{Backup, BackupList, BackupMake, Check, Recovery, ServerStatus};
@@ -34,28 +34,34 @@ Examples:
   central-server --config /etc/lastword/server.toml --check-database     without a running server")]
     Check,
     /// After a restore: agents that have not told what they ran since the backup never will.
-    #[command(after_help = "A job of the backup that such an agent ran since will run again.")]
+    #[command(after_help = "\
+Example:
+  lastword server end-recovery --reason 'host7 burned down'
+A job of the backup that such an agent ran since will run again.")]
     EndRecovery,
 }
 
 impl Verb {
-    pub(crate) fn run(self, place: &Place, output: &Output) -> anyhow::Result<u8> {
+    pub(crate) fn run(
+        self,
+        client: impl FnOnce() -> anyhow::Result<Client>,
+        output: &Output,
+    ) -> anyhow::Result<u8> {
         match self {
             Verb::Status => {
-                let status: ServerStatus = Client::new(place)?.get("/api/v1/server/status")?;
+                let status: ServerStatus = client()?.get("/api/v1/server/status")?;
                 output.one(&status, &status.name, |_| for_people(&status))?;
             }
             Verb::Backup { list: true, .. } => {
-                let list: BackupList = Client::new(place)?.get("/api/v1/server/backups")?;
+                let list: BackupList = client()?.get("/api/v1/server/backups")?;
                 output.list(&list.items)?;
             }
             Verb::Backup { to, list: false } => {
-                let made: Backup =
-                    Client::new(place)?.post("/api/v1/server/backups", &BackupMake { to }, false)?;
+                let made: Backup = client()?.post("/api/v1/server/backups", &BackupMake { to }, false)?;
                 output.one(&made, &made.file, |_| describe(&made))?;
             }
             Verb::Restore(restore) => return restore.run(),
-            Verb::Check => return check(&Client::new(place)?, output),
+            Verb::Check => return check(&client()?, output),
             Verb::EndRecovery => {
                 let call = Call {
                     method: Method::POST,
@@ -63,7 +69,7 @@ impl Verb {
                     body: None,
                     repeatable: true,
                 };
-                Client::new(place)?.reply(&call)?;
+                client()?.reply(&call)?;
             }
         }
         Ok(0)

@@ -15,6 +15,7 @@ pub(crate) enum Verb {
         user: String,
     },
     /// List the users.
+    #[command(after_help = "Example:\n  lastword user list")]
     List,
     /// Disable a user: none of its tokens opens anything, from now on, until it is enabled.
     #[command(after_help = "Example:\n  lastword user disable anna --reason 'left'")]
@@ -26,11 +27,13 @@ pub(crate) enum Verb {
         force: bool,
     },
     /// Enable a user again.
+    #[command(after_help = "Example:\n  lastword user enable anna")]
     Enable {
         /// Its name.
         user: String,
     },
     /// Remove a user. All of its tokens are revoked.
+    #[command(after_help = "Example:\n  lastword user remove anna --reason 'left'")]
     Remove {
         /// Its name.
         user: String,

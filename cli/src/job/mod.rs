@@ -10,7 +10,7 @@ mod submit;
 mod wait;
 
 use crate::client::{Call, CallError, Client};
-use crate::exit;
+use crate::exit::{self, failure};
 use crate::output::{Output, line};
 use crate::watch::Watch;
 use anyhow::Context;
@@ -101,18 +101,21 @@ Prints the number when the order is on record; `lastword job show 1042` says whe
         jobs: Vec<JobRef>,
     },
     /// Keep jobs that do not run yet from running.
+    #[command(after_help = "Example:\n  lastword job hold 1042 1043")]
     Hold {
         /// Their numbers.
         #[arg(required = true, value_name = "JOB")]
         jobs: Vec<JobRef>,
     },
     /// End the hold of jobs.
+    #[command(after_help = "Example:\n  lastword job release 1042 1043")]
     Release {
         /// Their numbers.
         #[arg(required = true, value_name = "JOB")]
         jobs: Vec<JobRef>,
     },
     /// Take back jobs that were not given to an agent yet, or that wait for their next attempt.
+    #[command(after_help = "Example:\n  lastword job cancel 1042")]
     Cancel {
         /// Their numbers.
         #[arg(required = true, value_name = "JOB")]
@@ -131,22 +134,16 @@ A job whose rule is restart_safe = never_twice (the usual one) and that may have
         /// Hold them first.
         #[arg(long)]
         hold: bool,
-        /// Also what must not be executed twice and may have been executed.
-        #[arg(long, requires = "reason")]
+        /// Also what must not be executed twice and may have been executed. Needs --reason, which stays with the job.
+        #[arg(long)]
         force: bool,
-        /// Why; stays with the job.
-        #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
     },
-    /// Give up jobs whose agent will never come back. What comes later is recorded beside them.
+    /// Give up jobs whose agent will never come back. Needs --reason, which stays with the job. What comes later is recorded beside them.
     #[command(after_help = "Example:\n  lastword job abandon 1042 --reason 'host1 was scrapped'")]
     Abandon {
         /// Their numbers.
         #[arg(required = true, value_name = "JOB")]
         jobs: Vec<JobRef>,
-        /// Why; stays with the job.
-        #[arg(long, value_name = "TEXT")]
-        reason: String,
     },
     /// Say in one sentence why a job does not run yet, or what became of it.
     #[command(after_help = "Example:\n  lastword job why 1042")]
@@ -200,10 +197,12 @@ impl Verb {
             Verb::Hold { jobs } => Ok(change(client, output, &jobs, "hold", &json!({})).code),
             Verb::Release { jobs } => Ok(change(client, output, &jobs, "release", &json!({})).code),
             Verb::Cancel { jobs } => Ok(change(client, output, &jobs, "cancel", &json!({})).code),
-            Verb::Restart { jobs, hold, force, reason } => {
+            Verb::Restart { jobs, hold, force } => {
+                let reason = if force { Some(needed_reason(client, "--force")?) } else { client.reason() };
                 Ok(change(client, output, &jobs, "restart", &JobRestart { hold, force, reason }).code)
             }
-            Verb::Abandon { jobs, reason } => {
+            Verb::Abandon { jobs } => {
+                let reason = needed_reason(client, "to abandon a job")?;
                 Ok(change(client, output, &jobs, "abandon", &JobAbandon { reason }).code)
             }
             Verb::Why { job } => {
@@ -213,6 +212,11 @@ impl Verb {
             }
         }
     }
+}
+
+/// The reason without which this must not be done.
+fn needed_reason(client: &Client, what: &str) -> anyhow::Result<String> {
+    client.reason().ok_or_else(|| failure(exit::USAGE, format!("{what} needs a reason: --reason TEXT")))
 }
 
 /// What became of an order that was given for several jobs.
