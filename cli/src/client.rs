@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::io::Read;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -180,6 +181,12 @@ impl Reply {
     /// A header that holds a number.
     pub(crate) fn number(&self, header: &str) -> Option<u64> {
         self.headers.get(header)?.to_str().ok()?.parse().ok()
+    }
+
+    /// A header that holds a range: `FROM-TO`, of which TO is not a part.
+    pub(crate) fn range(&self, header: &str) -> Option<Range<u64>> {
+        let (from, to) = self.headers.get(header)?.to_str().ok()?.split_once('-')?;
+        Some(from.parse().ok()?..to.parse().ok()?)
     }
 
     /// Whether a header says `true`.

@@ -54,6 +54,10 @@ pub struct Piece {
     pub bytes: Vec<u8>,
     /// Nothing more will be written.
     pub complete: bool,
+    /// The size of the whole so far.
+    pub size: u64,
+    /// The header that says what the output limit left out.
+    pub gap: Option<String>,
 }
 
 impl Client {
@@ -229,17 +233,21 @@ impl Client {
         let path = format!("/api/v1/jobs/{id}/output/{stream}?offset={offset}");
         let mut response = self.send("GET", &path, None)?;
         let complete = response.headers().get("x-complete").is_some_and(|value| value == "true");
+        let text =
+            |name| response.headers().get(name).and_then(|value| Some(value.to_str().ok()?.to_owned()));
+        let (size, gap) = (text("x-size").and_then(|size| size.parse().ok()).unwrap_or(0), text("x-gap"));
         let status = response.status().as_u16();
         let bytes = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
         anyhow::ensure!(status == 200, "GET {path}: {status} {}", String::from_utf8_lossy(&bytes));
-        Ok(Piece { bytes, complete })
+        Ok(Piece { bytes, complete, size, gap })
     }
 
-    /// All that a job wrote, when it is complete.
+    /// All that a job wrote and that was kept, when it is complete.
     pub fn whole_output(&self, id: u64, stream: &str) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
+        let (mut bytes, mut at) = (Vec::new(), 0);
         wait_for(&format!("all output of job {id}"), || {
-            let piece = self.output(id, stream, bytes.len() as u64)?;
+            let piece = self.output(id, stream, at)?;
+            at = piece.size;
             let over = piece.complete && piece.bytes.is_empty();
             bytes.extend(piece.bytes);
             Ok(over.then_some(()))

@@ -46,7 +46,7 @@ fn piece(disk: &Disk, run_id: RunId, range: OutputRange, running: bool) -> Answe
     let offset = range.offset.unwrap_or(0);
     let bytes_max = range.bytes_max.map_or(PIECE_BYTES_MAX, |bytes| bytes as usize).min(PIECE_BYTES_MAX);
     let read = match output::open(disk, run_id, stream) {
-        Ok(Output::Open(file)) => output::read(&file, offset, bytes_max),
+        Ok(Output::Open(open)) => open.read(offset, bytes_max),
         Ok(Output::NotWritten) => Ok((Vec::new(), 0)),
         Ok(Output::NoRecord) => Err(output::no_record()),
         Err(reason) => Err(reason),

@@ -1,22 +1,43 @@
 //! The files that jobs write: finding, opening and reading them. Blocking; called from threads that may.
 
 use crate::disk::Disk;
+use job::output::OutputLimit;
 use job::{Outcome, RunId};
 use protocol::message::StreamKind;
 use spool::{RunDir, Shelf};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// An output file of a run, as far as there is one.
 #[derive(Debug)]
 pub(crate) enum Output {
     /// It is open.
-    Open(File),
+    Open(Open),
     /// The run is here and has written no such file, or not yet.
     NotWritten,
     /// The run is not here (any more).
     NoRecord,
+}
+
+/// An output file that is open.
+#[derive(Debug)]
+pub(crate) struct Open {
+    file: File,
+    /// What the run may write.
+    limit: Option<OutputLimit>,
+}
+
+/// What is read at once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// From where it was asked for; or from the end of the gap, if that is in the gap.
+    pub(crate) data: Vec<u8>,
+    /// Of the file.
+    pub(crate) size: u64,
+    /// What the output limit left out.
+    pub(crate) gap: Option<Range<u64>>,
 }
 
 /// Opens an output file of a run, wherever the run is kept. The error is for people.
@@ -31,13 +52,53 @@ pub(crate) fn open(disk: &Disk, run_id: RunId, stream: Option<StreamKind>) -> Re
         }
     };
     match File::open(path) {
-        Ok(file) => Ok(Output::Open(file)),
+        Ok(file) => Ok(Output::Open(Open { file, limit: limit(disk, &dir) })),
         Err(e) if e.kind() == io::ErrorKind::NotFound && is_stripped(disk, shelf, &dir) => {
             Err("the output was removed to make room (see [retention] in the agent's configuration)".into())
         }
         // Nothing was ever started, or not yet.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Output::NotWritten),
         Err(e) => Err(cannot_be_read(&e)),
+    }
+}
+
+/// The run's output limit; a log that cannot be read now has none.
+fn limit(disk: &Disk, dir: &RunDir) -> Option<OutputLimit> {
+    disk.read_at(dir).ok()?.0.spec.output_limit().unwrap_or_default()
+}
+
+impl Open {
+    /// So many bytes from there on, as [`read`], gap and all.
+    pub(crate) fn read(&self, offset: u64, bytes_max: usize) -> Result<(Vec<u8>, u64), String> {
+        read(&self.file, offset, bytes_max)
+    }
+
+    /// So many bytes from there on, beside what the output limit left out.
+    pub(crate) fn read_beside_the_gap(&self, offset: u64, bytes_max: usize) -> Result<Part, String> {
+        self.try_read_beside_the_gap(offset, bytes_max).map_err(|e| cannot_be_read(&e))
+    }
+
+    /// Whoever supervises the run may widen the gap meanwhile: then it is read again, so that no zeros are taken for output.
+    fn try_read_beside_the_gap(&self, offset: u64, bytes_max: usize) -> io::Result<Part> {
+        let mut gap = self.gap()?;
+        loop {
+            let from = gap.as_ref().filter(|gap| gap.contains(&offset)).map_or(offset, |gap| gap.end);
+            let until_gap = gap.as_ref().filter(|gap| from < gap.start).map(|gap| gap.start - from);
+            let until_gap = until_gap.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
+            let (data, size) = try_read(&self.file, from, bytes_max.min(until_gap))?;
+            let now = self.gap()?;
+            if now == gap {
+                return Ok(Part { data, size, gap });
+            }
+            gap = now;
+        }
+    }
+
+    fn gap(&self) -> io::Result<Option<Range<u64>>> {
+        let size = self.file.metadata()?.len();
+        let Some(from) = self.limit.and_then(|limit| limit.hole_from(size)) else { return Ok(None) };
+        let to = os::disk::next_data(&self.file, from)?;
+        Ok(to.filter(|to| *to > from).map(|to| from..to))
     }
 }
 
@@ -78,4 +139,45 @@ fn try_read(file: &File, offset: u64, bytes_max: usize) -> io::Result<(Vec<u8>, 
     }
     data.truncate(filled);
     Ok((data, size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use job::output::OutputPolicy;
+
+    const K: u64 = 1 << 10;
+
+    /// 400 KiB of the letter x, of which what the limit does not keep was made a hole, up to `to`.
+    fn open(policy: OutputPolicy, to: u64) -> Open {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&vec![b'x'; 400 * K as usize], 0).unwrap();
+        os::disk::hollow(&file, 32 * K, to).unwrap();
+        Open { file, limit: Some(OutputLimit { bytes_max: 64 * K, policy }) }
+    }
+
+    #[test]
+    fn no_byte_of_the_gap_is_read_from_wherever_it_is_asked_for() {
+        let open = open(OutputPolicy::KeepEnds, 368 * K);
+        for (offset, bytes_max, expected) in [
+            (0, 1000, 1000),
+            (0, 64 * K, 32 * K),
+            (31 * K, 64 * K, K),
+            (32 * K, 64 * K, 32 * K),
+            (100 * K, 10 * K, 10 * K),
+            (368 * K, 64 * K, 32 * K),
+            (400 * K, 64 * K, 0),
+        ] {
+            let part = open.read_beside_the_gap(offset, bytes_max as usize).unwrap();
+            assert_eq!(part.data, vec![b'x'; expected as usize], "{bytes_max} bytes from {offset}");
+            assert_eq!((part.size, part.gap), (400 * K, Some(32 * K..368 * K)));
+        }
+    }
+
+    #[test]
+    fn zeros_and_holes_that_the_job_made_are_its_output() {
+        let open = open(OutputPolicy::Truncate, 368 * K);
+        let part = open.read_beside_the_gap(30 * K, 4 * K as usize).unwrap();
+        assert_eq!((part.data.len() as u64, part.gap), (4 * K, None));
+    }
 }

@@ -6,7 +6,7 @@
 
 use crate::agent::Agent;
 use crate::disk::Disk;
-use crate::output::{self, Output};
+use crate::output::{self, Open, Output, Part};
 use job::RunId;
 use link::Sender;
 use os::clock::boottime_ms;
@@ -14,7 +14,6 @@ use protocol::Frame;
 use protocol::message::{StreamKind, StreamOpen};
 use protocol::stream::{Found, Look, Opening, Sources};
 use std::collections::HashMap;
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -112,7 +111,7 @@ struct Reading {
     stream: Option<StreamKind>,
     kept: Arc<AtomicBool>,
     /// Open while there is something to read, so that who waits for growth holds no descriptor.
-    file: Option<Arc<File>>,
+    file: Option<Arc<Open>>,
 }
 
 impl Pump {
@@ -205,7 +204,7 @@ impl Pump {
         true
     }
 
-    fn keep(&mut self, stream_id: u64, file: Option<Arc<File>>) {
+    fn keep(&mut self, stream_id: u64, file: Option<Arc<Open>>) {
         let idle = self.sources.is_idle(stream_id);
         if let Some(reading) = self.files.get_mut(&stream_id) {
             reading.file = file.filter(|_| !idle);
@@ -215,19 +214,25 @@ impl Pump {
 
 impl Reading {
     /// Whether the run is complete is asked first: then what is there is all that there will be.
-    fn look(self, disk: &Disk, look: Look) -> Result<(Found, Option<Arc<File>>), String> {
+    fn look(self, disk: &Disk, look: Look) -> Result<(Found, Option<Arc<Open>>), String> {
         let complete = !self.kept.load(Ordering::Acquire);
-        let nothing = Found { data: Vec::new(), size: 0, complete };
+        let nothing = Found { data: Vec::new(), size: 0, gap: None, complete };
         let file = match self.file {
             Some(file) => file,
             None => match output::open(disk, self.run_id, self.stream)? {
-                Output::Open(file) => Arc::new(file),
+                Output::Open(open) => Arc::new(open),
                 Output::NotWritten => return Ok((nothing, None)),
                 Output::NoRecord if complete => return Err(output::no_record()),
                 Output::NoRecord => return Ok((nothing, None)), // it is being prepared
             },
         };
-        let (data, size) = output::read(&file, look.offset, look.bytes_max)?;
-        Ok((Found { data, size, complete }, Some(file)))
+        let part = match look.gaps {
+            true => file.read_beside_the_gap(look.offset, look.bytes_max)?,
+            false => {
+                let (data, size) = file.read(look.offset, look.bytes_max)?;
+                Part { data, size, gap: None }
+            }
+        };
+        Ok((Found { data: part.data, size: part.size, gap: part.gap, complete }, Some(file)))
     }
 }

@@ -8,6 +8,7 @@ use anyhow::Context;
 use api::Job;
 use clap::Args;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -66,6 +67,8 @@ struct Head {
     size: u64,
     /// There will be no more than that.
     complete: bool,
+    /// What the output limit left out of the whole; the answer skips it.
+    gap: Option<Range<u64>>,
 }
 
 /// What was printed of one answer.
@@ -220,22 +223,48 @@ impl Stream {
             );
             self.offset = head.offset;
         }
+        if head.gap.as_ref().is_some_and(|gap| gap.contains(&self.offset)) {
+            self.skip_to(head.offset, out)?;
+        }
         let (mut piece, mut bytes) = (vec![0; READ_BYTES], 0);
         let whole = loop {
             match body.read(&mut piece) {
                 Ok(0) => break true,
                 Ok(read) => {
-                    out.write_all(&piece[..read])?;
-                    out.flush()?;
+                    self.print(&piece[..read], head.gap.as_ref(), out)?;
                     bytes += read as u64;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_broken_off) => break false,
             }
         };
-        self.offset += bytes;
         self.complete = whole && head.complete && self.offset >= head.size;
         Ok(Printed { bytes, whole })
+    }
+
+    /// Prints the next bytes of an answer; where the gap is, says so.
+    fn print(&mut self, piece: &[u8], gap: Option<&Range<u64>>, out: &mut dyn Write) -> io::Result<()> {
+        let before_gap = gap.and_then(|gap| gap.start.checked_sub(self.offset));
+        let before_gap = before_gap.and_then(|bytes| usize::try_from(bytes).ok());
+        let (before, after) = piece.split_at(before_gap.unwrap_or(usize::MAX).min(piece.len()));
+        out.write_all(before)?;
+        self.offset += before.len() as u64;
+        if let Some(gap) = gap.filter(|_| !after.is_empty()) {
+            self.skip_to(gap.end, out)?;
+            out.write_all(after)?;
+            self.offset += after.len() as u64;
+        }
+        out.flush()
+    }
+
+    /// Says that what is before this byte was left out.
+    fn skip_to(&mut self, offset: u64, out: &mut dyn Write) -> io::Result<()> {
+        let left_out = offset.saturating_sub(self.offset);
+        self.offset = offset;
+        if left_out == 0 {
+            return Ok(());
+        }
+        writeln!(out, "\n… {left_out} bytes left out by the output limit …")
     }
 
     /// Asks for the output from where it was printed to.
@@ -252,6 +281,7 @@ impl Stream {
             offset: number("x-offset")?,
             size: number("x-size")?,
             complete: reply.flag("x-complete"),
+            gap: reply.range("x-gap"),
         };
         Ok((head, body))
     }
@@ -346,6 +376,32 @@ mod tests {
             piece(1, 2, 2, true, ""),
         ]);
         assert_eq!(printed, "abcde");
+    }
+
+    #[test]
+    fn what_the_output_limit_left_out_is_told_where_it_was() {
+        let with_gap =
+            |piece: String, gap: &str| piece.replacen("x-attempt", &format!("x-gap: {gap}\r\nx-attempt"), 1);
+        let (printed, asked) = followed(vec![
+            fake::answer(200, &job(Status::Running)),
+            piece(1, 0, 4, false, "abcd"),
+            fake::answer(200, &job(Status::Running)),
+            with_gap(piece(1, 4, 20, false, "ef"), "6-15"),
+            fake::answer(200, &job(Status::Running)),
+            with_gap(piece(1, 18, 20, false, "uv"), "6-18"),
+            fake::answer(200, &job(Status::Completed)),
+            with_gap(piece(1, 20, 22, true, "wx"), "6-18"),
+        ]);
+        assert_eq!(printed, "abcdef\n… 12 bytes left out by the output limit …\nuvwx");
+        assert!(asked[5].contains("offset=6") && asked[7].contains("offset=20"), "{asked:?}");
+    }
+
+    #[test]
+    fn an_answer_that_skips_a_gap_is_printed_with_a_line_in_its_place() {
+        let head = "x-attempt: 1\r\nx-size: 1000\r\nx-complete: true\r\nx-offset: 0\r\nx-gap: 3-998\r\n";
+        let (printed, _) =
+            followed(vec![fake::answer(200, &job(Status::Completed)), fake::answer_with(200, head, "abcyz")]);
+        assert_eq!(printed, "abc\n… 995 bytes left out by the output limit …\nyz");
     }
 
     #[test]

@@ -57,6 +57,14 @@ pub struct OutputLimit {
     pub policy: OutputPolicy,
 }
 
+impl OutputLimit {
+    /// Where the hole of a file of this size begins, if the limit may have made one there. Where it ends, the file system knows.
+    pub fn hole_from(&self, size: u64) -> Option<u64> {
+        let may = self.policy == OutputPolicy::KeepEnds && size > self.bytes_max;
+        may.then(|| (self.bytes_max / 2).next_multiple_of(BLOCK_BYTES))
+    }
+}
+
 /// A text that is no output limit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -201,7 +209,8 @@ impl Watch {
             }
             OutputPolicy::KeepEnds => {
                 let half = limit.bytes_max / 2;
-                let from = half.next_multiple_of(BLOCK_BYTES).max(self.hollow_to[stream]);
+                let Some(begin) = limit.hole_from(size) else { return };
+                let from = begin.max(self.hollow_to[stream]);
                 let to = (size - half) / BLOCK_BYTES * BLOCK_BYTES;
                 if to >= from + limit.bytes_max / HOLE_PARTS || first && to > from {
                     deeds.push(Deed::Hollow { stream, from, to });
@@ -257,6 +266,15 @@ mod tests {
         assert_eq!(watch.on_sizes([101 * K, 0], 300), [], "too little for another one");
         let deeds = watch.on_sizes([200 * K, 0], 400);
         assert_eq!(deeds, [Deed::Hollow { stream: 0, from: 68 * K, to: 168 * K }], "told once");
+    }
+
+    #[test]
+    fn only_a_file_beyond_a_limit_that_keeps_its_ends_may_have_a_hole() {
+        let limit = |policy| OutputLimit { bytes_max: 100 * K + 1, policy };
+        assert_eq!(limit(OutputPolicy::KeepEnds).hole_from(100 * K + 2), Some(52 * K));
+        assert_eq!(limit(OutputPolicy::KeepEnds).hole_from(100 * K + 1), None);
+        assert_eq!(limit(OutputPolicy::Truncate).hole_from(200 * K), None);
+        assert_eq!(limit(OutputPolicy::Kill).hole_from(200 * K), None);
     }
 
     #[test]

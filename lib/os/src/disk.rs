@@ -72,6 +72,17 @@ pub fn hollow(file: &File, from: u64, to: u64) -> io::Result<()> {
     Ok(fs::fallocate(file, flags, from, to.saturating_sub(from))?)
 }
 
+/// Where the first data at or after `from` begins (`lseek(2)`, `SEEK_DATA`); `None` if there is none. A file system that does not know holes
+/// calls all of it data. Moves the position of the file.
+pub fn next_data(file: &File, from: u64) -> io::Result<Option<u64>> {
+    match fs::seek(file, fs::SeekFrom::Data(from)) {
+        Ok(at) => Ok(Some(at)),
+        Err(rustix::io::Errno::NXIO) => Ok(None),
+        Err(rustix::io::Errno::INVAL) => Ok(Some(from)),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// Reserves blocks for the first `bytes` of a file, so that later writes there cannot meet a full disk. Where the file system
 /// cannot reserve (`EOPNOTSUPP`), the caller's own writing of zeros must do.
 pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {

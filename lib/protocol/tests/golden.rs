@@ -198,6 +198,7 @@ fn stream_open() -> StreamOpen {
         bytes_max: Some(1_000_000),
         follow: true,
         granted: Some(65_536),
+        gaps: false,
     }
 }
 
@@ -208,6 +209,8 @@ fn stream_piece() -> StreamPiece {
         data: b"line\n".to_vec(),
         size: Some(4101),
         complete: true,
+        gap_from: None,
+        gap_to: None,
     }
 }
 
@@ -269,9 +272,14 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("answer_ledger_2", answer(AnswerBody::Ledger(ledger_2)).into()),
         ("answer_failed", answer(AnswerBody::Failed("no record".into())).into()),
         ("stream_open", stream_open().into()),
+        ("stream_open_gaps", StreamOpen { gaps: true, ..stream_open() }.into()),
         ("stream_grant", StreamGrant { stream_id: Some(9), granted: Some(131_072) }.into()),
         ("stream_cancel", StreamCancel { stream_id: Some(9) }.into()),
         ("stream_piece", stream_piece().into()),
+        (
+            "stream_piece_gap",
+            StreamPiece { gap_from: Some(1024), gap_to: Some(4096), ..stream_piece() }.into(),
+        ),
         ("stream_end", StreamEnd { stream_id: Some(9), complete: true, failed: Some("why".into()) }.into()),
         ("stream_receipt", StreamReceipt { received: Some(70_000) }.into()),
         ("ping", Ping { number: Some(300) }.into()),

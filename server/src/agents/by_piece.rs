@@ -21,7 +21,7 @@ pub(super) async fn open(directory: Directory, agent: String, wanted: Wanted) ->
     reading.at = reading.at.min(size);
     let limit = reading.wanted.bytes_max.map(|bytes| reading.at.saturating_add(bytes));
     reading.end_at = if reading.wanted.follow { limit } else { Some(size.min(limit.unwrap_or(u64::MAX))) };
-    let (reader, output) = Output::new((reading.at, size, first.complete));
+    let (reader, output) = Output::new((reading.at, size, first.complete), None);
     tokio::spawn(reading.pump(first, reader));
     Ok(output)
 }

@@ -14,6 +14,7 @@ use protocol::message::{
 };
 use protocol::stream::{Sink, StreamError, WINDOW_BYTES_MIN};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -48,20 +49,23 @@ pub struct Output {
     pub size: u64,
     /// The file had its last byte already.
     pub complete: bool,
+    /// What the output limit left out of the file by then; the bytes skip it. If it grows before they come to it, they end where it begins.
+    pub gap: Option<Range<u64>>,
     pieces: mpsc::Receiver<Result<Vec<u8>, QueryError>>,
 }
 
 impl Output {
     pub(super) fn new(
         (offset, size, complete): (u64, u64, bool),
+        gap: Option<Range<u64>>,
     ) -> (mpsc::Sender<Result<Vec<u8>, QueryError>>, Output) {
         let (reader, pieces) = mpsc::channel(PIECES_WAITING_MAX);
-        (reader, Output { offset, size, complete, pieces })
+        (reader, Output { offset, size, complete, gap, pieces })
     }
 
     /// The output of something that wrote nothing and never will.
     pub fn nothing() -> Output {
-        Output::new((0, 0, true)).1
+        Output::new((0, 0, true), None).1
     }
 
     /// The next bytes; after an error, and at the end, there are none.
@@ -179,8 +183,8 @@ async fn open(
     let timed_out = |_| QueryError::TimedOut { agent: agent.to_owned(), seconds: ANSWER_MAX.as_secs() };
     let first = first.await.map_err(timed_out)??;
     let head = (first.offset.unwrap_or(0), first.size.unwrap_or(0), first.complete);
-    let (reader, output) = Output::new(head);
-    tokio::spawn(stream.pump(first.data, reader));
+    let (reader, output) = Output::new(head, first.gap());
+    tokio::spawn(stream.pump(first, reader));
     Ok(output)
 }
 
@@ -204,6 +208,7 @@ impl Stream {
             bytes_max: wanted.bytes_max,
             follow: wanted.follow,
             granted: Some(lock(&self.sink).granted()),
+            gaps: true,
         };
         self.live.sender.send(Frame::StreamOpen(open)).await.map_err(|_| self.away())?;
         match self.next().await? {
@@ -227,12 +232,18 @@ impl Stream {
         }
     }
 
-    /// Hands piece after piece to the reader, until it is over or the reader is gone.
-    async fn pump(mut self, first: Vec<u8>, reader: mpsc::Sender<Result<Vec<u8>, QueryError>>) {
-        let mut next = first;
+    /// Hands piece after piece to the reader, until it is over, or the reader is gone, or something is left out that the reader was not told of.
+    async fn pump(mut self, first: StreamPiece, reader: mpsc::Sender<Result<Vec<u8>, QueryError>>) {
+        let told = first.gap();
+        let (mut due, mut next) = (first.offset.unwrap_or(0), first);
         loop {
-            let bytes = next.len() as u64;
-            if bytes > 0 && reader.send(Ok(next)).await.is_err() {
+            let (begin, bytes) = (next.offset.unwrap_or(0), next.data.len() as u64);
+            let is_told = |gap: &Range<u64>| gap.contains(&due) && gap.end == begin;
+            if begin != due && !told.as_ref().is_some_and(is_told) {
+                return;
+            }
+            due = begin + bytes;
+            if bytes > 0 && reader.send(Ok(next.data)).await.is_err() {
                 return;
             }
             self.grant(bytes).await;
@@ -241,7 +252,7 @@ impl Stream {
                 () = reader.closed() => return,
             };
             next = match piece {
-                Ok(Some(piece)) => piece.data,
+                Ok(Some(piece)) => piece,
                 Ok(None) => return,
                 Err(error) => {
                     let _ = reader.send(Err(error)).await; // a reader that is gone needs no reason

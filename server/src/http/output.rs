@@ -15,6 +15,7 @@ use job::JobId;
 use protocol::message::StreamKind;
 use scheduler::RunRecord;
 use serde::Deserialize;
+use std::ops;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -42,13 +43,15 @@ pub(super) struct Range {
 }
 
 /// Read what a job wrote, from an offset on; while it runs: what is there now, or with `follow=true` all until it has ended. If the answer breaks
-/// off, ask again from `X-Offset` plus what came.
+/// off, ask again from where it broke off. What an output limit left out of the middle is not sent: `X-Gap` says which bytes the answer skips. An
+/// answer ends where something begins that was left out only after the answer had begun.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/output/{stream}", tag = "jobs",
     params(("id" = u64, Path), ("stream" = String, Path, description = "`stdout` or `stderr`"), Range),
     responses((status = 200, description = "the bytes", content_type = "application/octet-stream", body = Vec<u8>, headers(
             ("X-Offset" = u64, description = "where the answer begins"),
             ("X-Size" = u64, description = "the size of the whole so far"),
             ("X-Complete" = bool, description = "nothing more will be written"),
+            ("X-Gap" = String, description = "`FROM-TO`, if the output limit left something out: these bytes, without TO, are skipped"),
             ("X-Attempt" = u32, description = "the attempt that wrote it"))),
         (status = 404, description = "no such job, or it has no run yet", body = api::Problem),
         (status = 503, description = "the agent, which keeps the output, is not connected, or too many read output", body = api::Problem)))]
@@ -83,16 +86,27 @@ pub(super) async fn read(
         (HeaderName::from_static("x-complete"), output.complete.to_string()),
         (HeaderName::from_static("x-attempt"), run.attempt.to_string()),
     ];
+    let gap = output
+        .gap
+        .clone()
+        .map(|gap| [(HeaderName::from_static("x-gap"), format!("{}-{}", gap.start, gap.end))]);
     if range.follow {
         let wait = range.wait.map(|wait| Duration::from_millis(wait.ms));
         let until = let_go(http.stopping.clone(), wait);
         let body = Body::new(Pieces { output, until: Some(Box::pin(until)) });
-        return Ok((headers, body).into_response());
+        return Ok((headers, gap, body).into_response());
     }
     // A body that stays shorter than promised breaks the connection: the reader sees that something is missing.
-    let length = output.size.saturating_sub(output.offset).min(range.limit.unwrap_or(u64::MAX));
+    let length = length(&output, range.offset, range.limit);
     let body = Body::new(Pieces { output, until: None });
-    Ok((headers, [(CONTENT_LENGTH, length.to_string())], body).into_response())
+    Ok((headers, gap, [(CONTENT_LENGTH, length.to_string())], body).into_response())
+}
+
+/// How many bytes a range of it has, beside the gap.
+fn length(output: &Output, offset: u64, limit: Option<u64>) -> u64 {
+    let end = offset.min(output.size).saturating_add(limit.unwrap_or(u64::MAX)).min(output.size);
+    let overlap = |gap: &ops::Range<u64>| gap.end.min(end).saturating_sub(gap.start.max(output.offset));
+    end.saturating_sub(output.offset).saturating_sub(output.gap.as_ref().map_or(0, overlap))
 }
 
 fn choose(id: u64, runs: &[RunRecord], attempt: Option<u32>) -> Result<&RunRecord, Problem> {

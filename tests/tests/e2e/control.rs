@@ -134,8 +134,21 @@ fn output_beyond_its_limit_keeps_its_ends_or_is_cut_or_ends_the_run() {
         assert!(text.contains("standard output"), "{text}");
         let bytes = site.client().whole_output(ends, "stdout")?;
         assert!(bytes.starts_with(b"line 0 ") && bytes.ends_with(b"last\n"), "both ends are there");
-        let zeros = bytes.iter().filter(|byte| **byte == 0).count();
-        assert!(bytes.len() > 200_000 && zeros > 100_000, "{zeros} of {} bytes were left out", bytes.len());
+        assert!(
+            bytes.len() < 100_000 && !bytes.contains(&0),
+            "{} bytes, and no zeros for what was left out",
+            bytes.len()
+        );
+        let piece = site.client().output(ends, "stdout", 0)?;
+        let gap = piece.gap.as_deref().and_then(|gap| gap.split_once('-'));
+        let (from, to) =
+            gap.map(|(from, to)| (from.parse::<u64>(), to.parse::<u64>())).expect("the answer tells the gap");
+        let left_out = to? - from.clone()?;
+        assert_eq!((from?, piece.size), (32 << 10, piece.bytes.len() as u64 + left_out));
+        let printed = site.lastword(&["job", "logs", &ends.to_string()])?.output()?;
+        let printed = String::from_utf8(printed.stdout)?;
+        let told = format!("… {left_out} bytes left out by the output limit …");
+        assert!(printed.contains(&told) && printed.ends_with("last\n"), "{told}");
         assert_eq!(site.client().wait(cut)?.status.0, Status::Completed);
         wait_note(site, cut, "cut off")?;
         assert_eq!(site.client().whole_output(cut, "stdout")?.len(), 64 << 10);

@@ -2,6 +2,7 @@
 
 use super::RunSpec;
 use prost::{Enumeration, Message, Oneof};
+use std::ops::Range;
 
 /// First word of either side on a new connection, before anything is trusted.
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -410,6 +411,9 @@ pub struct StreamOpen {
     /// The first credit, as in [`StreamGrant`].
     #[prost(uint64, optional, tag = "7")]
     pub granted: Option<u64>,
+    /// The server knows gaps: what the output limit left out is skipped, and not sent as zeros.
+    #[prost(bool, tag = "8")]
+    pub gaps: bool,
 }
 
 /// More credit: so many bytes of this stream may be sent, counted from its opening. A number that is not greater than the last says nothing.
@@ -449,6 +453,21 @@ pub struct StreamPiece {
     /// The run has ended and its processes are gone: the file will not grow.
     #[prost(bool, tag = "5")]
     pub complete: bool,
+    /// What the output limit left out of the file, as far as it is known now, begins at this byte. The stream skips it: the piece that follows
+    /// begins at [`StreamPiece::gap_to`]. Only if [`StreamOpen::gaps`] asked for it.
+    #[prost(uint64, optional, tag = "6")]
+    pub gap_from: Option<u64>,
+    /// What was left out ends before this byte.
+    #[prost(uint64, optional, tag = "7")]
+    pub gap_to: Option<u64>,
+}
+
+impl StreamPiece {
+    /// What the output limit left out of the file.
+    pub fn gap(&self) -> Option<Range<u64>> {
+        let (from, to) = (self.gap_from?, self.gap_to?);
+        (from < to).then_some(from..to)
+    }
 }
 
 /// A stream is over: nothing of it follows.

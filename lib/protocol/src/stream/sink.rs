@@ -85,7 +85,8 @@ impl Sink {
         if bytes > PIECE_BYTES_MAX {
             return Err(StreamError::TooLong { bytes });
         }
-        if let Some(due) = self.due.filter(|due| *due != offset) {
+        let skips = |due| piece.gap().is_some_and(|gap| gap.contains(&due) && gap.end == offset);
+        if let Some(due) = self.due.filter(|due| *due != offset && !skips(*due)) {
             return Err(StreamError::OutOfOrder { offset, due });
         }
         if bytes == 0 && self.due.is_some() {

@@ -15,6 +15,7 @@ use crate::convert::{Malformed, bad_field, run_id};
 use crate::message::{StreamEnd, StreamKind, StreamOpen, StreamPiece};
 use job::RunId;
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
 
 /// What a [`StreamOpen`] asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct Wanted {
     pub follow: bool,
     /// The first credit.
     pub granted: u64,
+    /// Gaps are skipped.
+    pub gaps: bool,
 }
 
 impl Opening {
@@ -57,6 +60,7 @@ impl Opening {
                 bytes_max: open.bytes_max,
                 follow: open.follow,
                 granted: open.granted.unwrap_or(0),
+                gaps: open.gaps,
             },
         })
     }
@@ -71,15 +75,19 @@ pub struct Look {
     pub offset: u64,
     /// At most so many bytes.
     pub bytes_max: usize,
+    /// What the output limit left out is to be looked for, and skipped.
+    pub gaps: bool,
 }
 
 /// What a look found. Whether the run is complete has to be known before the size is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The bytes.
+    /// The bytes: from where the look begins, or from the end of the gap if it begins in there; never some of the gap.
     pub data: Vec<u8>,
     /// The size of the file.
     pub size: u64,
+    /// What the output limit left out of the file.
+    pub gap: Option<Range<u64>>,
     /// It will not grow.
     pub complete: bool,
 }
@@ -101,6 +109,7 @@ struct Source {
     end_at: Option<u64>,
     bytes_max: Option<u64>,
     follow: bool,
+    gaps: bool,
     begun: bool,
     sent: u64,
     granted: u64,
@@ -131,6 +140,7 @@ impl Sources {
             end_at: None,
             bytes_max: wanted.bytes_max,
             follow: wanted.follow,
+            gaps: wanted.gaps,
             begun: false,
             sent: 0,
             granted: wanted.granted,
@@ -195,7 +205,7 @@ impl Sources {
             let limit = source.end_at.map_or(source.bytes_max, |end_at| Some(end_at - source.at));
             let bytes = room.min(source.granted - source.sent).min(limit.unwrap_or(u64::MAX));
             let bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX).min(PIECE_BYTES_MAX);
-            return Some(Look { stream_id, offset: source.at, bytes_max });
+            return Some(Look { stream_id, offset: source.at, bytes_max, gaps: source.gaps });
         }
         None
     }
@@ -210,12 +220,15 @@ impl Sources {
         let Some(source) = self.streams.get_mut(&stream_id).filter(|s| s.state == State::Looking) else {
             return Vec::new(); // it was cancelled meanwhile
         };
-        let Found { mut data, size, complete } = found;
-        let bytes = source.begin_or_cut(&mut data, size);
+        let Found { mut data, size, complete, gap } = found;
+        let gap = gap.filter(|_| source.gaps);
+        let bytes = source.begin_or_cut(&mut data, size, gap.as_ref());
         let mut frames = Vec::new();
         if bytes > 0 || !source.begun {
             let (offset, size) = (Some(source.at), Some(size));
-            frames.push(StreamPiece { stream_id: Some(stream_id), offset, data, size, complete }.into());
+            let (gap_from, gap_to) = gap.map(|gap| (gap.start, gap.end)).unzip();
+            let stream_id = Some(stream_id);
+            frames.push(StreamPiece { stream_id, offset, data, size, complete, gap_from, gap_to }.into());
             source.begun = true;
             source.at += bytes;
             source.sent += bytes;
@@ -270,15 +283,24 @@ enum After {
 
 impl Source {
     /// At the first look decides where the stream begins and ends; cuts what may not be sent. Gives how many bytes are left.
-    fn begin_or_cut(&mut self, data: &mut Vec<u8>, size: u64) -> u64 {
+    fn begin_or_cut(&mut self, data: &mut Vec<u8>, size: u64, gap: Option<&Range<u64>>) -> u64 {
         if !self.begun {
             self.at = self.at.min(size);
             let limit = self.bytes_max.map(|bytes_max| self.at.saturating_add(bytes_max));
             self.end_at = if self.follow { limit } else { Some(size.min(limit.unwrap_or(u64::MAX))) };
         }
-        let limit = self.end_at.map_or(u64::MAX, |end_at| end_at - self.at);
+        let end_at = self.end_at.unwrap_or(u64::MAX);
+        let begin = match gap {
+            Some(gap) if gap.contains(&self.at) => gap.end.min(size).min(end_at).max(self.at),
+            Some(_) | None => self.at,
+        };
+        let limit = end_at - begin;
         let allowed = limit.min(self.granted - self.sent);
         data.truncate(usize::try_from(allowed).unwrap_or(usize::MAX));
+        // Nothing is skipped before what follows is there: the gap may still grow.
+        if !data.is_empty() || !self.begun || limit == 0 {
+            self.at = begin;
+        }
         data.len() as u64
     }
 

@@ -6,9 +6,10 @@ use crate::frame::{FRAME_BYTES_MAX, FrameDecoder};
 use crate::message::{StreamEnd, StreamPiece};
 use proptest::prelude::*;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 fn wanted(offset: u64, follow: bool) -> Wanted {
-    Wanted { offset, bytes_max: None, follow, granted: WINDOW_BYTES_MIN }
+    Wanted { offset, bytes_max: None, follow, granted: WINDOW_BYTES_MIN, gaps: true }
 }
 
 fn content(bytes: u64) -> Vec<u8> {
@@ -26,7 +27,7 @@ impl File {
         let from = look.offset.min(self.size);
         let to = self.size.min(from + look.bytes_max as u64);
         let data = (from..to).map(|n| (n % 251) as u8).collect();
-        Found { data, size: self.size, complete: self.complete }
+        Found { data, size: self.size, complete: self.complete, gap: None }
     }
 }
 
@@ -228,6 +229,66 @@ fn an_agent_that_breaks_the_rules_is_found_out() {
     assert!(matches!(sink.on_piece(&piece(64_107, 2_000)), Err(StreamError::BeyondCredit { .. })));
 }
 
+/// Looks at a file of 100 bytes of which these are left out; the rest are the letter x.
+fn look_beside(gap: &Range<u64>, look: &Look) -> Found {
+    let skipping = look.gaps && gap.contains(&look.offset);
+    let from = if skipping { gap.end } else { look.offset };
+    let to = if look.gaps && from < gap.start { gap.start } else { 100 };
+    let data = vec![b'x'; look.bytes_max.min((to - from) as usize)];
+    Found { data, size: 100, complete: true, gap: look.gaps.then(|| gap.clone()) }
+}
+
+#[test]
+fn what_the_output_limit_left_out_is_skipped_and_told_and_costs_no_credit() {
+    for (wanted, expected) in [
+        (wanted(0, false), vec![(0, 40), (60, 40)]),
+        (wanted(50, true), vec![(60, 40)]),
+        (Wanted { bytes_max: Some(45), ..wanted(0, false) }, vec![(0, 40)]),
+        (Wanted { bytes_max: Some(65), ..wanted(0, false) }, vec![(0, 40), (60, 5)]),
+        (Wanted { bytes_max: Some(5), ..wanted(50, false) }, vec![(55, 0)]),
+        (Wanted { granted: 80, ..wanted(0, true) }, vec![(0, 40), (60, 40)]),
+        (Wanted { gaps: false, ..wanted(0, false) }, vec![(0, 100)]),
+    ] {
+        let (mut sources, mut sink, mut frames) = (Sources::default(), Sink::default(), Vec::new());
+        sources.on_open(1, wanted).unwrap();
+        while let Some(look) = sources.next(0) {
+            frames.extend(sources.on_found(0, 1, look_beside(&(40..60), &look)));
+        }
+        let pieces = pieces(&frames);
+        let got: Vec<_> = pieces.iter().map(|piece| (piece.offset.unwrap(), piece.data.len())).collect();
+        assert_eq!(got, expected, "{wanted:?}");
+        for piece in pieces {
+            assert_eq!(piece.gap(), wanted.gaps.then_some(40..60), "every piece tells it");
+            sink.on_piece(piece).unwrap();
+        }
+        assert!(the_end(&frames).is_some_and(|end| end.failed.is_none()), "{wanted:?}");
+    }
+}
+
+#[test]
+fn only_what_is_told_as_left_out_may_be_skipped() {
+    let piece = |offset, gap: Option<(u64, u64)>| StreamPiece {
+        offset: Some(offset),
+        data: content(10),
+        gap_from: gap.map(|gap| gap.0),
+        gap_to: gap.map(|gap| gap.1),
+        ..Default::default()
+    };
+    for (second, fits) in [
+        (piece(50, Some((10, 50))), true),
+        (piece(50, Some((5, 50))), true),
+        (piece(10, Some((10, 50))), true),
+        (piece(50, None), false),
+        (piece(50, Some((11, 50))), false),
+        (piece(40, Some((10, 50))), false),
+        (piece(60, Some((10, 50))), false),
+    ] {
+        let mut sink = Sink::default();
+        sink.on_piece(&piece(0, None)).unwrap();
+        assert_eq!(sink.on_piece(&second).is_ok(), fits, "{second:?}");
+    }
+}
+
 /// One stream of the simulation below, as its reader sees it.
 struct Reader {
     sink: Sink,
@@ -336,7 +397,7 @@ proptest! {
             let n = stream_id as usize;
             match word {
                 0 | 1 => {
-                    let few = Wanted { offset: number, bytes_max: flag.then_some(number), follow: flag, granted: number % 70_000 };
+                    let few = Wanted { offset: number, bytes_max: flag.then_some(number), follow: flag, granted: number % 70_000, gaps: flag };
                     sources.on_open(stream_id, few).unwrap();
                     (granted[n], sent[n]) = (few.granted, 0);
                 }
@@ -352,7 +413,7 @@ proptest! {
             if let Some(look) = sources.next(now_ms) {
                 prop_assert!(look.bytes_max <= PIECE_BYTES_MAX);
                 // A disk that gives more than was asked for must not matter either.
-                let found = Found { data: content(look.bytes_max as u64 + number % 10), size: number, complete: flag };
+                let found = Found { data: content(look.bytes_max as u64 + number % 10), size: number, complete: flag, gap: flag.then_some(number / 4..number / 2) };
                 for piece in pieces(&sources.on_found(now_ms, look.stream_id, found)) {
                     sent[look.stream_id as usize] += piece.data.len() as u64;
                 }

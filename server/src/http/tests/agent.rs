@@ -91,7 +91,7 @@ fn stream(sources: &mut Sources, frame: &Frame, complete: bool) -> Vec<Frame> {
     while let Some(look) = sources.next(0) {
         let from = usize::try_from(look.offset).unwrap().min(whole.len());
         let to = whole.len().min(from + look.bytes_max);
-        let found = Found { data: whole[from..to].to_vec(), size: whole.len() as u64, complete };
+        let found = Found { data: whole[from..to].to_vec(), size: whole.len() as u64, complete, gap: None };
         frames.extend(sources.on_found(0, look.stream_id, found));
     }
     frames
