@@ -177,11 +177,22 @@ impl Disk {
         recorder.record(fact).map(drop).map_err(|e| e.to_string())
     }
 
+    /// Does what a live run's log asks for before this process writes anything else into it: of two threads with contrary deeds the one that read the
+    /// later log is the later one.
+    pub(crate) fn while_it_says(&self, run_id: RunId, act: impl FnOnce(&Ledger)) -> Result<(), LedgerError> {
+        let _reading = self.reading(run_id);
+        act(&Ledger::read(&self.root.run(Shelf::Live, run_id))?);
+        Ok(())
+    }
+
     /// Keeps the files that the job's spec asks for, if that was not done.
     pub(crate) fn keep_files(&self, run_id: RunId) -> Result<(), String> {
         let _recording = self.recording(run_id);
         let dir = self.root.run(Shelf::Live, run_id);
         let (mut recorder, ledger) = spool::Recorder::take(&dir).map_err(|e| e.to_string())?;
+        if ledger.started.is_none() {
+            return Ok(()); // nothing was executed, so no file is the job's
+        }
         spool::capture(&dir, &ledger.spec, ledger.captured(), &mut recorder)
     }
 
@@ -254,5 +265,25 @@ impl GroupSync {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_run_that_never_executed_no_file_is_kept() {
+        let data = tempfile::tempdir().unwrap();
+        let root = DataRoot::create(data.path(), true, false).unwrap();
+        let disk = Disk::new(root, [0; 16], tokio::sync::mpsc::unbounded_channel().0).unwrap();
+        let (run_id, capture) = (RunId::new(1, 1), vec!["/etc/passwd".to_owned()]);
+        let spec =
+            protocol::RunSpec { capture, user: Some("ann".to_owned()), ..protocol::RunSpec::default() };
+        let never = Outcome::NeverStarted { reason: "killed before".to_owned(), canceled: true };
+        spool::prepare(&disk.root, run_id, &spec, [0; 16], 0, Some(&never)).unwrap();
+        assert_eq!(disk.keep_files(run_id), Ok(()));
+        let (ledger, _) = disk.read_at(&disk.root.run(Shelf::Live, run_id)).unwrap();
+        assert_eq!((ledger.captured().len(), ledger.messages.len()), (0, 2));
     }
 }

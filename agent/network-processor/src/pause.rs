@@ -14,6 +14,7 @@ use os::clock;
 use os::signal::Signal;
 use protocol::convert;
 use protocol::message::{ControlBody, FactBody, PauseOrder, Resumed, Started, Suspended};
+use spool::Ledger;
 use std::io;
 use std::path::Path;
 
@@ -110,8 +111,13 @@ impl Agent {
         if pauses == Pauses::default() {
             return;
         }
-        let (hand, started) = (self.hand(run_id), started.clone());
-        tokio::task::spawn_blocking(move || stand(&hand, &started, pauses.is_suspended()));
+        let (hand, disk, started) = (self.hand(run_id), self.disk.clone(), started.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Err(e) = disk.while_it_says(run_id, |ledger| stand(&hand, &started, stands_still(ledger)))
+            {
+                tracing::warn!(run = %run_id, "whether a job is to stand still cannot be read: {e}");
+            }
+        });
     }
 }
 
@@ -127,8 +133,18 @@ fn pause(
         return Err("its process is about to go".to_owned()); // it writes the next record itself
     }
     disk.note(run_id, fact)?;
-    stand(hand, started, suspend);
-    Ok(())
+    // Another wish may have been written down since, and done by another thread: what the log says now is done.
+    let done = disk.while_it_says(run_id, |ledger| stand(hand, started, stands_still(ledger)));
+    done.or_else(|e| {
+        tracing::warn!(run = %run_id, "whether a job is to stand still cannot be read again: {e}");
+        stand(hand, started, suspend);
+        Ok(())
+    })
+}
+
+/// Whether the job is to stand still. One that was told to end is not: it has its grace to do so.
+fn stands_still(ledger: &Ledger) -> bool {
+    ledger.pauses.is_suspended() && ledger.stopping.is_none()
 }
 
 fn stand(hand: &Hand, started: &Started, still: bool) {

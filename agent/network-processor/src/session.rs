@@ -265,9 +265,12 @@ impl Agent {
     }
 
     pub(crate) fn on_raised(&mut self, raised: Raised) {
-        let Raised { session, hello, fence, done } = raised;
-        if done.is_ok() {
+        let Raised { session, hello, fence, mut done } = raised;
+        // Two threads may have raised it one after the other and tell in another order.
+        if done.is_ok() && self.identity.fence.admits(&fence) {
             self.identity.fence = fence;
+        } else if done.is_ok() {
+            done = Err(std::io::Error::other("a server of a later epoch was admitted meanwhile"));
         }
         let held = self.sessions.links.get_mut(&session).and_then(|session| session.held.take());
         let Some(held) = held else { return };

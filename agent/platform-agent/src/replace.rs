@@ -12,6 +12,8 @@
 //! | an orphan, amid the exec                 | it stays a zombie; the new program records its exact end                    |
 //! | the monitor, amid the exec               | as any other death of it: the next monitor and the pidfds are the witnesses |
 //! | a job-processor, amid the exec           | its connection is found closed by the new program                           |
+//!
+//! The signals stay blocked over the exec: one that comes amid it is obeyed by the new program.
 
 use crate::child::NetworkProcessor;
 use crate::handover::Draft;
@@ -21,12 +23,8 @@ use anyhow::Context;
 use os::clock;
 use os::signal::Signal;
 use std::convert::Infallible;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 use trace::Tracing;
-
-const PIPE: i32 = 13;
 
 /// What there is to replace.
 #[derive(Debug)]
@@ -94,10 +92,9 @@ impl Monitor {
             "the monitor replaces itself"
         );
         tracing.flush();
-        let mut command = Command::new(&program);
-        command.arg("--config").arg(&self.path).args(["--take-over", &sealed.number().to_string()]);
-        let error = command.exec();
-        os::signal::ignore(&[PIPE]); // the attempt has reset that
+        let number = sealed.number().to_string();
+        let arguments = ["--config".as_ref(), self.path.as_os_str(), "--take-over".as_ref(), number.as_ref()];
+        let error = os::process::replace(&program, &arguments);
         Err(error).with_context(|| format!("cannot execute {}", program.display()))
     }
 }

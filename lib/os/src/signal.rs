@@ -7,7 +7,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 pub use rustix::process::Signal;
 
 /// Blocks these signals for this thread (call it before others start) and gives a non-blocking descriptor that becomes readable when
-/// one arrives (`signalfd(2)`).
+/// one arrives (`signalfd(2)`). One that whoever started this program ignores would never arrive, and with an ignored `SIGCHLD` the kernel reaps
+/// every child unseen; so they get their default disposition, which has no effect while they are blocked.
 pub fn descriptor(signals: &[i32]) -> io::Result<OwnedFd> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initialises the set before it is used; the descriptor returned is new and ours.
@@ -17,6 +18,9 @@ pub fn descriptor(signals: &[i32]) -> io::Result<OwnedFd> {
             crate::process::check(libc::sigaddset(set.as_mut_ptr(), *signal))?;
         }
         crate::process::check(libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()))?;
+        for signal in signals {
+            libc::signal(*signal, libc::SIG_DFL);
+        }
         let fd = libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
         crate::process::check(fd)?;
         Ok(OwnedFd::from_raw_fd(fd))
@@ -66,5 +70,29 @@ pub fn name(signal: u8) -> String {
     match NAMES.get(usize::from(signal)) {
         Some(name) if !name.is_empty() => format!("SIG{name}"),
         _ => format!("signal {signal}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    const INNER: &str = "OS_TEST_SIGCHLD_IGNORED";
+
+    #[test]
+    fn children_can_be_waited_for_though_the_starter_ignored_their_end() {
+        const CHLD: i32 = 17;
+        if std::env::var_os(INNER).is_some() {
+            let _descriptor = descriptor(&[CHLD]).unwrap();
+            let status = Command::new("/bin/sh").args(["-c", "exit 7"]).status().unwrap();
+            return assert_eq!(status.code(), Some(7));
+        }
+        let name = "signal::tests::children_can_be_waited_for_though_the_starter_ignored_their_end";
+        let script = format!("trap '' CHLD; exec \"$0\" --exact {name} --nocapture");
+        let us = std::env::current_exe().unwrap();
+        let ran = Command::new("/bin/sh").args(["-c", &script]).arg(us).env(INNER, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success() && said.contains("1 passed"), "{said}");
     }
 }

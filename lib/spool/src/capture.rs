@@ -10,7 +10,7 @@
 //! A file is kept if it belongs to the user that the job ran as: the agent may be able to read more than the job was.
 
 use crate::record::Recorder;
-use crate::root::RunDir;
+use crate::root::{DataRoot, RunDir};
 use job::{CAPTURE_BYTES_MAX, CAPTURE_FILES_MAX, name_fits};
 use os::disk;
 use protocol::RunSpec;
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -46,10 +46,7 @@ pub fn capture(
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(text("create", &dir.files(), &e)),
         _ => {}
     }
-    let owner = match &spec.user {
-        Some(_) => Some(dir.work().metadata().map_err(|e| text("ask for", &dir.work(), &e))?.uid()),
-        None => None,
-    };
+    let owner = owner(dir).map_err(|e| text("ask for", &dir.work(), &e))?;
     let mut keeper = Keeper { dir, recorder, told, owner, files: 0, bytes: 0, failed: Vec::new() };
     let work = dir.work();
     let base = spec.cwd.as_deref().map_or(work.as_path(), Path::new);
@@ -59,6 +56,15 @@ pub fn capture(
     keeper.note_failed()?;
     File::create(&complete).and_then(|file| file.sync_all()).map_err(|e| text("create", &complete, &e))?;
     disk::open_dir(&dir.files()).and_then(disk::sync_dir).map_err(|e| text("sync", &dir.files(), &e))
+}
+
+/// The user that the job ran as, whoever chose him; `None`: our own, whose job could read what we can.
+fn owner(dir: &RunDir) -> io::Result<Option<u32>> {
+    match dir.work().symlink_metadata() {
+        Ok(work) => Ok(Some(work.uid()).filter(|uid| *uid != os::process::effective_uid())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None), // only our own user could remove it
+        Err(e) => Err(e),
+    }
 }
 
 /// Keeps one file after the other.
@@ -116,6 +122,9 @@ impl Keeper<'_> {
 
     /// Its length and hash, or why it is not kept.
     fn keep(&self, name: &str, directory: &OwnedFd, last: &str) -> Result<(u64, Vec<u8>), String> {
+        if self.is_agents_own(directory) {
+            return Err("it is the agent's own".to_owned());
+        }
         let opened = disk::open_plain_at(directory, last).and_then(|file| Ok((file.metadata()?, file)));
         let (metadata, file) = opened.map_err(|e| e.to_string())?;
         if self.owner.is_some_and(|owner| owner != metadata.uid()) {
@@ -125,6 +134,15 @@ impl Keeper<'_> {
             return Err(format!("beyond {CAPTURE_FILES_MAX} files or {CAPTURE_BYTES_MAX} bytes"));
         }
         self.copy(name, file, CAPTURE_BYTES_MAX - self.bytes).map_err(|e| e.to_string())
+    }
+
+    /// Of the data root only the job's own directory is looked into: who opens a log and closes it drops his lock on it.
+    fn is_agents_own(&self, directory: &OwnedFd) -> bool {
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+        let inside = |root: DataRoot| {
+            path.is_ok_and(|path| path.starts_with(root.path()) && !path.starts_with(self.dir.work()))
+        };
+        self.dir.root().is_some_and(inside)
     }
 
     /// Afterwards the copy is durable under its name.
@@ -213,4 +231,55 @@ fn names(dir: &OwnedFd, part: &str, depth: usize) -> Vec<String> {
 
 fn text(what: &str, path: &Path, e: &io::Error) -> String {
     format!("cannot {what} {}: {e}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Ledger, Shelf};
+    use job::RunId;
+
+    /// What the log of a run says after files were kept, with `work/` as `make` leaves it.
+    fn kept(capture: &str, make: impl FnOnce(&RunDir)) -> (BTreeSet<String>, String) {
+        let data = tempfile::tempdir().unwrap();
+        let root = DataRoot::create(data.path(), true, false).unwrap();
+        let dir = root.run(Shelf::Live, RunId::new(1, 1));
+        let capture_list = vec![capture.replace("ROOT", root.path().to_str().unwrap())];
+        let spec = RunSpec { capture: capture_list, ..RunSpec::default() };
+        crate::prepare(&root, dir.run_id(), &spec, [0; 16], 0, None).unwrap();
+        std::fs::create_dir(dir.work()).unwrap();
+        make(&dir);
+        let (mut recorder, ledger) = Recorder::take(&dir).unwrap();
+        super::capture(&dir, &ledger.spec, ledger.captured(), &mut recorder).unwrap();
+        drop(recorder);
+        let ledger = Ledger::read(&dir).unwrap();
+        let last = protocol::message::Fact::read(&ledger.messages.last().unwrap().bytes).unwrap();
+        (ledger.captured(), format!("{:?}", last.body))
+    }
+
+    #[test]
+    fn logs_of_the_agent_are_not_opened_to_be_kept_and_the_jobs_own_files_are() {
+        let (names, last) = kept("ROOT/runs/*/log", |_| {});
+        assert!(names.is_empty() && last.contains("it is the agent's own"), "{last}");
+        let (names, last) =
+            kept("ROOT/runs/*/work/a", |dir| std::fs::write(dir.work().join("a"), "x").unwrap());
+        assert_eq!(names.len(), 1, "{last}");
+    }
+
+    #[test]
+    fn of_a_job_that_ran_as_another_user_only_his_files_are_kept_though_it_named_none() {
+        if os::process::effective_uid() != 0 {
+            return eprintln!("skipped: only root can give files away");
+        }
+        let give = |path: &Path| std::os::unix::fs::chown(path, Some(12_345), None).unwrap();
+        let (names, last) = kept("*", |dir| {
+            for name in ["his", "ours"] {
+                std::fs::write(dir.work().join(name), "x").unwrap();
+            }
+            give(&dir.work());
+            give(&dir.work().join("his"));
+        });
+        assert_eq!(names, BTreeSet::from(["his".to_owned()]));
+        assert!(last.contains("ours (it belongs to another user)"), "{last}");
+    }
 }

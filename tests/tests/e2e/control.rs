@@ -72,6 +72,27 @@ fn the_time_limit_does_not_count_while_a_job_is_suspended_even_if_its_job_proces
 }
 
 #[test]
+fn a_suspended_job_that_is_told_to_end_has_its_grace_even_if_its_job_processor_dies() {
+    on_site(|site| {
+        let (ending, go) = (site.path().join("ending"), site.path().join("go"));
+        let handler =
+            format!(": > {}; while [ ! -e {} ]; do sleep 0.02; done; exit 3", ending.display(), go.display());
+        let id = site.client().submit(&shell(&format!("trap '{handler}' TERM; {BUSY}")))?;
+        wait_for_line(site, id, "self")?;
+        site.client().change(id, "suspend")?;
+        let run = wait_status(site, id, Status::Suspended)?.runs[0].run_id.clone();
+        site.client().kill(id, Some(8_000))?;
+        wait_until("the job to hear that it is to end", || Ok(ending.exists()))?;
+        site.agent()?.job_processor(&run)?.expect("it has a job-processor").kill()?;
+        wait_until("the adoption", || Ok(site.agents[0].trace().contains("adopted")))?;
+        std::fs::write(&go, "")?;
+        let job = site.client().wait(id)?;
+        assert_eq!((job.status.0, job.exit_code), (Status::Killed, Some(3)), "{job:#?}");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_wish_to_suspend_outlives_the_agents_absence_and_the_servers_death() {
     on_site(|site| {
         let id = site.client().submit(&shell(BUSY))?;

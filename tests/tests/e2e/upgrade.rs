@@ -71,8 +71,13 @@ fn an_orphan_that_ends_while_the_monitor_replaces_itself_keeps_its_exact_exit_co
         install(&programs.join("platform-agent"), script.as_bytes())?;
         monitor(site)?.signal(Signal::USR2)?;
         wait_until("the exec", || Ok(there.exists()))?;
+        // Signals of now would end the process by default.
+        for signal in [Signal::HUP, Signal::USR2] {
+            monitor(site)?.signal(signal)?;
+        }
         site.open_gate()?;
         wait_for("the job to end", || Ok(site.ledger().of(id)?.pop().filter(|e| e.end.is_some())))?;
+        anyhow::ensure!(monitor(site)?.pid == pid, "it is there still");
         std::fs::write(&fifo, "go\n")?;
         let job = site.client().wait(id)?;
         assert!(End::Code(7).fits(&job), "{job:#?}");
