@@ -15,6 +15,7 @@ mod follow;
 mod jobs;
 mod latency;
 mod limits;
+mod list;
 mod memory;
 mod peer;
 mod replay;
@@ -62,6 +63,8 @@ enum Group {
     Memory,
     /// Outcomes per second that a server takes which was away for long
     Replay,
+    /// Looking among a million jobs that are over, by what operators look for; the slowest median counts
+    List,
     /// From the start of a network-processor until it has found 5,000 running jobs and is connected
     Attach,
 }
@@ -123,7 +126,10 @@ fn measure_on(site: &mut Site, arguments: &Arguments, figures: &mut Figures) -> 
         attach::measure(site, figures)?;
     }
     if wanted(Group::Follow) {
-        follow::measure(site, figures)?; // the last: it adds an agent
+        follow::measure(site, figures)?; // it adds an agent
+    }
+    if wanted(Group::List) {
+        list::measure(site, figures)?; // the last: from now on the database is large
     }
     Ok(())
 }
