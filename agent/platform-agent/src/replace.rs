@@ -23,8 +23,12 @@ use anyhow::Context;
 use os::clock;
 use os::signal::Signal;
 use std::convert::Infallible;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use trace::Tracing;
+
+const PIPE: i32 = 13;
 
 /// What there is to replace.
 #[derive(Debug)]
@@ -92,9 +96,10 @@ impl Monitor {
             "the monitor replaces itself"
         );
         tracing.flush();
-        let number = sealed.number().to_string();
-        let arguments = ["--config".as_ref(), self.path.as_os_str(), "--take-over".as_ref(), number.as_ref()];
-        let error = os::process::replace(&program, &arguments);
+        let mut command = Command::new(&program);
+        command.arg("--config").arg(&self.path).args(["--take-over", &sealed.number().to_string()]);
+        let error = command.exec();
+        os::signal::ignore(&[PIPE]); // the attempt has reset that
         Err(error).with_context(|| format!("cannot execute {}", program.display()))
     }
 }

@@ -2,12 +2,9 @@
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
-use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 /// Makes this process the reaper of all orphans among its descendants (`PR_SET_CHILD_SUBREAPER`).
 pub fn become_subreaper() -> io::Result<()> {
@@ -106,21 +103,6 @@ pub fn take_inherited(fd: i32) -> io::Result<OwnedFd> {
 pub fn set_inherited(fd: impl AsFd, inherited: bool) -> io::Result<()> {
     let flags = if inherited { FdFlags::empty() } else { FdFlags::CLOEXEC };
     Ok(fcntl_setfd(fd, flags)?)
-}
-
-/// Runs another program in this process (`execv(3)`). The signals that are blocked stay so: what comes meanwhile waits for the new program, where
-/// `std::process` would let it end this process. The first argument is the program itself. Returns only if it could not be done.
-pub fn replace(program: &Path, arguments: &[&OsStr]) -> io::Error {
-    let c_string = |text: &OsStr| CString::new(text.as_bytes());
-    let strings = std::iter::once(program.as_os_str()).chain(arguments.iter().copied()).map(c_string);
-    let Ok(strings) = strings.collect::<Result<Vec<_>, _>>() else {
-        return io::ErrorKind::InvalidInput.into();
-    };
-    let pointers: Vec<*const libc::c_char> =
-        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect();
-    // SAFETY: the strings live until the call returns, and the list ends with a null.
-    unsafe { libc::execv(pointers[0], pointers.as_ptr()) };
-    io::Error::last_os_error()
 }
 
 /// A file in memory without a name, closed by `exec` unless [`set_inherited`] says otherwise.
