@@ -3,6 +3,7 @@
 use crate::agent::Agent;
 use crate::delivery::Delivered;
 use crate::event::Event;
+use crate::groups;
 use crate::retention::{Done, Hands, KEPT_MS_FULL, Policy};
 use crate::room::{self, Room};
 use config::{AgentConfig, Effect};
@@ -136,6 +137,11 @@ impl Agent {
         self.disk.spawn(move |disk| {
             let free = || Ok(os::disk::file_system(disk.root.path())?.free_bytes);
             let remove = |dir: &RunDir| launcher.remove(disk, dir);
+            let groups =
+                launcher.cgroup_parent().map_or(0, |parent| groups::remove_empty(parent, &disk.root));
+            if groups > 0 {
+                tracing::info!(groups, "empty control groups of runs that are over were removed");
+            }
             Event::Swept(settled.sweep(
                 &disk.root,
                 &policy,

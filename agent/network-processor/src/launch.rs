@@ -14,7 +14,7 @@ use spool::{PrepareError, Prepared, Shelf, Stored};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -79,6 +79,11 @@ impl Launcher {
         );
         let (agent, users) = (config.name.clone(), config.users.clone());
         Ok(Launcher { program, cgroup_parent, agent, users, nursery: Arc::default() })
+    }
+
+    /// The control group below which each run gets its own.
+    pub(crate) fn cgroup_parent(&self) -> Option<&Path> {
+        self.cgroup_parent.as_deref()
     }
 
     /// Prepares a run and starts its job-processor. Reports [`Event::Prepared`].

@@ -13,6 +13,7 @@ mod delivery;
 mod disk;
 mod errand;
 mod event;
+mod groups;
 mod housekeeping;
 mod identity;
 mod launch;

@@ -6,8 +6,9 @@ use crate::exit::{IO, failure};
 use crate::output::{Output, Row, bytes, line};
 use api::{JobFile, JobFiles};
 use clap::Args;
+use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 use ureq::http::Method;
 
@@ -41,16 +42,16 @@ impl Files {
         let files: JobFiles = client.get(&path(self.job.id, &format!("/files?{attempt}")))?;
         match (&self.get, &self.all) {
             (Some(name), _) => {
-                let size = files.items.iter().find(|file| file.name == *name).map_or(0, |file| file.bytes);
+                let file = files.items.iter().find(|file| file.name == *name);
                 match &self.output_file {
-                    Some(to) => self.fetch(client, name, size, &attempt, &mut create(to)?)?,
-                    None => self.fetch(client, name, size, &attempt, &mut Stdout)?,
+                    Some(to) => save(to, |out| self.fetch(client, name, file, &attempt, out))?,
+                    None => self.fetch(client, name, file, &attempt, &mut Stdout)?,
                 }
             }
             (None, Some(directory)) => {
                 for file in &files.items {
                     let to = place(directory, &file.name)?;
-                    self.fetch(client, &file.name, file.bytes, &attempt, &mut create(&to)?)?;
+                    save(&to, |out| self.fetch(client, &file.name, Some(file), &attempt, out))?;
                     line(&to.display().to_string())?;
                 }
             }
@@ -59,15 +60,16 @@ impl Files {
         Ok(0)
     }
 
+    /// Writes a file that was kept; an error if its bytes are not those that were kept.
     fn fetch(
         &self,
         client: &Client,
         name: &str,
-        size: u64,
+        file: Option<&JobFile>,
         attempt: &str,
         to: &mut dyn Write,
     ) -> anyhow::Result<()> {
-        let mut offset = 0;
+        let (mut offset, size, mut hash) = (0, file.map_or(0, |file| file.bytes), Sha256::new());
         loop {
             let rest = format!("/files/{}?offset={offset}&limit={PIECE_BYTES}&{attempt}", encode(name));
             let question = path(self.job.id, &rest);
@@ -77,9 +79,10 @@ impl Files {
                 return Err(CallError::Garbled(format!("the file ends at byte {offset} of {size}")).into());
             }
             to.write_all(&piece).map_err(|e| failure(IO, format!("cannot write \"{name}\": {e}")))?;
+            hash.update(&piece);
             offset += piece.len() as u64;
             if offset >= size {
-                return Ok(());
+                return check(name, file, &hash.finalize());
             }
         }
     }
@@ -110,9 +113,35 @@ fn place(directory: &Path, name: &str) -> anyhow::Result<PathBuf> {
     Ok(directory.join(name))
 }
 
-fn create(path: &Path) -> anyhow::Result<File> {
-    let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create(path));
-    made.map_err(|e| failure(IO, format!("cannot create {}: {e}", path.display())))
+/// Whether what came is what was kept. A file that is not listed was refused before.
+fn check(name: &str, file: Option<&JobFile>, hash: &[u8]) -> anyhow::Result<()> {
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    match file {
+        Some(file) if !file.sha256.eq_ignore_ascii_case(&hash) => {
+            let wrong = format!("\"{name}\" came with the SHA-256 {hash}, not {}; try again", file.sha256);
+            Err(CallError::Garbled(wrong).into())
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Writes a file under a temporary name and gives it its own when it is whole; if that fails, nothing is left of it, and what was there before is still
+/// there. What is no plain file (a terminal, a pipe) is written to as it is.
+fn save(to: &Path, fetch: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let fail = |e: io::Error| failure(IO, format!("cannot create {}: {e}", to.display()));
+    if to.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return fetch(&mut File::options().write(true).open(to).map_err(fail)?);
+    }
+    let to = to.canonicalize().unwrap_or_else(|_| to.to_owned()); // a link stays one
+    let name = to.file_name().ok_or_else(|| fail(io::ErrorKind::InvalidInput.into()))?.to_string_lossy();
+    let growing = to.with_file_name(format!(".{name}.{}.part", std::process::id()));
+    let made = to.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create_new(&growing));
+    let fetched = fetch(&mut made.map_err(fail)?);
+    let saved = fetched.and_then(|()| fs::rename(&growing, &to).map_err(fail));
+    if saved.is_err() {
+        let _ = fs::remove_file(&growing); // why it failed says more
+    }
+    saved
 }
 
 impl Row for JobFile {
@@ -140,5 +169,35 @@ mod tests {
         for name in ["../x", "/x", "a/../../x"] {
             assert!(place(Path::new("d"), name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_file_gets_its_name_when_it_is_whole_and_a_half_one_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("deep/sum.pdf");
+        let half = |out: &mut dyn Write| {
+            out.write_all(b"half")?;
+            anyhow::bail!("it broke off")
+        };
+        let whole = |out: &mut dyn Write| Ok(out.write_all(b"whole")?);
+        let names = || fs::read_dir(to.parent().unwrap()).unwrap().count();
+        assert!(save(&to, half).is_err());
+        assert_eq!(names(), 0);
+        save(&to, whole).unwrap();
+        assert!(save(&to, half).is_err());
+        assert_eq!(
+            (fs::read(&to).unwrap(), names()),
+            (b"whole".to_vec(), 1),
+            "what was there is still there"
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_not_those_that_were_kept_are_refused() {
+        let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".to_owned();
+        let file = JobFile { name: "x".into(), bytes: 3, sha256, kept_at: None };
+        assert!(check("x", Some(&file), &Sha256::digest(b"abc")).is_ok());
+        let error = check("x", Some(&file), &Sha256::digest(b"abd")).unwrap_err();
+        assert!(error.to_string().contains("SHA-256"), "{error}");
     }
 }

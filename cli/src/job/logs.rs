@@ -292,7 +292,7 @@ mod tests {
     use super::*;
     use crate::client::Place;
     use crate::fake;
-    use api::{Run, Status, Time};
+    use api::{Run, Status};
 
     fn piece(attempt: u32, offset: u64, size: u64, complete: bool, bytes: &str) -> String {
         let headers = format!(
@@ -302,30 +302,7 @@ mod tests {
     }
 
     fn job(status: Status) -> String {
-        let run = Run {
-            run_id: "r".into(),
-            attempt: 1,
-            agent: "host1".into(),
-            status: status.into(),
-            exit_code: None,
-            signal: None,
-            witness: None,
-            reason: None,
-            placed_at: Some(Time { ms: 0 }),
-            started_at: None,
-            ended_at: None,
-            cpu_ms: None,
-            user_ms: None,
-            system_ms: None,
-            max_rss_kib: None,
-            memory_peak_kib: None,
-            read_bytes: None,
-            written_bytes: None,
-            oom_kills: None,
-            context_switches: None,
-            processes_peak: None,
-            late_outcome: None,
-        };
+        let run = Run { status: status.into(), ..crate::job::tests::run() };
         let job = Job { status: status.into(), runs: vec![run], ..crate::job::tests::job() };
         serde_json::to_string(&job).unwrap()
     }

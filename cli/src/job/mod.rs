@@ -293,6 +293,34 @@ pub(crate) mod tests {
     use crate::output::Format;
     use api::Time;
 
+    /// A run of it, of which little is known.
+    pub(crate) fn run() -> api::Run {
+        api::Run {
+            run_id: "r".into(),
+            attempt: 1,
+            agent: "host1".into(),
+            status: api::Status::Running.into(),
+            exit_code: None,
+            signal: None,
+            witness: None,
+            reason: None,
+            placed_at: Some(api::Time { ms: 0 }),
+            started_at: None,
+            ended_at: None,
+            cpu_ms: None,
+            user_ms: None,
+            system_ms: None,
+            max_rss_kib: None,
+            memory_peak_kib: None,
+            read_bytes: None,
+            written_bytes: None,
+            oom_kills: None,
+            context_switches: None,
+            processes_peak: None,
+            late_outcome: None,
+        }
+    }
+
     /// A job without an outcome.
     pub(crate) fn job() -> Job {
         Job {

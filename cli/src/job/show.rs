@@ -117,6 +117,9 @@ fn runs(job: &Job, wide: bool) -> String {
     let rows = job.runs.iter().map(|run| run_cells(job.id, run, wide));
     let mut text = table(&heads, rows);
     for run in &job.runs {
+        if let Some(usage) = usage(run) {
+            text.push_str(&format!("\nUsage of run {}.{}: {usage}", job.id, run.attempt));
+        }
         if let Some(late) = &run.late_outcome {
             let reason = late.reason.as_deref().unwrap_or_default();
             let code = or_empty(&late.exit_code);
@@ -127,6 +130,23 @@ fn runs(job: &Job, wide: bool) -> String {
         }
     }
     text
+}
+
+/// What the table has no room for.
+fn usage(run: &Run) -> Option<String> {
+    let known = [
+        (run.user_ms, "ms user"),
+        (run.system_ms, "ms system"),
+        (run.memory_peak_kib, "KiB memory at most"),
+        (run.read_bytes, "bytes read"),
+        (run.written_bytes, "bytes written"),
+        (run.processes_peak, "processes at most"),
+        (run.context_switches, "context switches"),
+        (run.oom_kills.filter(|kills| *kills > 0), "killed for want of memory"),
+    ];
+    let told: Vec<String> =
+        known.into_iter().filter_map(|(value, what)| Some(format!("{} {what}", value?))).collect();
+    (!told.is_empty()).then(|| told.join(", "))
 }
 
 fn run_cells(job: u64, run: &Run, wide: bool) -> Vec<String> {
@@ -159,6 +179,15 @@ mod tests {
             for_people(&Job { command: vec!["sh".into(), "-c".into(), "echo 'x'".into()], ..job() }, false);
         assert!(text.contains(r"Command    sh -c 'echo '\''x'\'''"), "{text}");
         assert!(!text.contains("Exit code"), "{text}");
+    }
+
+    #[test]
+    fn what_a_run_used_is_shown_as_far_as_it_is_known() {
+        let run = crate::job::tests::run();
+        assert_eq!(usage(&run), None);
+        let run = Run { user_ms: Some(300), memory_peak_kib: Some(2048), oom_kills: Some(0), ..run };
+        let text = for_people(&Job { runs: vec![run], ..job() }, false);
+        assert!(text.ends_with("Usage of run 1042.1: 300 ms user, 2048 KiB memory at most"), "{text}");
     }
 
     #[test]

@@ -10,9 +10,6 @@ pub struct Size {
     bytes: u64,
 }
 
-/// The units, largest first, each 1024 of the next.
-const UNITS: [(char, u64); 4] = [('T', 1 << 40), ('G', 1 << 30), ('M', 1 << 20), ('K', 1 << 10)];
-
 impl Size {
     /// From bytes.
     pub const fn from_bytes(bytes: u64) -> Size {
@@ -39,22 +36,14 @@ impl FromStr for Size {
     type Err = ParseSizeError;
 
     fn from_str(given: &str) -> Result<Self, ParseSizeError> {
-        let text = given.trim();
-        let unit = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(*unit)?, *bytes)));
-        let (digits, factor) = unit.unwrap_or((text, 1));
-        let number: Option<u64> =
-            if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None };
-        let bytes = number.and_then(|number| number.checked_mul(factor));
-        bytes.map(Size::from_bytes).ok_or_else(|| ParseSizeError { text: given.to_owned() })
+        let size = job::Size::read(given.trim()).map(|size| Size::from_bytes(size.0));
+        size.ok_or_else(|| ParseSizeError { text: given.to_owned() })
     }
 }
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match UNITS.iter().find(|(_, bytes)| self.bytes >= *bytes && self.bytes.is_multiple_of(*bytes)) {
-            Some((unit, bytes)) => write!(f, "{}{unit}", self.bytes / bytes),
-            None => write!(f, "{}", self.bytes),
-        }
+        job::Size(self.bytes).fmt(f)
     }
 }
 

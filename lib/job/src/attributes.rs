@@ -1,5 +1,6 @@
 //! What a job's process is given beside its command: file mode mask, niceness, resource limits, as people write them.
 
+use crate::Size;
 use std::fmt;
 use std::str::FromStr;
 
@@ -205,22 +206,7 @@ impl Limit {
 
 /// `1024`, `64K`, `unlimited`; the inner `None` is unlimited.
 fn number(text: &str) -> Option<Option<u64>> {
-    if text == "unlimited" { Some(None) } else { size(text).map(Some) }
-}
-
-/// `1024`, `64K`, `2G`: powers of 1024.
-pub(crate) fn size(text: &str) -> Option<u64> {
-    let (digits, shift) = match text.as_bytes().last()? {
-        b'K' | b'k' => (&text[..text.len() - 1], 10),
-        b'M' | b'm' => (&text[..text.len() - 1], 20),
-        b'G' | b'g' => (&text[..text.len() - 1], 30),
-        b'T' | b't' => (&text[..text.len() - 1], 40),
-        _ => (text, 0),
-    };
-    if !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+    if text == "unlimited" { Some(None) } else { Size::read(text).map(|size| Some(size.0)) }
 }
 
 /// The value as it is read: `SOFT:HARD`, or one number if both are the same.

@@ -8,6 +8,7 @@
 //!
 //! Sizes are looked at at intervals, so a file may be beyond its limit for a moment, by what the job writes in that time.
 
+use crate::Size;
 use std::fmt;
 use std::str::FromStr;
 
@@ -78,7 +79,7 @@ impl FromStr for OutputLimit {
     fn from_str(text: &str) -> Result<OutputLimit, ParseOutputLimitError> {
         let wrong = || ParseOutputLimitError(text.to_owned());
         let (size, policy) = text.split_once(':').unwrap_or((text, OutputPolicy::default().name()));
-        let bytes_max = crate::attributes::size(size).filter(|bytes| *bytes >= OUTPUT_LIMIT_BYTES_MIN);
+        let bytes_max = Size::read(size).map(|size| size.0).filter(|bytes| *bytes >= OUTPUT_LIMIT_BYTES_MIN);
         let policy = OutputPolicy::ALL.into_iter().find(|known| known.name() == policy);
         let (Some(bytes_max), Some(policy)) = (bytes_max, policy) else { return Err(wrong()) };
         Ok(OutputLimit { bytes_max, policy })
@@ -89,19 +90,6 @@ impl FromStr for OutputLimit {
 impl fmt::Display for OutputLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", Size(self.bytes_max), self.policy.name())
-    }
-}
-
-/// Bytes as people write them: `10M`, `1536`.
-struct Size(u64);
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
-        match unit.into_iter().find(|(shift, _)| self.0 >= 1 << shift && self.0.is_multiple_of(1 << shift)) {
-            Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
-            None => write!(f, "{}", self.0),
-        }
     }
 }
 

@@ -2,6 +2,9 @@
 
 use crate::outcomes::{shell, wait_for_line};
 use api::{Job, JobSubmit, Span, Status};
+use os::signal::Signal;
+use spool::Shelf;
+use std::path::PathBuf;
 use tests::{Dialling, Site, on_empty_site, on_site, wait_until};
 
 /// Writes a line again and again, and so does its child in another session.
@@ -217,8 +220,19 @@ fn what_a_job_leaves_behind_is_waited_for_or_goes_on_as_it_says() {
         for id in [waits, ignores] {
             wait_until("the late line", || Ok(site.client().stdout(id)?.ends_with("late\n")))?;
         }
-        Ok(())
+        let run = site.client().job(ignores)?.runs[0].run_id.clone();
+        wait_until("both runs are settled", || Ok(site.agent()?.count(Shelf::Live) == 0))?;
+        let monitor = site.agent()?.monitor().expect("it runs");
+        monitor.signal(Signal::HUP)?; // a round of housekeeping follows at once
+        wait_until("the empty control group to go", || Ok(groups_of(&run)?.is_empty()))
     });
+}
+
+/// The control groups of a run, whoever made them; none where there are no control groups.
+fn groups_of(run: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let Some(top) = os::cgroup::mount_point() else { return Ok(Vec::new()) };
+    let Ok(agents) = std::fs::read_dir(top.join("lastword")) else { return Ok(Vec::new()) };
+    Ok(agents.flatten().map(|agent| agent.path().join(run)).filter(|path| path.exists()).collect())
 }
 
 #[test]
