@@ -21,6 +21,7 @@ mod disk;
 pub mod http;
 mod recover;
 pub mod restore;
+mod retention;
 mod run;
 mod settings;
 mod sweep;

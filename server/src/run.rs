@@ -234,6 +234,7 @@ async fn serve(
         tokens: handle.tokens(),
     };
     tokio::spawn(sweep::run(Arc::clone(&database), settings.retention.rules()));
+    tokio::spawn(settings.retention.jobs().run(handle.clone(), Arc::clone(&database)));
     let (directory, allow) = (agents.directory(), agents.allow_list());
     write_address(&root.join("http.addr"), http_listener.local_addr()?)?;
     if let Some(listener) = &agents_listener {

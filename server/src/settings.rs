@@ -1,5 +1,6 @@
 //! `server.toml`.
 
+use crate::retention::Jobs;
 use crate::sweep::{Rule, Rules};
 use anyhow::{Context, bail};
 use link::IpRange;
@@ -103,6 +104,10 @@ pub(crate) struct Cluster {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Retention {
+    /// Jobs that are over are deleted after this long; 0: never.
+    pub(crate) jobs_age: config::Duration,
+    /// So many jobs that are over are kept; 0: any number.
+    pub(crate) jobs_max: u64,
     /// Events are forgotten after this long.
     pub(crate) events_age: config::Duration,
     /// So many are kept.
@@ -116,6 +121,8 @@ pub(crate) struct Retention {
 impl Default for Retention {
     fn default() -> Retention {
         Retention {
+            jobs_age: config::Duration::default(),
+            jobs_max: 0,
             events_age: config::Duration::from_ms(30 * DAY_MS),
             events_max: 1_000_000,
             audit_age: config::Duration::from_ms(400 * DAY_MS),
@@ -125,6 +132,10 @@ impl Default for Retention {
 }
 
 impl Retention {
+    pub(crate) fn jobs(&self) -> Jobs {
+        Jobs { age: self.jobs_age.std(), count_max: self.jobs_max }
+    }
+
     pub(crate) fn rules(&self) -> Rules {
         let rule = |age: config::Duration, count_max| Rule {
             age_ms: i64::try_from(age.as_ms()).unwrap_or(i64::MAX),

@@ -270,6 +270,7 @@ impl Engine {
             Input::Adopt { agent, spec, facts } => self.on_adopt(&agent, &spec, facts, now_ms)?,
             Input::Told { agent } => self.on_told(&agent, now_ms),
             Input::EndRecovery => self.on_end_recovery(now_ms),
+            Input::Forget(jobs) => self.on_forget(jobs),
             Input::Tick => self.on_tick(now_ms),
         }
         Ok(Reply::Done)

@@ -2,7 +2,7 @@
 
 use crate::record::Dial;
 use crate::{AgentRecord, EventRecord, FactRecord, JobRecord, JobSpec, QueueRecord, RunRecord, StrayRecord};
-use job::{JobId, RunId};
+use job::{JobId, RunId, Status};
 use protocol::Malformed;
 use protocol::message::{Fact, RefusalKind, RunSpec};
 
@@ -225,8 +225,21 @@ pub enum Input {
     },
     /// Agents that have not told after a restore never will.
     EndRecovery,
+    /// Jobs that nobody needs to know of any more. What is not over stays.
+    Forget(Vec<Over>),
     /// Time passed.
     Tick,
+}
+
+/// A job that is over, as the database has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// Which.
+    pub job: JobId,
+    /// How it ended.
+    pub status: Status,
+    /// All of its runs.
+    pub runs: Vec<RunId>,
 }
 
 /// The wish for a new attempt.
@@ -358,6 +371,8 @@ pub enum Change {
     FactInserted(FactRecord),
     /// A fact of a run that is not known.
     StrayInserted(StrayRecord),
+    /// A job that was over is deleted, with its runs and their facts.
+    JobDeleted(JobId),
     /// The strays of a run, so many, are facts now.
     StraysDeleted(RunId, u64),
     /// After a restore: nobody waits for the agent's account any more.

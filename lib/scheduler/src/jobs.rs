@@ -1,7 +1,7 @@
 //! Commands about jobs.
 
 use crate::engine::{Engine, is_placed};
-use crate::input::{Action, Submitted};
+use crate::input::{Action, Change, Over, Submitted};
 use crate::rejection::Rejection;
 use crate::stand::Stand;
 use crate::{JobRecord, JobSpec, KillWish, Wait};
@@ -10,6 +10,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Engine {
+    /// What is not over, or has a part in this step, stays. So does everything while a restore waits for what agents have to tell.
+    pub(crate) fn on_forget(&mut self, jobs: Vec<Over>) {
+        if self.recovering.is_some() {
+            return;
+        }
+        for Over { job, status, runs } in jobs {
+            let present = self.jobs.contains_key(&job)
+                || self.recalled.contains_key(&job)
+                || runs.iter().any(|run| self.runs.contains_key(run));
+            if status.is_final() && !present {
+                self.counts.sub(status);
+                self.write(Change::JobDeleted(job));
+            }
+        }
+    }
+
     pub(crate) fn on_submit(
         &mut self,
         specs: Vec<JobSpec>,

@@ -52,7 +52,8 @@ mod why;
 pub use engine::{Engine, RestoreError};
 pub use event::{Event, EventFilter, EventKind, EventRecord, Object, Severity};
 pub use input::{
-    Action, Change, Connected, FactIn, Input, InventoryEntry, NewAgent, Output, Reply, Restart, Submitted,
+    Action, Change, Connected, FactIn, Input, InventoryEntry, NewAgent, Output, Over, Reply, Restart,
+    Submitted,
 };
 pub use record::{
     AgentRecord, Counts, Dial, Drain, FactRecord, JobRecord, KillWish, LateOutcome, PauseWish, QueueRecord,

@@ -99,6 +99,7 @@ pub(super) fn of_input(input: &Input, engine: &Engine) -> Option<About> {
         | Input::Facts { .. }
         | Input::Refused { .. }
         | Input::NoRecord { .. }
+        | Input::Forget(_)
         | Input::Tick => None,
     }
 }

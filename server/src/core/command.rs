@@ -26,6 +26,8 @@ pub(super) enum Command {
     Watch { job: JobId, reply: oneshot::Sender<()> },
     /// A run that only its agent knows, after a restore: its stored messages are taken as facts.
     Adopt { agent: String, run: RunId, spec: Box<RunSpec>, reply: oneshot::Sender<Result<Reply, CoreError>> },
+    /// Delete jobs that are over.
+    Forget { jobs: Vec<JobId>, reply: oneshot::Sender<Result<Reply, CoreError>> },
     /// Time passed.
     Tick,
     /// End, after what is in the inbox already.

@@ -10,7 +10,7 @@ use job::{JobId, RunId, RunIds};
 use protocol::message::RunSpec;
 use scheduler::{
     Action, AgentRecord, Change, Connected, Engine, Event, EventKind, FactIn, FactRecord, Input, Object,
-    Output, Rejection, Reply,
+    Output, Over, Rejection, Reply,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -123,6 +123,8 @@ pub(super) type Answer = Result<Reply, CoreError>;
 struct Step {
     taken: usize,
     replies: Vec<(oneshot::Sender<Answer>, Answer)>,
+    /// Done last, so that what came in the same step is seen.
+    forgets: Vec<(Vec<JobId>, oneshot::Sender<Answer>)>,
     questions: Vec<Request>,
     watches: Vec<(JobId, oneshot::Sender<()>)>,
     arrivals: BTreeMap<u64, Port>,
@@ -163,6 +165,7 @@ impl Core {
                 let result = self.adopt(agent, run, spec);
                 step.replies.push((reply, result));
             }
+            Command::Forget { jobs, reply } => step.forgets.push((jobs, reply)),
             Command::Tick => self.on_tick(),
             Command::Stop(done) => {
                 self.note_used_tokens();
@@ -210,6 +213,18 @@ impl Core {
         let facts = self.database.facts(run)?;
         let facts = facts.into_iter().map(|fact| FactIn::new(run, fact.seq, fact.bytes)).collect();
         Ok(self.engine.on(Input::Adopt { agent, spec, facts }, os::clock::wall_ms())?)
+    }
+
+    /// As the database has them now: somebody may have restarted one since they were chosen.
+    fn forget(&mut self, jobs: &[JobId]) -> Answer {
+        let mut over = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            if let Some(record) = self.database.job(*job)? {
+                let runs = self.database.runs(*job)?.into_iter().map(|run| run.id).collect();
+                over.push(Over { job: *job, status: record.status, runs });
+            }
+        }
+        Ok(self.engine.on(Input::Forget(over), os::clock::wall_ms())?)
     }
 
     fn recall_key(&mut self, key: &str) -> Result<(), DbError> {
@@ -295,6 +310,10 @@ impl Core {
     }
 
     fn commit_and_tell(&mut self, step: &mut Step) {
+        for (jobs, reply) in std::mem::take(&mut step.forgets) {
+            let result = self.forget(&jobs);
+            step.replies.push((reply, result));
+        }
         let Output { changes, actions } = self.engine.take();
         let entries = std::mem::take(&mut self.entries);
         if !changes.is_empty() || !entries.is_empty() {
@@ -357,6 +376,7 @@ impl Core {
             | Change::RunUpdated(_)
             | Change::FactInserted(_)
             | Change::AgentTold(_)
+            | Change::JobDeleted(_)
             | Change::QueueInserted(_)
             | Change::QueueUpdated(_)
             | Change::QueueDeleted(_)

@@ -241,6 +241,13 @@ impl Handle {
         self.done(Input::ResumeAgent { name: name.to_owned() }).await
     }
 
+    /// Deletes jobs that are over, unless one has become something else meanwhile.
+    pub(crate) async fn forget(&self, jobs: Vec<JobId>) -> Result<(), CoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Forget { jobs, reply }).await?;
+        answer.await.map_err(|_| CoreError::Stopping)?.map(drop)
+    }
+
     /// After a restore: takes a run over that only its agent knows, as far as its messages came.
     pub(crate) async fn adopt(&self, agent: &str, run: RunId, spec: RunSpec) -> Result<(), CoreError> {
         let (reply, answer) = oneshot::channel();
@@ -370,7 +377,7 @@ impl Handle {
         answer.await.map_err(|_| CoreError::Stopping)
     }
 
-    async fn send(&self, command: Command) -> Result<(), CoreError> {
+    pub(super) async fn send(&self, command: Command) -> Result<(), CoreError> {
         self.inbox.send(command).await.map_err(|_| CoreError::Stopping)
     }
 }

@@ -1,8 +1,9 @@
 use super::*;
 use crate::db::{
     AgentSecrets, AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Checked, Database, DbError, Entry,
-    Identity, JobFilter, Journal, Keep, Piece, Sqlite, TokenRecord, UserRecord, Walk,
+    Expired, Identity, JobFilter, Journal, Keep, Piece, Sqlite, TokenRecord, UserRecord, Walk,
 };
+use crate::retention::Jobs;
 use job::{End, JobId, Outcome, RunId, Status, Witness};
 use prost::Message;
 use protocol::message::{Accepted, Ended, Fact, FactBody, Started};
@@ -72,6 +73,9 @@ impl Database for Fragile {
         limit: usize,
     ) -> Result<Vec<JobRecord>, DbError> {
         self.inner.jobs(filter, cursor, limit)
+    }
+    fn expired(&self, expired: &Expired) -> Result<Vec<JobId>, DbError> {
+        self.inner.expired(expired)
     }
     fn job_of_key(&self, key: &str) -> Result<Option<JobId>, DbError> {
         self.inner.job_of_key(key)
@@ -364,5 +368,86 @@ async fn many_requests_at_once_share_commits_and_are_all_answered() {
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=200).collect::<Vec<_>>());
     assert_eq!(lab.handle.counts().of(Status::Queued), 200);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn old_jobs_are_deleted_once_their_agent_has_told_everything_and_nothing_else_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::with_agent(dir.path()).await;
+    let db = Arc::clone(&lab.db) as Arc<dyn Database>;
+    let mut orders = lab.connect(1, 100).await;
+    let (old, active) = (lab.submit().await, lab.submit().await);
+    let run = next_start(&mut orders).await;
+    let other = next_start(&mut orders).await;
+    let waiting = lab.submit().await;
+    lab.say(run, &whole_life()).await;
+    assert!(lab.handle.wait_final(old, DEADLINE).await.unwrap());
+    lab.say(other, &whole_life()[..2]).await;
+    until(|| db.job(active).unwrap().unwrap().status == Status::Running).await;
+
+    let rule = Jobs { age: Duration::from_secs(60), count_max: 0 };
+    let now_ms = os::clock::wall_ms();
+    let later_ms = now_ms + 3_600_000;
+    assert_eq!(rule.piece(&lab.handle, &db, now_ms).await.unwrap(), 0, "too young");
+    let gone = Input::AgentDisconnected { agent: "a".into(), session: 1, stopping: false };
+    lab.handle.tell(gone).await.unwrap();
+    assert_eq!(rule.piece(&lab.handle, &db, later_ms).await.unwrap(), 0, "who is away may have more to tell");
+    let _orders = lab.connect(2, 100).await;
+    let by_count = Jobs { age: Duration::ZERO, count_max: 1 };
+    assert_eq!(by_count.piece(&lab.handle, &db, later_ms).await.unwrap(), 0, "not too many");
+
+    // What was chosen and is not over when its turn comes stays.
+    lab.handle.forget(vec![active, waiting, JobId(99)]).await.unwrap();
+    assert!(db.job(active).unwrap().is_some() && db.job(waiting).unwrap().is_some());
+    let before = lab.handle.counts();
+    assert_eq!(rule.piece(&lab.handle, &db, later_ms).await.unwrap(), 1);
+    assert_eq!(db.job(old).unwrap(), None);
+    assert_eq!((db.runs(old).unwrap(), db.facts(run).unwrap()), (vec![], vec![]));
+    assert_eq!(lab.handle.counts().of(Status::Error) + 1, before.of(Status::Error));
+    assert_eq!(lab.handle.counts(), db.counts().unwrap());
+    assert_eq!(rule.piece(&lab.handle, &db, later_ms).await.unwrap(), 0, "that was all");
+    assert!(matches!(lab.handle.why(old).await, Err(CoreError::Rejected(Rejection::NoSuchJob(_)))));
+    lab.say(other, &whole_life()).await;
+    assert!(lab.handle.wait_final(active, DEADLINE).await.unwrap());
+    assert_eq!(db.check().unwrap().findings, []);
+    lab.stop().await;
+    let lab = Lab::new(dir.path());
+    assert_eq!(lab.submit().await, JobId(waiting.0 + 1), "no number is given twice");
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_and_a_deletion_in_the_same_step_leave_the_job_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::with_agent(dir.path()).await;
+    let mut orders = lab.connect(1, 100).await;
+    let job = lab.submit().await;
+    let run = next_start(&mut orders).await;
+    lab.say(run, &whole_life()).await;
+    assert!(lab.handle.wait_final(job, DEADLINE).await.unwrap());
+    let restart =
+        scheduler::Restart { job, by: "me".into(), hold: true, force: true, reason: Some("again".into()) };
+    // The deletion first: it is decided last in its step, and finds the job begun again.
+    lab.db.broken.store(true, Ordering::SeqCst);
+    let first = tokio::spawn({
+        let handle = lab.handle.clone();
+        async move { handle.create_queue("q").await }
+    });
+    until(|| !lab.handle.health().is_ready()).await;
+    let forget = tokio::spawn({
+        let handle = lab.handle.clone();
+        async move { handle.forget(vec![job]).await }
+    });
+    tokio::task::yield_now().await;
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let task = super::command::Task::Engine(Input::RestartJob(restart));
+    lab.handle.send(super::command::Command::Do { task, order: None, reply }).await.unwrap();
+    lab.db.broken.store(false, Ordering::SeqCst);
+    first.await.unwrap().unwrap();
+    forget.await.unwrap().unwrap();
+    answer.await.unwrap().unwrap();
+    assert_eq!(lab.db.job(job).unwrap().unwrap().status, Status::Held);
+    assert_eq!(lab.db.facts(run).unwrap().len(), 3);
     lab.stop().await;
 }

@@ -36,6 +36,7 @@ pub(super) fn conformance<D: Database>(open: impl Fn() -> D) {
     events_are_kept_once_and_read_from_either_end(&open);
     what_a_job_waits_for_is_kept(&open);
     what_is_too_old_or_too_much_is_forgotten_but_for_the_newest(&open);
+    lists::what_is_over_for_long_is_deleted_with_all_its_records(&open);
 }
 
 fn spec(name: &str) -> JobSpec {

@@ -16,9 +16,9 @@
 //!
 //! What the index does not decide is looked up in the table, job by job.
 
-use super::map::{self, Bad, JOB_COLUMNS, signed, status_code};
+use super::map::{self, Bad, FIRST_FINAL_CODE, JOB_COLUMNS, signed, status_code};
 use super::sqlite::{one, rows};
-use super::{FAILED, JobFilter};
+use super::{Expired, FAILED, JobFilter};
 use job::{JobId, Status};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
@@ -86,6 +86,22 @@ fn first_from(c: &Connection, at_ms: i64) -> Result<i64, Bad> {
         }
     }
     Ok(if last.is_some_and(|last| low <= last) { low } else { i64::MAX })
+}
+
+/// Jobs that may be deleted, the lowest number first. What was submitted too late cannot have ended early enough, so the walk is short.
+pub(super) fn expired(c: &Connection, expired: &Expired) -> Result<Vec<JobId>, Bad> {
+    let below = first_from(c, expired.ended_before_ms.saturating_add(CLOCK_BACK_MS_MAX))?;
+    let told_before_ms = expired.told_before_ms.min(expired.ended_before_ms);
+    let sql = format!(
+        "SELECT id FROM jobs WHERE id < ?1 AND status >= {FIRST_FINAL_CODE} AND max(ifnull(ended_at, 0), submitted_at) < ?2 \
+         AND NOT EXISTS (SELECT 1 FROM runs JOIN agents ON agents.name = runs.agent WHERE runs.job = jobs.id \
+         AND (runs.agent NOT IN (SELECT value FROM json_each(?3)) \
+         OR ifnull((SELECT max(received_at) FROM facts WHERE facts.run = runs.run), 0) >= ?4)) ORDER BY id LIMIT ?5"
+    );
+    let agents = serde_json::to_string(&expired.agents).unwrap_or_default();
+    let values = (below, expired.ended_before_ms, agents, told_before_ms, signed(expired.limit as u64));
+    let found = rows(c, &sql, values, |row| Ok(row.get::<_, i64>(0)?))?;
+    Ok(found.into_iter().filter_map(|id| u64::try_from(id).ok()).map(JobId).collect())
 }
 
 /// A way along which the jobs are met, the newest first.

@@ -84,6 +84,19 @@ pub struct Keep {
     pub count_max: u64,
 }
 
+/// Which jobs are to be deleted. Never one that is not over, nor one of which an agent may still have something to tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Over before this, wall clock.
+    pub ended_before_ms: i64,
+    /// The agents have told nothing of it since, wall clock of the server.
+    pub told_before_ms: i64,
+    /// The agents of which we know that they have told everything up to then. One that was removed has nothing to tell.
+    pub agents: Vec<String>,
+    /// At most so many.
+    pub limit: usize,
+}
+
 /// Which way a journal is read, and from where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Walk {
@@ -173,6 +186,9 @@ pub trait Database: Send + Sync {
         cursor: Option<JobId>,
         limit: usize,
     ) -> Result<Vec<JobRecord>, DbError>;
+
+    /// Jobs that are over for so long, the lowest number first.
+    fn expired(&self, expired: &Expired) -> Result<Vec<JobId>, DbError>;
 
     /// The job that was submitted with this key.
     fn job_of_key(&self, key: &str) -> Result<Option<JobId>, DbError>;

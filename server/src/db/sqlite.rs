@@ -20,8 +20,8 @@ use super::map::{
 use super::restored::{ANCESTORS, LAST_JOB, RECOVERY_LAST_JOB, restoring};
 use super::{
     AgentSecrets, AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Checked, Database, DbError, Entry,
-    Identity, JobFilter, Journal, Keep, Piece, TokenRecord, UserRecord, Walk, check, copy, journal, list,
-    schema, write,
+    Expired, Identity, JobFilter, Journal, Keep, Piece, TokenRecord, UserRecord, Walk, check, copy, journal,
+    list, schema, write,
 };
 use job::{JobId, RunId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
@@ -301,6 +301,10 @@ impl Database for Sqlite {
         limit: usize,
     ) -> Result<Vec<JobRecord>, DbError> {
         self.read(|c| list::jobs(c, filter, cursor, limit))
+    }
+
+    fn expired(&self, expired: &Expired) -> Result<Vec<JobId>, DbError> {
+        self.read(|c| list::expired(c, expired))
     }
 
     fn job_of_key(&self, key: &str) -> Result<Option<JobId>, DbError> {

@@ -2,7 +2,9 @@
 //! have reached the disk.
 
 use super::map::{outcome_bytes, severity_code, signed, status_code, wait_code, witness_code};
+use super::restored::LAST_JOB;
 use super::{Entry, write_entry};
+use job::JobId;
 use rusqlite::{Connection, TransactionBehavior, params};
 use scheduler::{
     AgentRecord, Change, EventRecord, FactRecord, JobRecord, QueueRecord, RunRecord, StrayRecord, Wait,
@@ -46,6 +48,7 @@ fn write(c: &Connection, change: &Change, commit: Commit) -> rusqlite::Result<()
         Change::RunInserted(run) | Change::RunUpdated(run) => put_run(c, run),
         Change::FactInserted(fact) => insert_fact(c, fact, commit),
         Change::StrayInserted(stray) => insert_stray(c, stray, commit.number),
+        Change::JobDeleted(job) => delete_job(c, *job),
         Change::StraysDeleted(run, _) => {
             c.execute("DELETE FROM strays WHERE run = ?1", [run.as_bytes().as_slice()]).map(drop)
         }
@@ -144,6 +147,20 @@ fn insert_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
         pause.map(|pause| pause.at_ms),
         pause.map(|pause| pause.suspend),
     ])
+    .map(drop)
+}
+
+/// A job with all that is kept of it. Its number is not given again.
+fn delete_job(c: &Connection, job: JobId) -> rusqlite::Result<()> {
+    let id = signed(job.0);
+    c.prepare_cached("DELETE FROM facts WHERE run IN (SELECT run FROM runs WHERE job = ?1)")?
+        .execute([id])?;
+    c.prepare_cached("DELETE FROM runs WHERE job = ?1")?.execute([id])?;
+    c.prepare_cached("DELETE FROM jobs WHERE id = ?1")?.execute([id])?;
+    c.prepare_cached(
+        "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)",
+    )?
+    .execute(params![LAST_JOB, id])
     .map(drop)
 }
 

@@ -1,9 +1,9 @@
 //! Every way to ask for a list, compared with what a plain look at each job finds.
 
-use super::super::{Database, FAILED, JobFilter};
-use super::job;
+use super::super::{Database, Expired, FAILED, JobFilter};
+use super::{agent, job, run};
 use job::{JobId, Status};
-use scheduler::{Change, JobRecord};
+use scheduler::{Change, FactRecord, JobRecord, RunRecord};
 
 const STATUSES: [Status; 4] = [Status::Completed, Status::Error, Status::Queued, Status::Killed];
 const EXIT_CODES: [Option<u8>; 4] = [Some(0), Some(7), None, None];
@@ -92,4 +92,72 @@ pub(super) fn lists_are_filtered_and_paged<D: Database>(open: &impl Fn() -> D) {
         pages.retain(|id| *id >= FIRST);
         assert_eq!(pages, expected, "{filter:?}");
     }
+}
+
+/// After everything else in the suite.
+const T: i64 = 1_000_000_000;
+
+/// Some jobs that are over, each with a run and a message, and one that runs.
+pub(super) fn what_is_over_for_long_is_deleted_with_all_its_records<D: Database>(open: &impl Fn() -> D) {
+    let db = open();
+    let last = db.load().unwrap().last_job;
+    let id = |n: u64| JobId(last + n);
+    let over = |n: u64, status, agent: &str| {
+        let run = RunRecord { job: id(n), agent: agent.into(), ..run(9_000 + u128::from(n), 0, status) };
+        let job = JobRecord {
+            run: Some(run.id),
+            submitted_at_ms: T,
+            ended_at_ms: Some(T + 2_000),
+            ..job(id(n).0, "old", status)
+        };
+        let fact = FactRecord {
+            run: run.id,
+            seq: 1,
+            received_at_ms: T + 3_000,
+            bytes: vec![1],
+            commit: 0,
+            committed_at_ms: None,
+        };
+        [Change::JobInserted(job), Change::RunInserted(run), Change::FactInserted(fact)]
+    };
+    db.commit(&[
+        Change::AgentInserted(agent("heard"), vec![1]),
+        Change::AgentInserted(agent("away"), vec![1]),
+    ])
+    .unwrap();
+    let agents = ["heard", "away", "removed", "heard", "heard"];
+    let statuses = [Status::Completed, Status::Unknown, Status::Abandoned, Status::Running, Status::Error];
+    for (n, (name, status)) in (1..).zip(agents.into_iter().zip(statuses)) {
+        db.commit(&over(n, status, name)).unwrap();
+    }
+    let find = |ended_before_ms, told_before_ms, limit| {
+        let agents = vec!["heard".to_owned()];
+        let mut found = db.expired(&Expired { ended_before_ms, told_before_ms, agents, limit }).unwrap();
+        found.retain(|job| job.0 > last);
+        found
+    };
+    let all = 10_000;
+    assert_eq!(find(i64::MAX, T + 4_000, all), [id(1), id(3), id(5)], "over, and nobody has more to tell");
+    assert_eq!(find(T + 2_000, T + 4_000, all), [], "not long enough");
+    assert_eq!(find(i64::MAX, T + 3_000, all), [id(3)], "told a moment ago");
+    assert_eq!(find(T + 2_001, T + 4_000, all), [id(3)], "by the server's clock not long enough");
+    assert!(
+        db.expired(&Expired { limit: 1, ended_before_ms: i64::MAX, ..Expired::default() }).unwrap().len()
+            <= 1
+    );
+    let before = db.counts().unwrap();
+    db.commit(&[Change::JobDeleted(id(1)), Change::JobDeleted(id(5))]).unwrap();
+    drop(db);
+    let db = open();
+    for n in [1, 5] {
+        assert_eq!(db.job(id(n)).unwrap(), None);
+        assert_eq!(db.runs(id(n)).unwrap(), []);
+        assert_eq!(db.facts(run(9_000 + u128::from(n), 0, Status::Error).id).unwrap(), []);
+    }
+    assert_eq!(db.facts(run(9_003, 0, Status::Error).id).unwrap().len(), 1, "others keep theirs");
+    assert_eq!(before.of(Status::Error), db.counts().unwrap().of(Status::Error) + 1);
+    assert_eq!(db.load().unwrap().last_job, last + 5, "its number is not given again");
+    let rest: Vec<Change> = (2..=4).map(|n| Change::JobDeleted(id(n))).collect();
+    db.commit(&rest).unwrap();
+    db.commit(&[Change::AgentDeleted("heard".into()), Change::AgentDeleted("away".into())]).unwrap();
 }
