@@ -332,7 +332,11 @@ impl Handle {
 
     /// There is too little room on the disk, and why; or enough (again).
     pub(crate) fn on_disk(&self, trouble: Option<String>) {
-        self.shared.on_disk(trouble);
+        if let Some(event) = self.shared.on_disk(trouble) {
+            // While nothing can be written the inbox may be full: whoever watches the disk must not wait for that.
+            let handle = self.clone();
+            tokio::spawn(async move { handle.happened(event).await });
+        }
     }
 
     /// An agent obeys another server: this one is not ready until that is cleared up.

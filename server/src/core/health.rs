@@ -1,6 +1,6 @@
 //! What the core shows of itself without being asked.
 
-use scheduler::Counts;
+use scheduler::{Counts, Event, EventKind, Object};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -79,13 +79,20 @@ impl Shared {
         self.lock().database.clone()
     }
 
-    /// There is little room on the disk, or enough again.
-    pub(super) fn on_disk(&self, trouble: Option<String>) {
+    /// There is little room on the disk, or enough again. What is to be told if that is new.
+    pub(super) fn on_disk(&self, trouble: Option<String>) -> Option<Event> {
         let before = std::mem::replace(&mut self.lock().disk, trouble.clone());
         match (before.is_some(), trouble) {
-            (false, Some(text)) => tracing::error!("{text}"),
-            (true, None) => tracing::info!("there is room on the disk again: new jobs are taken"),
-            (true, Some(_)) | (false, None) => {}
+            (false, Some(text)) => {
+                tracing::error!("{text}");
+                Some(Event::new(EventKind::DiskLow, Object::Server, text))
+            }
+            (true, None) => {
+                let text = "there is room on the disk again: new jobs are taken";
+                tracing::info!("{text}");
+                Some(Event::new(EventKind::DiskEnough, Object::Server, text))
+            }
+            (true, Some(_)) | (false, None) => None,
         }
     }
 

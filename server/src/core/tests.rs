@@ -8,8 +8,8 @@ use job::{End, JobId, Outcome, RunId, Status, Witness};
 use prost::Message;
 use protocol::message::{Accepted, Ended, Fact, FactBody, Started};
 use scheduler::{
-    AgentRecord, Change, Connected, Counts, EventFilter, EventRecord, FactIn, FactRecord, Input, JobRecord,
-    JobSpec, NewAgent, Rejection, RunRecord, Snapshot,
+    AgentRecord, Change, Connected, Counts, EventFilter, EventKind, EventRecord, FactIn, FactRecord, Input,
+    JobRecord, JobSpec, NewAgent, Rejection, RunRecord, Snapshot,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -411,6 +411,7 @@ async fn old_jobs_are_deleted_once_their_agent_has_told_everything_and_nothing_e
     lab.say(other, &whole_life()).await;
     assert!(lab.handle.wait_final(active, DEADLINE).await.unwrap());
     assert_eq!(db.check().unwrap().findings, []);
+    drop(db);
     lab.stop().await;
     let lab = Lab::new(dir.path());
     assert_eq!(lab.submit().await, JobId(waiting.0 + 1), "no number is given twice");
@@ -449,5 +450,25 @@ async fn a_restart_and_a_deletion_in_the_same_step_leave_the_job_there() {
     answer.await.unwrap().unwrap();
     assert_eq!(lab.db.job(job).unwrap().unwrap().status, Status::Held);
     assert_eq!(lab.db.facts(run).unwrap().len(), 3);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_is_low_and_has_room_again_is_told_once_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::new(dir.path());
+    for trouble in [Some("1 MiB free"), Some("0 MiB free"), None, None] {
+        lab.handle.on_disk(trouble.map(str::to_owned));
+        assert_eq!(lab.handle.health().is_ready(), trouble.is_none());
+        assert_eq!(lab.handle.submit(vec![]).await.is_ok(), trouble.is_none());
+    }
+    let told = || {
+        let events = lab.db.events(&EventFilter::default(), Walk::After(0), 100).unwrap().items;
+        let of_disk = events.into_iter().filter(|event| event.event.kind.family() == "disk");
+        of_disk.map(|event| (event.event.kind, event.event.text)).collect::<Vec<_>>()
+    };
+    until(|| told().len() == 2).await;
+    assert_eq!(told()[0], (EventKind::DiskLow, "1 MiB free".to_owned()));
+    assert_eq!(told()[1].0, EventKind::DiskEnough);
     lab.stop().await;
 }
