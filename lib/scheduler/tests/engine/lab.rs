@@ -78,6 +78,13 @@ impl Store {
                     self.agents.remove(&name);
                     self.attachments.retain(|(_, agent)| *agent != name);
                 }
+                Change::JobDeleted(id) => {
+                    let job = self.jobs.remove(&id).expect("a deleted job exists");
+                    assert!(job.status.is_final(), "job {id} was deleted as {}", job.status);
+                    self.runs.retain(|_, run| run.job != id);
+                    let runs = &self.runs;
+                    self.facts.retain(|(run, _)| runs.contains_key(run));
+                }
                 Change::StraysDeleted(run, _) => self.strays.retain(|(stray, _)| *stray != run),
                 Change::AgentTold(agent) => {
                     let recovery = self.recovery.as_mut().expect("a recovery is going on");
