@@ -129,7 +129,10 @@ fn soft_signal(hand: &Hand, disk: &Disk, run_id: RunId, started: &Started, cause
     }
     let processes = processes(started);
     hand.signal(&processes, Signal::TERM);
-    thaw(hand, started);
+    // After a freeze that is under way: whoever comes later reads that it is told to end.
+    if disk.as_it_says(run_id, |_| thaw(hand, started)).is_err() {
+        thaw(hand, started); // its log cannot be read now; it has to hear the signal all the same
+    }
 }
 
 /// Whether the process is still a copy of its job-processor and not yet a program of its own.

@@ -38,6 +38,7 @@ pub(crate) struct Disk {
     pub(crate) root: DataRoot,
     pub(crate) boot_id: [u8; 16],
     logs: Arc<[RwLock<()>; STRIPES]>,
+    deeds: Arc<[Mutex<()>; STRIPES]>,
     runs_sync: Arc<GroupSync>,
     questions: Arc<Semaphore>,
     events: UnboundedSender<Event>,
@@ -50,6 +51,7 @@ impl Disk {
             root,
             boot_id,
             logs: Arc::new(std::array::from_fn(|_| RwLock::new(()))),
+            deeds: Arc::new(std::array::from_fn(|_| Mutex::new(()))),
             runs_sync: Arc::new(GroupSync::new(runs)),
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             events,
@@ -177,11 +179,12 @@ impl Disk {
         recorder.record(fact).map(drop).map_err(|e| e.to_string())
     }
 
-    /// Does what a live run's log asks for before this process writes anything else into it: of two threads with contrary deeds the one that read the
-    /// later log is the later one.
-    pub(crate) fn while_it_says(&self, run_id: RunId, act: impl FnOnce(&Ledger)) -> Result<(), LedgerError> {
-        let _reading = self.reading(run_id);
-        act(&Ledger::read(&self.root.run(Shelf::Live, run_id))?);
+    /// Does what a live run's log asks for now, one deed of a run after the other: of two threads with contrary deeds the one that read the later log
+    /// is the later one. The log itself is free meanwhile: a deed may read it.
+    pub(crate) fn as_it_says(&self, run_id: RunId, act: impl FnOnce(&Ledger)) -> Result<(), LedgerError> {
+        let _deed = self.deeds[Self::index(run_id)].lock().unwrap_or_else(PoisonError::into_inner);
+        let (ledger, _) = self.read_at(&self.root.run(Shelf::Live, run_id))?;
+        act(&ledger);
         Ok(())
     }
 
@@ -205,7 +208,11 @@ impl Disk {
     }
 
     fn stripe(&self, run_id: RunId) -> &RwLock<()> {
-        &self.logs[usize::from(run_id.as_bytes()[15]) % STRIPES] // its last byte is random
+        &self.logs[Self::index(run_id)]
+    }
+
+    fn index(run_id: RunId) -> usize {
+        usize::from(run_id.as_bytes()[15]) % STRIPES // its last byte is random
     }
 
     /// Makes the names in `runs/` durable; many callers share one sync.

@@ -113,8 +113,7 @@ impl Agent {
         }
         let (hand, disk, started) = (self.hand(run_id), self.disk.clone(), started.clone());
         tokio::task::spawn_blocking(move || {
-            if let Err(e) = disk.while_it_says(run_id, |ledger| stand(&hand, &started, stands_still(ledger)))
-            {
+            if let Err(e) = disk.as_it_says(run_id, |ledger| stand(&hand, &started, stands_still(ledger))) {
                 tracing::warn!(run = %run_id, "whether a job is to stand still cannot be read: {e}");
             }
         });
@@ -134,7 +133,7 @@ fn pause(
     }
     disk.note(run_id, fact)?;
     // Another wish may have been written down since, and done by another thread: what the log says now is done.
-    let done = disk.while_it_says(run_id, |ledger| stand(hand, started, stands_still(ledger)));
+    let done = disk.as_it_says(run_id, |ledger| stand(hand, started, stands_still(ledger)));
     done.or_else(|e| {
         tracing::warn!(run = %run_id, "whether a job is to stand still cannot be read again: {e}");
         stand(hand, started, suspend);
