@@ -13,6 +13,7 @@ mod job;
 mod manual;
 mod options;
 mod output;
+mod progress;
 mod queue;
 mod raw;
 mod restore;

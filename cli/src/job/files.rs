@@ -4,11 +4,12 @@ use super::{JobRef, path};
 use crate::client::{Call, CallError, Client, encode};
 use crate::exit::{IO, failure};
 use crate::output::{Output, Row, bytes, line};
+use crate::progress::Progress;
 use api::{JobFile, JobFiles};
 use clap::Args;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Component, Path, PathBuf};
 use ureq::http::Method;
 
@@ -70,6 +71,8 @@ impl Files {
         to: &mut dyn Write,
     ) -> anyhow::Result<()> {
         let (mut offset, size, mut hash) = (0, file.map_or(0, |file| file.bytes), Sha256::new());
+        let to_terminal = self.all.is_none() && self.output_file.is_none() && io::stdout().is_terminal();
+        let mut progress = Progress::new(name, size, to_terminal);
         loop {
             let rest = format!("/files/{}?offset={offset}&limit={PIECE_BYTES}&{attempt}", encode(name));
             let question = path(self.job.id, &rest);
@@ -81,6 +84,7 @@ impl Files {
             to.write_all(&piece).map_err(|e| failure(IO, format!("cannot write \"{name}\": {e}")))?;
             hash.update(&piece);
             offset += piece.len() as u64;
+            progress.at(offset);
             if offset >= size {
                 return check(name, file, &hash.finalize());
             }

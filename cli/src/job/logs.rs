@@ -4,10 +4,11 @@ use super::wait::{conclude, detach_on_interrupt};
 use super::{JobRef, path};
 use crate::client::{Call, CallError, Client, Download};
 use crate::exit::{self, failure};
+use crate::progress::Progress;
 use anyhow::Context;
 use api::Job;
 use clap::Args;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -226,6 +227,9 @@ impl Stream {
         if head.gap.as_ref().is_some_and(|gap| gap.contains(&self.offset)) {
             self.skip_to(head.offset, out)?;
         }
+        let what = format!("{} of job {job}", self.name);
+        // What is followed has no end yet.
+        let mut progress = Progress::new(&what, head.size, follow || io::stdout().is_terminal());
         let (mut piece, mut bytes) = (vec![0; READ_BYTES], 0);
         let whole = loop {
             match body.read(&mut piece) {
@@ -233,6 +237,7 @@ impl Stream {
                 Ok(read) => {
                     self.print(&piece[..read], head.gap.as_ref(), out)?;
                     bytes += read as u64;
+                    progress.at(self.offset);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_broken_off) => break false,
