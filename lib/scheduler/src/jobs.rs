@@ -77,26 +77,7 @@ impl Engine {
             unreachable!("queue \"{}\" was there a moment ago", spec.queue)
         };
         let id = self.new_job_id();
-        let mut record = JobRecord {
-            id,
-            spec: Arc::new(spec),
-            submitted_at_ms: now_ms,
-            status: Status::Queued,
-            agent: None,
-            attempts: 0,
-            run: None,
-            exit_code: None,
-            signal: None,
-            reason: None,
-            started_at_ms: None,
-            ended_at_ms: None,
-            kill: None,
-            refusals: 0,
-            wait: None,
-            tries: 0,
-            previous: None,
-            pause: None,
-        };
+        let mut record = JobRecord::new(id, Arc::new(spec), now_ms);
         let until_ms = record.due_at_ms();
         record.wait = (until_ms > now_ms).then_some(Wait::Start { until_ms });
         record.status = match (record.spec.held, record.wait.is_some()) {

@@ -15,7 +15,7 @@ use crate::RunRecord;
 use crate::engine::{Agent, AgentIx, Engine, Queue, QueueIx};
 use crate::input::Action;
 use crate::stand::Stand;
-use job::{JobId, Status, Usage};
+use job::JobId;
 use std::cmp::{Ordering, Reverse};
 
 /// The place of a job in its queue.
@@ -238,25 +238,7 @@ impl Engine {
         (job.reason, job.exit_code, job.signal, job.started_at_ms) = (None, None, None, None);
         let attempt = job.attempts;
         let spec = Box::new(job.run_spec(attempt));
-        self.insert_run(RunRecord {
-            id: run,
-            job: id,
-            attempt,
-            agent: name.clone(),
-            status: Status::Dispatched,
-            placed_at_ms: now_ms,
-            accepted_at_ms: None,
-            started_at_ms: None,
-            ended_at_ms: None,
-            exit_code: None,
-            signal: None,
-            core: false,
-            witness: None,
-            reason: None,
-            usage: Usage::default(),
-            acked_seq: 0,
-            late: None,
-        });
+        self.insert_run(RunRecord::placed(run, id, attempt, name.clone(), now_ms));
         self.act(Action::Start { agent: name, run, spec });
     }
 }

@@ -59,6 +59,30 @@ pub struct PauseWish {
 }
 
 impl JobRecord {
+    /// A job that was just submitted, to stand in its queue.
+    pub(crate) fn new(id: JobId, spec: Arc<JobSpec>, submitted_at_ms: i64) -> JobRecord {
+        JobRecord {
+            id,
+            spec,
+            submitted_at_ms,
+            status: Status::Queued,
+            agent: None,
+            attempts: 0,
+            run: None,
+            exit_code: None,
+            signal: None,
+            reason: None,
+            started_at_ms: None,
+            ended_at_ms: None,
+            kill: None,
+            refusals: 0,
+            wait: None,
+            tries: 0,
+            previous: None,
+            pause: None,
+        }
+    }
+
     /// The order for its attempt number `attempt`, at the agent where it is.
     pub(crate) fn run_spec(&self, attempt: u32) -> RunSpec {
         let agent = self.agent.as_deref().unwrap_or_default();
@@ -149,6 +173,31 @@ pub struct RunRecord {
     pub acked_seq: u64,
     /// The true outcome, if it came after the run had been given up as `Unknown`.
     pub late: Option<LateOutcome>,
+}
+
+impl RunRecord {
+    /// A run that was just placed.
+    pub(crate) fn placed(id: RunId, job: JobId, attempt: u32, agent: String, placed_at_ms: i64) -> RunRecord {
+        RunRecord {
+            id,
+            job,
+            attempt,
+            agent,
+            status: Status::Dispatched,
+            placed_at_ms,
+            accepted_at_ms: None,
+            started_at_ms: None,
+            ended_at_ms: None,
+            exit_code: None,
+            signal: None,
+            core: false,
+            witness: None,
+            reason: None,
+            usage: Usage::default(),
+            acked_seq: 0,
+            late: None,
+        }
+    }
 }
 
 /// An outcome that came after the run was final.

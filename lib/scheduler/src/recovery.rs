@@ -281,26 +281,7 @@ impl Engine {
         }
         self.last_job = self.last_job.max(id.0);
         let submitted_at_ms = due_ms.unwrap_or(now_ms);
-        let record = JobRecord {
-            id,
-            spec: std::sync::Arc::new(spec),
-            submitted_at_ms,
-            status: Status::Queued,
-            agent: None,
-            attempts: 0,
-            run: None,
-            exit_code: None,
-            signal: None,
-            reason: None,
-            started_at_ms: None,
-            ended_at_ms: None,
-            kill: None,
-            refusals: 0,
-            wait: None,
-            tries: 0,
-            previous: None,
-            pause: None,
-        };
+        let record = JobRecord::new(id, std::sync::Arc::new(spec), submitted_at_ms);
         self.insert_job(record, queue);
         true
     }
@@ -311,24 +292,7 @@ impl Engine {
         self.agent_mut(agent_ix).runs.insert(run);
         let job = self.job_mut(id);
         (job.attempts, job.run, job.agent, job.reason) = (attempt, Some(run), Some(agent.to_owned()), None);
-        self.insert_run(RunRecord {
-            id: run,
-            job: id,
-            attempt,
-            agent: agent.to_owned(),
-            status: Status::Dispatched,
-            placed_at_ms: i64::try_from(run.wall_ms()).unwrap_or(i64::MAX),
-            accepted_at_ms: None,
-            started_at_ms: None,
-            ended_at_ms: None,
-            exit_code: None,
-            signal: None,
-            core: false,
-            witness: None,
-            reason: None,
-            usage: job::Usage::default(),
-            acked_seq: 0,
-            late: None,
-        });
+        let placed_at_ms = i64::try_from(run.wall_ms()).unwrap_or(i64::MAX);
+        self.insert_run(RunRecord::placed(run, id, attempt, agent.to_owned(), placed_at_ms));
     }
 }
