@@ -1,17 +1,20 @@
-//! Short jobs per second through the whole system: submitted over HTTP, placed, started, ended, committed, and seen by who submitted.
+//! Short jobs per second through the whole system: placed, started, ended, committed, and counted by the server as over.
+//!
+//! `N` in flight are `N` slots of the agent, and a queue that never runs empty: that is how nightly work comes. What it costs to submit each job over
+//! a connection of its own and to wait there for its outcome is measured beside it, by as many clients.
 //!
 //! A machine's speed changes from minute to minute, so the limits and the system take turns in short rounds, and each ratio is the median of
 //! the rounds' own ratios. What a job costs in CPU time is noted too: that hardly depends on what else the machine does.
 
 use crate::cpu::{PROCESSES, Used};
 use crate::figure::Figures;
-use crate::limits;
+use crate::limits::{self, Rate};
 use crate::peer;
 use ::tests::{Client, Site};
 use anyhow::{Context, Result, bail};
-use api::{Job, Status};
+use api::{Job, JobSubmit, Status};
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The numbers of jobs in flight.
 const IN_FLIGHT: [usize; 3] = [1, 8, 64];
@@ -19,11 +22,24 @@ const IN_FLIGHT: [usize; 3] = [1, 8, 64];
 /// The number in flight of the limits that have no number in their name, and of the peer.
 const USUAL_IN_FLIGHT: usize = 8;
 
+/// The slots of the agent when nothing else is said.
+const SLOTS_USUAL: usize = 200;
+
 /// What is done before the clock starts.
 const WARM_UP: Duration = Duration::from_secs(1);
 
 /// So often the limits and the system take turns.
 const ROUNDS: u32 = 5;
+
+/// Jobs in one submission, and how few may wait before the next one.
+const BATCH: usize = 512;
+const WAITING_MIN: u64 = 256;
+
+/// Between two looks at how many are over.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A queue that does not become empty within this is stuck.
+const DRAIN_MAX: Duration = Duration::from_secs(60);
 
 /// What is to be measured.
 pub(crate) struct Plan {
@@ -40,9 +56,14 @@ pub(crate) fn measure(site: &Site, plan: &Plan, figures: &mut Figures) -> Result
     let spooler = if plan.alone { None } else { peer::task_spooler(site.path(), USUAL_IN_FLIGHT)? };
     limits::rate(USUAL_IN_FLIGHT, WARM_UP, || run_true(site.client()))?;
     for in_flight in IN_FLIGHT.into_iter().filter(|n| plan.only.is_none_or(|only| only == *n)) {
+        set_slots(site, in_flight)?;
         let rounds: Vec<Round> = (0..ROUNDS).map(|_| round(site, plan, in_flight)).collect::<Result<_>>()?;
         note(in_flight, &rounds, spooler, figures);
     }
+    set_slots(site, SLOTS_USUAL)?;
+    let clients = plan.only.unwrap_or(IN_FLIGHT[IN_FLIGHT.len() - 1]);
+    let submitted = limits::rate(clients, plan.span, || run_true(site.client()))?;
+    figures.add(&format!("jobs_of_clients_per_s_{clients}"), submitted.per_s, "1/s", &[]);
     match spooler {
         Some(rate) => figures.add("task_spooler_per_s", rate, "1/s", &[]),
         None => println!("    task-spooler was not measured (apt-get install task-spooler)"),
@@ -75,10 +96,56 @@ fn round(site: &Site, plan: &Plan, in_flight: usize) -> Result<Round> {
         found.durable = limits::durable(in_flight, span, site.path())?.per_s;
     }
     let before = used()?;
-    let ours = limits::rate(in_flight, span, || run_true(site.client()))?;
+    let ours = from_queue(site.client(), span)?;
     found.cost_us = before.cost_until(&used()?, ours.finished);
     found.ours = ours.per_s;
     Ok(found)
+}
+
+/// Lets jobs come from a queue that is kept filled for `span`, then lets it run empty.
+fn from_queue(client: &Client, span: Duration) -> Result<Rate> {
+    let command = vec!["/bin/true".to_owned()];
+    let jobs = vec![JobSubmit { command, ..JobSubmit::default() }; BATCH];
+    let (over_before, _) = client.progress()?;
+    client.submit_batch(&jobs)?;
+    let begin = Instant::now();
+    let over_in_span = loop {
+        let (over, all) = client.progress()?;
+        if begin.elapsed() >= span {
+            break (over - over_before) as f64 / begin.elapsed().as_secs_f64();
+        }
+        if all - over < WAITING_MIN {
+            client.submit_batch(&jobs)?;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    };
+    let drained = Instant::now();
+    loop {
+        let (over, all) = client.progress()?;
+        if over == all {
+            break;
+        }
+        if drained.elapsed() > DRAIN_MAX {
+            bail!("{} jobs are not over after {} s", all - over, DRAIN_MAX.as_secs());
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    let counts = client.counts()?.0;
+    let (over, _) = client.progress()?;
+    let completed =
+        counts.iter().filter(|(status, _)| status.0 == Status::Completed).map(|(_, n)| n).sum::<u64>();
+    if completed != over {
+        bail!("{} of {over} jobs did not complete", over - completed);
+    }
+    Ok(Rate { per_s: over_in_span, finished: over - over_before })
+}
+
+/// So many runs at a time on the agent.
+fn set_slots(site: &Site, slots: usize) -> Result<()> {
+    let agent = site.agents.first().context("no agent")?.name();
+    let path = format!("/api/v1/agents/{agent}/set");
+    site.client().try_call("POST", &path, Some(&json!({"slots": slots})))?.json::<serde_json::Value>()?;
+    Ok(())
 }
 
 fn note(in_flight: usize, rounds: &[Round], spooler: Option<f64>, figures: &mut Figures) {

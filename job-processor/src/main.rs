@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         }
     };
     if order.is_nursery {
-        match nursery::serve(&order.dir) {
+        match nursery::serve(&order.dir, order.cgroup_parent.as_deref()) {
             Ok(nursery::Grown::JobProcessor { dir, user }) => (order.dir, order.user) = (dir, user),
             Ok(nursery::Grown::Over) => return ExitCode::SUCCESS,
             Err(error) => {

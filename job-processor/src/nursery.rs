@@ -18,6 +18,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use spool::{DataRoot, RunDir, Shelf, nursery};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 /// What a process is after the nursery.
 pub(crate) enum Grown {
@@ -34,12 +35,12 @@ pub(crate) enum Grown {
 
 /// Serves the socket that is standard input until its other end is closed. Returns in each copy too. `pattern` is a run directory whose name stands
 /// in this process's arguments for the runs' own.
-pub(crate) fn serve(pattern: &RunDir) -> io::Result<Grown> {
+pub(crate) fn serve(pattern: &RunDir, cgroup_parent: Option<&Path>) -> io::Result<Grown> {
     let root = pattern.root().ok_or(io::ErrorKind::InvalidInput)?;
     let _ = os::process::new_session(); // fails only if we lead one already
     let socket = os::process::take_stdin()?;
     let title = os::sibling::Title::find(&pattern.run_id().to_string());
-    warm_up();
+    warm_up(cgroup_parent);
     loop {
         let mut question = [0u8; nursery::QUESTION_BYTES_MAX];
         let length = rustix::io::retry_on_intr(|| {
@@ -72,7 +73,10 @@ fn grow(socket: OwnedFd, root: &DataRoot, run_id: job::RunId, title: Option<&os:
 }
 
 /// What every copy needs and is found out once.
-fn warm_up() {
+fn warm_up(cgroup_parent: Option<&Path>) {
     store::checksum(b"");
     let _ = os::procfs::boot_id(); // a copy tries again
+    if let Some(parent) = cgroup_parent {
+        os::cgroup::warm_up(parent);
+    }
 }

@@ -1,7 +1,7 @@
 //! The agent: owner of the table of runs and of the outbox. One event at a time; everything slow happens elsewhere and comes back as an
 //! event.
 
-use crate::delivery::Delivered;
+use crate::delivery::{Delivered, Settling};
 use crate::disk::Disk;
 use crate::event::{Event, NotPrepared};
 use crate::housekeeping::Tidying;
@@ -47,6 +47,7 @@ pub(crate) struct Agent {
     pub(crate) path: PathBuf,
     pub(crate) links: Links,
     pub(crate) settled: Settled,
+    pub(crate) settling: Settling,
     pub(crate) runs: HashMap<RunId, Run>,
     pub(crate) outbox: Outbox,
     pub(crate) sessions: Sessions,
@@ -90,6 +91,7 @@ impl Agent {
                 self.on(event);
             }
             self.pump();
+            self.settle_due(false);
             self.tell_readers();
         }
         self.stop().await
@@ -129,6 +131,7 @@ impl Agent {
             Event::Recorded(run_id, recorded) => self.on_recorded(run_id, recorded),
             Event::Asked(run_id, answer) => self.on_asked(run_id, answer),
             Event::Moved(run_id, moved) => self.on_moved(run_id, moved),
+            Event::Settled(moved) => self.on_settled(moved),
             Event::Recalled(run_id, ledger) => self.on_recalled(run_id, *ledger),
             Event::Resent(session, complete) => self.on_resent(session, complete),
             Event::Swept(done) => self.on_swept(done),

@@ -8,11 +8,23 @@ use job::RunId;
 use protocol::message::{Acks, Facts, RunFact};
 use protocol::{Frame, convert};
 use spool::{LedgerError, Shelf, Stored};
+use std::collections::VecDeque;
 
 /// Messages in one frame of facts.
 const FACTS_PER_FRAME_MAX: usize = 512;
 /// Bytes of messages in one frame of facts, well below what a frame may have.
 const FACTS_BYTES_MAX: usize = 1 << 20;
+
+/// Runs that are moved to the settled ones by one errand to the disk.
+const SETTLES_MAX: usize = 256;
+
+/// Runs that are over and wait to be moved to the settled ones. What is not delivered goes first: where runs lie makes no difference to anybody.
+#[derive(Debug, Default)]
+pub(crate) struct Settling {
+    due: VecDeque<RunId>,
+    /// An errand is under way.
+    busy: bool,
+}
 
 /// A run's messages that are sent outside the outbox: the run is settled.
 #[derive(Debug)]
@@ -140,15 +152,36 @@ impl Agent {
             matches!(run.keeper, Keeper::Over) && run.ended.is_some() && run.capture == Capture::Nothing;
         if over && acked == run.last_seq && acked > 0 && !run.moving && !run.reading {
             run.moving = true;
-            os::crash::point("ack.before-rename");
-            let settled = self.settled.clone();
-            self.disk.spawn(move |disk| {
+            self.settling.due.push_back(run_id);
+        }
+    }
+
+    /// Moves runs that wait for it, many by one errand, unless messages wait to be sent and it is not `urgent`.
+    pub(crate) fn settle_due(&mut self, urgent: bool) {
+        let Settling { due, busy } = &mut self.settling;
+        if due.is_empty() || *busy || (!urgent && self.outbox.has_unsent()) {
+            return;
+        }
+        *busy = true;
+        let runs: Vec<RunId> = due.drain(..due.len().min(SETTLES_MAX)).collect();
+        let settled = self.settled.clone();
+        self.disk.spawn(move |disk| {
+            let settle = |run_id| {
+                os::crash::point("ack.before-rename");
                 let moved = disk.root.move_to(run_id, Shelf::Settled);
                 if moved.is_ok() {
                     settled.add(run_id);
                 }
-                Event::Moved(run_id, moved)
-            });
+                (run_id, moved)
+            };
+            Event::Settled(runs.into_iter().map(settle).collect())
+        });
+    }
+
+    pub(crate) fn on_settled(&mut self, moved: Vec<(RunId, std::io::Result<()>)>) {
+        self.settling.busy = false;
+        for (run_id, moved) in moved {
+            self.on_moved(run_id, moved);
         }
     }
 

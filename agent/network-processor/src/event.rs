@@ -64,8 +64,10 @@ pub(crate) enum Event {
     Raised(Box<Raised>),
     /// The configuration was read anew.
     Reloaded(Result<Box<AgentConfig>, String>),
-    /// A run was moved to the settled ones, or aside.
+    /// A run was moved aside, or could not be.
     Moved(RunId, std::io::Result<()>),
+    /// Runs were moved to the settled ones, or could not be.
+    Settled(Vec<(RunId, std::io::Result<()>)>),
     /// Time passed.
     Tick,
     /// SIGHUP.

@@ -57,6 +57,7 @@ impl Agent {
         }
         self.retry_orders();
         self.tick_adopted();
+        self.settle_due(true);
         if now_ms >= self.housekept_ms + SLOW_ROUND_MS {
             self.housekept_ms = now_ms;
             self.retry_files();

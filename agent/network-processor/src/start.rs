@@ -1,6 +1,7 @@
 //! The start: lock, identity, sockets, the directories of the last time; then the loop.
 
 use crate::agent::Agent;
+use crate::delivery::Settling;
 use crate::disk::Disk;
 use crate::event::Event;
 use crate::housekeeping::{self, Tidying};
@@ -54,6 +55,7 @@ pub(crate) async fn run(config: AgentConfig, path: PathBuf) -> anyhow::Result<()
         path,
         links,
         settled: Settled::default(),
+        settling: Settling::default(),
         runs: HashMap::new(),
         outbox: Outbox::new(),
         sessions: Sessions::default(),

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Where the v2 tree is mounted (`/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` beside v1); `None` where it is not.
 pub fn mount_point() -> Option<PathBuf> {
@@ -48,6 +49,36 @@ fn field(text: &str, key: &str) -> Option<u64> {
 fn sum(text: &str, key: &str) -> Option<u64> {
     let found = text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
     found.reduce(u64::saturating_add)
+}
+
+/// Which controllers count for the groups below one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Controllers {
+    io: bool,
+    memory: bool,
+    pids: bool,
+}
+
+impl Controllers {
+    /// All may: where that is not known.
+    const ALL: Controllers = Controllers { io: true, memory: true, pids: true };
+
+    /// What the parent of the groups says. Asked once in the life of a process, since all its groups have one parent.
+    fn below(parent: &Path) -> Controllers {
+        static KNOWN: OnceLock<Controllers> = OnceLock::new();
+        *KNOWN.get_or_init(|| match fs::read_to_string(parent.join("cgroup.subtree_control")) {
+            Ok(text) => {
+                let has = |name: &str| text.split_whitespace().any(|word| word == name);
+                Controllers { io: has("io"), memory: has("memory"), pids: has("pids") }
+            }
+            Err(_) => Controllers::ALL,
+        })
+    }
+}
+
+/// Finds out once which controllers count for the groups below `parent`: copies of this process know it too.
+pub fn warm_up(parent: &Path) {
+    let _ = Controllers::below(parent);
 }
 
 /// One run's group.
@@ -104,19 +135,21 @@ impl Cgroup {
 
     /// What all that ever ran in it used, as far as the kernel counts it here.
     pub fn stat(&self) -> Stat {
-        let text = |name: &str| fs::read_to_string(self.path.join(name)).unwrap_or_default();
-        let number = |name: &str| text(name).trim().parse::<u64>().ok();
-        let (cpu, io) = (text("cpu.stat"), text("io.stat"));
+        let counted = self.path.parent().map_or(Controllers::ALL, Controllers::below);
+        let read = |name: &str| fs::read_to_string(self.path.join(name)).unwrap_or_default();
+        let text = |name: &str, there: bool| if there { read(name) } else { String::new() };
+        let number = |name: &str, there: bool| text(name, there).trim().parse::<u64>().ok();
+        let (cpu, io) = (read("cpu.stat"), text("io.stat", counted.io));
         let ms = |key| field(&cpu, key).map(|us| us / 1000);
         Stat {
             cpu_ms: ms("usage_usec"),
             user_ms: ms("user_usec"),
             system_ms: ms("system_usec"),
-            memory_peak_kib: number("memory.peak").map(|bytes| bytes / 1024),
+            memory_peak_kib: number("memory.peak", counted.memory).map(|bytes| bytes / 1024),
             read_bytes: sum(&io, "rbytes="),
             written_bytes: sum(&io, "wbytes="),
-            oom_kills: field(&text("memory.events"), "oom_kill"),
-            processes_peak: number("pids.peak"),
+            oom_kills: field(&text("memory.events", counted.memory), "oom_kill"),
+            processes_peak: number("pids.peak", counted.pids),
         }
     }
 

@@ -128,6 +128,11 @@ impl Outbox {
         ranges
     }
 
+    /// Whether something stored waits to be sent in this session.
+    pub fn has_unsent(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// The run is settled, or its record is gone.
     pub fn forget(&mut self, run: RunId) {
         if let Some(books) = self.runs.remove(&run) {

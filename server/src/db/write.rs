@@ -197,14 +197,22 @@ fn update_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
     .map(drop)
 }
 
+/// What names a run and where it was placed never changes, so no index is touched when it does.
 fn put_run(c: &Connection, run: &RunRecord) -> rusqlite::Result<()> {
     let (late, usage) = (run.late.as_ref(), &run.usage);
     c.prepare_cached(
-        "INSERT OR REPLACE INTO runs (run, job, attempt, agent, status, placed_at, accepted_at, started_at, ended_at, exit_code, \
+        "INSERT INTO runs (run, job, attempt, agent, status, placed_at, accepted_at, started_at, ended_at, exit_code, \
          signal, core, witness, reason, cpu_ms, max_rss_kib, acked_seq, late, late_ended_at, late_received_at, late_seq, \
          user_ms, system_ms, memory_peak_kib, read_bytes, written_bytes, oom_kills, context_switches, processes_peak) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, \
-         ?26, ?27, ?28, ?29)",
+         ?26, ?27, ?28, ?29) ON CONFLICT (run) DO UPDATE SET status = excluded.status, accepted_at = excluded.accepted_at, \
+         started_at = excluded.started_at, ended_at = excluded.ended_at, exit_code = excluded.exit_code, signal = excluded.signal, \
+         core = excluded.core, witness = excluded.witness, reason = excluded.reason, cpu_ms = excluded.cpu_ms, \
+         max_rss_kib = excluded.max_rss_kib, acked_seq = excluded.acked_seq, late = excluded.late, \
+         late_ended_at = excluded.late_ended_at, late_received_at = excluded.late_received_at, late_seq = excluded.late_seq, \
+         user_ms = excluded.user_ms, system_ms = excluded.system_ms, memory_peak_kib = excluded.memory_peak_kib, \
+         read_bytes = excluded.read_bytes, written_bytes = excluded.written_bytes, oom_kills = excluded.oom_kills, \
+         context_switches = excluded.context_switches, processes_peak = excluded.processes_peak",
     )?
     .execute(params![
         run.id.as_bytes().as_slice(),
