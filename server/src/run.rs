@@ -233,8 +233,6 @@ async fn serve(
         backups: Arc::clone(&backups),
         tokens: handle.tokens(),
     };
-    tokio::spawn(sweep::run(Arc::clone(&database), settings.retention.rules()));
-    tokio::spawn(settings.retention.jobs().run(handle.clone(), Arc::clone(&database)));
     let (directory, allow) = (agents.directory(), agents.allow_list());
     write_address(&root.join("http.addr"), http_listener.local_addr()?)?;
     if let Some(listener) = &agents_listener {
@@ -251,19 +249,7 @@ async fn serve(
     let shutdown = async move {
         let _ = stopped.await; // an error is the stop too
     };
-    let watch = disk::Watch {
-        folder: settings.database_path()?.parent().unwrap_or(root).to_owned(),
-        free_bytes_min: settings.disk.free_bytes_min,
-        ballast_bytes: settings.disk.ballast_bytes,
-    };
-    tokio::spawn(watch.run(handle.clone()));
-    tokio::spawn(recover::run(handle.clone(), directory.clone(), Arc::clone(&database)));
-    tokio::spawn(backup::on_schedule(
-        backups,
-        Arc::clone(&database),
-        settings.backup.every.std(),
-        settings.backup.keep,
-    ));
+    spawn_chores(settings, &handle, &directory, &database, backups)?;
     let mut http = tokio::spawn(http::serve(state, http_listener, http_limits, shutdown));
     let agents = tokio::spawn(agents.run(handle.clone(), Arc::clone(&database), agents_listener));
     tokio::select! {
@@ -286,6 +272,28 @@ async fn serve(
         );
     }
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// What the server does beside what it is asked for; it ends with the runtime.
+fn spawn_chores(
+    settings: &Settings,
+    handle: &core::Handle,
+    agents: &agents::Directory,
+    database: &Arc<dyn Database>,
+    backups: Arc<Backups>,
+) -> anyhow::Result<()> {
+    let watch = disk::Watch {
+        folder: settings.database_path()?.parent().unwrap_or(&settings.node.data_root).to_owned(),
+        free_bytes_min: settings.disk.free_bytes_min,
+        ballast_bytes: settings.disk.ballast_bytes,
+    };
+    tokio::spawn(watch.run(handle.clone()));
+    tokio::spawn(sweep::run(Arc::clone(database), settings.retention.rules()));
+    tokio::spawn(settings.retention.jobs().run(handle.clone(), Arc::clone(database)));
+    tokio::spawn(recover::run(handle.clone(), agents.clone(), Arc::clone(database)));
+    let (every, keep) = (settings.backup.every.std(), settings.backup.keep);
+    tokio::spawn(backup::on_schedule(backups, Arc::clone(database), every, keep));
     Ok(())
 }
 
