@@ -29,6 +29,7 @@
 
 mod after;
 mod agents;
+mod became;
 mod books;
 mod engine;
 mod event;
@@ -49,6 +50,7 @@ mod stand;
 mod views;
 mod why;
 
+pub use became::became;
 pub use engine::{Engine, RestoreError};
 pub use event::{Event, EventFilter, EventKind, EventRecord, Object, Severity};
 pub use input::{

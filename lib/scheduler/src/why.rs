@@ -20,11 +20,14 @@ impl Engine {
                     None => blocker,
                 }
             }
-            Status::Dispatched => self.why_dispatched(record) + &kill_of(record),
-            Status::Running => self.why_running(record, "runs") + &kill_of(record),
+            Status::Dispatched => self.why_dispatched(record) + &wishes(record),
+            Status::Running => self.why_running(record, "runs") + &wishes(record),
+            Status::Suspended if record.pause.is_some() => {
+                self.why_running(record, "is suspended") + &wishes(record)
+            }
             Status::Suspended => {
                 let resume = format!("; `lastword job resume {id}` lets it go on");
-                self.why_running(record, "is suspended") + &resume + &kill_of(record)
+                self.why_running(record, "is suspended") + &resume + &wishes(record)
             }
             Status::Completed
             | Status::Error
@@ -43,6 +46,11 @@ impl Engine {
         let name = &queue.record.name;
         if queue.record.held {
             return format!("queue \"{name}\" is held; `lastword queue release {name}` lets it go on");
+        }
+        if queue.record.slots == Some(0) {
+            return format!(
+                "queue \"{name}\" has no slots; `lastword queue set {name} --slots N` gives it some"
+            );
         }
         if let Some(slots) = queue.record.slots.filter(|_| queue.is_full()) {
             let runs = queue.agents.iter().flat_map(|ix| &self.agents[ix].runs);
@@ -119,7 +127,10 @@ impl Engine {
     fn why_not_on(&self, agent: &Agent, now_ms: i64) -> Option<String> {
         let name = &agent.record.name;
         if agent.session.is_none() {
-            return Some(format!("agent \"{name}\" is not connected{}", absence(agent)));
+            let trouble = agent.record.trouble.as_ref();
+            let trouble =
+                trouble.map(|trouble| format!("; trouble with it: {}", trouble.text)).unwrap_or_default();
+            return Some(format!("agent \"{name}\" is not connected{}{trouble}", absence(agent)));
         }
         if let Some(drain) = &agent.record.drain {
             let reason = if drain.reason.is_empty() { String::new() } else { format!(" ({})", drain.reason) };
@@ -131,6 +142,11 @@ impl Engine {
         }
         if !agent.refusing.is_empty() {
             return Some(format!("agent \"{name}\" refuses new runs: {}", agent.refusing));
+        }
+        if agent.record.slots == 0 {
+            return Some(format!(
+                "agent \"{name}\" has no slots; `lastword agent set {name} --slots N` gives it some"
+            ));
         }
         if agent.record.slots <= agent.used() {
             let slots = agent.record.slots;
@@ -222,15 +238,16 @@ fn reason_of(job: &JobRecord) -> &str {
     job.reason.as_deref().unwrap_or("no reason is on record")
 }
 
-/// Who wants it to end.
-fn kill_of(job: &JobRecord) -> String {
-    match &job.kill {
-        Some(kill) => format!(
-            "; {} asked for its end at {}, which its agent has not confirmed",
-            kill.by,
-            time(kill.at_ms)
-        ),
-        None => String::new(),
+/// Who wants it to end, to stand still or to go on, which its agent has not confirmed.
+fn wishes(job: &JobRecord) -> String {
+    let unconfirmed = |by: &str, what: &str, at_ms: i64| {
+        format!("; {by} asked {what} at {}, which its agent has not confirmed", time(at_ms))
+    };
+    match (&job.kill, &job.pause) {
+        (Some(kill), _) => unconfirmed(&kill.by, "for its end", kill.at_ms),
+        (None, Some(wish)) if wish.suspend => unconfirmed(&wish.by, "that it stands still", wish.at_ms),
+        (None, Some(wish)) => unconfirmed(&wish.by, "that it goes on", wish.at_ms),
+        (None, None) => String::new(),
     }
 }
 

@@ -8,5 +8,6 @@ mod policies;
 mod promises;
 mod random;
 mod recovery;
+mod scale;
 mod table;
 mod why;
