@@ -1,14 +1,15 @@
 //! `server.toml`.
 
+use crate::bundle::Place;
 use crate::retention::Jobs;
 use crate::sweep::{Rule, Rules};
 use anyhow::{Context, bail};
 use link::IpRange;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// The file as it is written. Every key can also be set by `LASTWORD_<SECTION>__<KEY>`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
     pub(crate) node: Node,
@@ -28,7 +29,7 @@ pub(crate) struct Settings {
     pub(crate) disk: Disk,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Node {
     /// What the agents see.
@@ -39,19 +40,19 @@ pub(crate) struct Node {
     pub(crate) epoch_min: Option<u64>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Database {
     pub(crate) url: String,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Http {
     pub(crate) listen: String,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Agents {
     /// Where agents dial in; empty: nowhere.
@@ -61,7 +62,7 @@ pub(crate) struct Agents {
 }
 
 /// When the disk of the data root counts as full.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Disk {
     /// Below this no new jobs are taken.
@@ -77,7 +78,7 @@ impl Default for Disk {
 }
 
 /// Backups that the server makes by itself.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Backup {
     /// How often; 0: never.
@@ -94,14 +95,14 @@ impl Default for Backup {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Cluster {
     /// For a server in a cluster; a server by itself needs no watch agents and says so.
     pub(crate) watch_agents: Vec<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Retention {
     /// Jobs that are over are deleted after this long; 0: never.
@@ -214,6 +215,15 @@ impl Settings {
                 bail!("[database] url \"{}…\" is of no known kind; use \"sqlite:server.db\"", scheme(url))
             }
         }
+    }
+
+    /// Where the server lives, for its support bundle.
+    pub(crate) fn place(&self) -> anyhow::Result<Place> {
+        let root = &self.node.data_root;
+        let database = self.database_path()?.parent().unwrap_or(root).to_owned();
+        let backups = config::resolve(root, &self.backup.directory);
+        let config = serde_json::to_value(self).context("showing the settings")?;
+        Ok(Place { data_root: root.clone(), folders: vec![database, backups], config })
     }
 
     /// Who may dial in.

@@ -11,7 +11,6 @@ use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Component, Path, PathBuf};
-use ureq::http::Method;
 
 /// Fetched at a time.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -76,7 +75,7 @@ impl Files {
         loop {
             let rest = format!("/files/{}?offset={offset}&limit={PIECE_BYTES}&{attempt}", encode(name));
             let question = path(self.job.id, &rest);
-            let call = Call { method: Method::GET, path: &question, body: None, repeatable: true };
+            let call = Call { path: &question, repeatable: true, ..Call::default() };
             let piece = client.reply(&call)?.body;
             if piece.is_empty() && offset < size {
                 return Err(CallError::Garbled(format!("the file ends at byte {offset} of {size}")).into());
@@ -131,7 +130,10 @@ fn check(name: &str, file: Option<&JobFile>, hash: &[u8]) -> anyhow::Result<()> 
 
 /// Writes a file under a temporary name and gives it its own when it is whole; if that fails, nothing is left of it, and what was there before is still
 /// there. What is no plain file (a terminal, a pipe) is written to as it is.
-fn save(to: &Path, fetch: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(crate) fn save(
+    to: &Path,
+    fetch: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let fail = |e: io::Error| failure(IO, format!("cannot create {}: {e}", to.display()));
     if to.metadata().is_ok_and(|metadata| !metadata.is_file()) {
         return fetch(&mut File::options().write(true).open(to).map_err(fail)?);

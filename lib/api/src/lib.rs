@@ -28,7 +28,10 @@ pub use job::{
     BATCH_JOBS_MAX, BatchSubmit, Counts, Job, JobFile, JobFiles, JobList, JobSubmit, JobSubmitted,
     JobSummary, Kill, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, LateOutcome, Run, Why,
 };
-pub use operate::{Backup, BackupList, BackupMake, Check, Finding, Recovery};
+pub use operate::{
+    Backup, BackupList, BackupMake, Check, Finding, Operation, OperationList, Progress, Recovery,
+    SUPPORT_LINES_MAX, SupportBundleMake,
+};
 pub use policy::{Factor, JobAbandon, JobRestart, RestartPolicy, Retry, RetryOn, UnknownPolicy};
 pub use proof::{Proof, RunProof, Step, View};
 pub use queue::{Attachment, Queue, QueueChange, QueueCreate, QueueList};

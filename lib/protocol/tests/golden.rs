@@ -199,6 +199,8 @@ fn stream_open() -> StreamOpen {
         follow: true,
         granted: Some(65_536),
         gaps: false,
+        trace: None,
+        tail: None,
     }
 }
 
@@ -272,6 +274,16 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("answer_ledger_2", answer(AnswerBody::Ledger(ledger_2)).into()),
         ("answer_failed", answer(AnswerBody::Failed("no record".into())).into()),
         ("stream_open", stream_open().into()),
+        (
+            "stream_open_trace",
+            StreamOpen {
+                stream: None,
+                trace: Some(TraceKind::NetworkProcessor as i32),
+                tail: Some(4096),
+                ..stream_open()
+            }
+            .into(),
+        ),
         ("stream_open_gaps", StreamOpen { gaps: true, ..stream_open() }.into()),
         ("stream_grant", StreamGrant { stream_id: Some(9), granted: Some(131_072) }.into()),
         ("stream_cancel", StreamCancel { stream_id: Some(9) }.into()),

@@ -10,7 +10,7 @@ use job::RunId;
 use protocol::convert::run_id_field;
 use protocol::frame::{Frame, kind};
 use protocol::message::{
-    StreamCancel, StreamEnd, StreamGrant, StreamKind, StreamOpen, StreamPiece, StreamReceipt,
+    StreamCancel, StreamEnd, StreamGrant, StreamKind, StreamOpen, StreamPiece, StreamReceipt, TraceKind,
 };
 use protocol::stream::{Sink, StreamError, WINDOW_BYTES_MIN};
 use std::collections::HashMap;
@@ -37,6 +37,17 @@ pub struct Wanted {
     /// At most so many bytes.
     pub bytes_max: Option<u64>,
     /// What is written later too, until the run is complete.
+    pub follow: bool,
+}
+
+/// What somebody wants to read of what an agent traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceWanted {
+    /// Which of its programs.
+    pub program: TraceKind,
+    /// So many bytes before its end, from the beginning of a line on.
+    pub tail: u64,
+    /// What is written later too, for ever.
     pub follow: bool,
 }
 
@@ -79,10 +90,33 @@ impl Directory {
     pub async fn output(&self, agent: &str, wanted: Wanted) -> Result<Output, QueryError> {
         let live = self.get(agent).ok_or_else(|| QueryError::Away(agent.to_owned()))?;
         if live.sender.speaks(kind::STREAM_OPEN) {
+            let wanted = StreamOpen {
+                run_id: run_id_field(wanted.run),
+                stream: Some(wanted.stream as i32),
+                offset: Some(wanted.offset),
+                bytes_max: wanted.bytes_max,
+                follow: wanted.follow,
+                gaps: true,
+                ..StreamOpen::default()
+            };
             open(self, agent, live, wanted).await
         } else {
             by_piece::open(self.clone(), agent.to_owned(), wanted).await
         }
+    }
+
+    /// Reads what an agent traced, like output.
+    pub async fn trace(&self, agent: &str, wanted: TraceWanted) -> Result<Output, QueryError> {
+        let live = self.get(agent).ok_or_else(|| QueryError::Away(agent.to_owned()))?;
+        self.check_speaks(agent, kind::STREAM_OPEN, "logs")?;
+        let wanted = StreamOpen {
+            run_id: run_id_field(RunId::new(0, 0)),
+            trace: Some(wanted.program as i32),
+            tail: Some(wanted.tail),
+            follow: wanted.follow,
+            ..StreamOpen::default()
+        };
+        open(self, agent, live, wanted).await
     }
 }
 
@@ -176,7 +210,7 @@ async fn open(
     directory: &Directory,
     agent: &str,
     live: Arc<Live>,
-    wanted: Wanted,
+    wanted: StreamOpen,
 ) -> Result<Output, QueryError> {
     let mut stream = Stream::new(directory.unread(), agent, live)?;
     let first = tokio::time::timeout(ANSWER_MAX, stream.begin(wanted));
@@ -199,17 +233,9 @@ impl Stream {
     }
 
     /// Asks for it and waits for the first word.
-    async fn begin(&mut self, wanted: Wanted) -> Result<StreamPiece, QueryError> {
-        let open = StreamOpen {
-            stream_id: Some(self.id),
-            run_id: run_id_field(wanted.run),
-            stream: Some(wanted.stream as i32),
-            offset: Some(wanted.offset),
-            bytes_max: wanted.bytes_max,
-            follow: wanted.follow,
-            granted: Some(lock(&self.sink).granted()),
-            gaps: true,
-        };
+    async fn begin(&mut self, wanted: StreamOpen) -> Result<StreamPiece, QueryError> {
+        let granted = Some(lock(&self.sink).granted());
+        let open = StreamOpen { stream_id: Some(self.id), granted, ..wanted };
         self.live.sender.send(Frame::StreamOpen(open)).await.map_err(|_| self.away())?;
         match self.next().await? {
             Some(first) => Ok(first),

@@ -497,8 +497,7 @@ impl Core {
             return Ok(text);
         }
         let record = self.database.job(job)?.ok_or(Rejection::NoSuchJob(job))?;
-        let reason = record.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-        Ok(format!("it is over, {}{reason}", record.status))
+        Ok(scheduler::became(&record, self.database.runs(job)?.last()))
     }
 
     fn status(&self) -> ServerStatus {

@@ -292,9 +292,21 @@ impl Handle {
         self.ask(|reply| Request::Queue(name.to_owned(), reply)).await?.ok_or_else(missing)
     }
 
-    /// One sentence why the job is not running, or that it is.
+    /// One sentence why the job is not running, or that it is, or what became of it. If the server itself is in trouble, that is part of it.
     pub async fn why(&self, job: JobId) -> Result<String, CoreError> {
-        self.ask(|reply| Request::Why(job, reply)).await?
+        if let Some(trouble) = self.shared.database_trouble() {
+            // The core does not answer before that is over.
+            return Ok(format!(
+                "the server's database cannot be written, and until it can nothing is placed and nothing new is known: {trouble}"
+            ));
+        }
+        let why = self.ask(|reply| Request::Why(job, reply)).await??;
+        let problems = self.health().problems;
+        Ok(if problems.is_empty() {
+            why
+        } else {
+            format!("{why}; besides, the server is not ready: {}", problems.join("; "))
+        })
     }
 
     /// Waits until the job is final; `false` if it was not within `limit`. A job that does not exist counts as final.

@@ -25,6 +25,7 @@ pub use entry::{AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Entry, TokenR
 pub use restored::{Differences, EPOCH_LEAP, Since, compare, fold, prepare, restoring};
 pub use sqlite::{Sqlite, check_file};
 
+use crate::operation::Tell;
 use job::{JobId, RunId, Status};
 use scheduler::{Change, Counts, EventFilter, EventRecord, FactRecord, JobRecord, RunRecord, Snapshot};
 use std::path::Path;
@@ -154,10 +155,13 @@ pub trait Database: Send + Sync {
     fn ancestors(&self) -> Result<Vec<[u8; 16]>, DbError>;
 
     /// Copies all that is committed at this moment into the empty file `to`; commits go on meanwhile.
-    fn copy_to(&self, to: &Path) -> Result<(), DbError>;
+    fn copy_to(&self, to: &Path, tell: Tell<'_>) -> Result<(), DbError>;
 
     /// Looks for contradictions, reading everything.
-    fn check(&self) -> Result<Checked, DbError>;
+    fn check(&self, tell: Tell<'_>) -> Result<Checked, DbError>;
+
+    /// The version of its tables.
+    fn schema(&self) -> Result<u32, DbError>;
 
     /// Everything that is not final.
     fn load(&self) -> Result<Snapshot, DbError>;

@@ -23,6 +23,7 @@ use super::{
     Expired, Identity, JobFilter, Journal, Keep, Piece, TokenRecord, UserRecord, Walk, check, copy, journal,
     list, schema, write,
 };
+use crate::operation::Tell;
 use job::{JobId, RunId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use scheduler::{
@@ -221,13 +222,19 @@ impl Database for Sqlite {
         Ok(all.unwrap_or_default().as_chunks().0.to_vec())
     }
 
-    fn copy_to(&self, to: &Path) -> Result<(), DbError> {
+    fn copy_to(&self, to: &Path, tell: Tell<'_>) -> Result<(), DbError> {
         let source = self.readers.open().map_err(Bad::Sql)?; // its own: the log of a reader is kept for long
-        Ok(copy::copy(&source, to)?)
+        Ok(copy::copy(&source, to, tell)?)
     }
 
-    fn check(&self) -> Result<Checked, DbError> {
-        self.read(check::check)
+    fn check(&self, tell: Tell<'_>) -> Result<Checked, DbError> {
+        self.read(|c| check::check(c, tell))
+    }
+
+    fn schema(&self) -> Result<u32, DbError> {
+        let version =
+            self.read(|c| Ok(c.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0))?))?;
+        Ok(version)
     }
 
     fn commit_number(&self) -> u64 {
@@ -414,9 +421,9 @@ fn meta(c: &Connection, key: &str) -> Result<Option<u64>, Bad> {
 }
 
 /// Looks for contradictions in a file that no server uses, or that one does.
-pub fn check_file(path: &Path) -> Result<Checked, DbError> {
+pub fn check_file(path: &Path, tell: Tell<'_>) -> Result<Checked, DbError> {
     let connection = copy::open_to_read(path).map_err(Bad::Sql)?;
-    Ok(check::check(&connection)?)
+    Ok(check::check(&connection, tell)?)
 }
 
 /// All jobs by status.

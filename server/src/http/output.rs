@@ -121,13 +121,13 @@ fn choose(id: u64, runs: &[RunRecord], attempt: Option<u32>) -> Result<&RunRecor
 }
 
 /// When a follower is let go, and whether in good order.
-type LetGo = Pin<Box<dyn Future<Output = Result<(), QueryError>> + Send>>;
+pub(super) type LetGo = Pin<Box<dyn Future<Output = Result<(), QueryError>> + Send>>;
 
 /// The body of an answer: what comes from the agent, as fast as it is taken.
-struct Pieces {
-    output: Output,
+pub(super) struct Pieces {
+    pub(super) output: Output,
     /// A follower is let go then: it asks again from where it is.
-    until: Option<LetGo>,
+    pub(super) until: Option<LetGo>,
 }
 
 impl HttpBody for Pieces {
@@ -148,7 +148,10 @@ impl HttpBody for Pieces {
 }
 
 /// When a follower is let go: after `wait` in good order; when the server stops, so that it sees that something is missing.
-async fn let_go(mut stopping: watch::Receiver<bool>, wait: Option<Duration>) -> Result<(), QueryError> {
+pub(super) async fn let_go(
+    mut stopping: watch::Receiver<bool>,
+    wait: Option<Duration>,
+) -> Result<(), QueryError> {
     let over = async {
         match wait {
             Some(wait) => tokio::time::sleep(wait).await,

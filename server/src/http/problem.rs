@@ -52,6 +52,11 @@ impl Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "The server stops", detail)
     }
 
+    /// What was tried, and what went wrong.
+    pub(super) fn detail(self) -> String {
+        self.detail
+    }
+
     /// In the request's body a thing that does not exist is not "not found": the address is right.
     pub(super) fn in_body(self) -> Problem {
         let status =

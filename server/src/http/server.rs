@@ -71,12 +71,16 @@ pub(super) async fn ready(State(http): State<Http>) -> (StatusCode, Json<Health>
 #[utoipa::path(get, path = "/metrics", tag = "server",
     responses((status = 200, description = "Prometheus text format", content_type = "text/plain", body = String)))]
 pub(super) async fn figures(State(http): State<Http>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text(&http))
+}
+
+/// The figures as they stand.
+pub(super) fn text(http: &Http) -> String {
     for (status, count) in http.app.handle.counts().iter() {
         metrics::gauge!("lastword_jobs", "status" => status.name()).set(count as f64);
     }
     metrics::gauge!("lastword_agents_connected").set(http.app.agents.connected() as f64);
     metrics::gauge!("lastword_ready").set(if http.app.handle.health().is_ready() { 1.0 } else { 0.0 });
     metrics::gauge!("lastword_commit_number").set(http.app.db.commit_number() as f64);
-    let text = http.metrics.map(|metrics| metrics.render()).unwrap_or_default();
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+    http.metrics.as_ref().map(|metrics| metrics.render()).unwrap_or_default()
 }

@@ -13,6 +13,7 @@ mod queues;
 mod record;
 mod restore;
 mod stop;
+mod support;
 mod upgrade;
 mod users;
 mod versions;

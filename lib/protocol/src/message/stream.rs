@@ -42,6 +42,39 @@ pub struct StreamOpen {
     /// The server knows gaps: what the output limit left out is skipped, and not sent as zeros.
     #[prost(bool, tag = "8")]
     pub gaps: bool,
+    /// What this program traced, instead of a run's file: then `run_id` is all zeros, `stream` is absent, and bytes are counted from where the
+    /// stream begins.
+    #[prost(enumeration = "TraceKind", optional, tag = "9")]
+    pub trace: Option<i32>,
+    /// Of a trace: so many bytes before its present end, at the beginning of a line. From its beginning, as far as it is kept, if absent.
+    #[prost(uint64, optional, tag = "10")]
+    pub tail: Option<u64>,
+}
+
+/// The programs of an agent that trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
+#[repr(i32)]
+pub enum TraceKind {
+    /// Not said.
+    Unspecified = 0,
+    /// The network-processor: its link, its runs, its disk.
+    NetworkProcessor = 1,
+    /// The monitor.
+    PlatformAgent = 2,
+}
+
+impl TraceKind {
+    /// All that can be read.
+    pub const ALL: [TraceKind; 2] = [TraceKind::NetworkProcessor, TraceKind::PlatformAgent];
+
+    /// The program's name; empty if none was said.
+    pub fn program(self) -> &'static str {
+        match self {
+            TraceKind::Unspecified => "",
+            TraceKind::NetworkProcessor => "network-processor",
+            TraceKind::PlatformAgent => "platform-agent",
+        }
+    }
 }
 
 /// More credit: so many bytes of this stream may be sent, counted from its opening. A number that is not greater than the last says nothing.

@@ -12,7 +12,7 @@
 use super::{LOOK_MS_MAX, LOOK_MS_MIN, PIECE_BYTES_MAX, Pace, STREAMS_MAX, StreamError};
 use crate::Frame;
 use crate::convert::{Malformed, bad_field, run_id};
-use crate::message::{StreamEnd, StreamKind, StreamOpen, StreamPiece};
+use crate::message::{StreamEnd, StreamKind, StreamOpen, StreamPiece, TraceKind};
 use job::RunId;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
@@ -22,12 +22,29 @@ use std::ops::Range;
 pub struct Opening {
     /// Its number.
     pub stream_id: u64,
-    /// Which run.
-    pub run_id: RunId,
-    /// Which of its files; one of a newer version is not known.
-    pub stream: Option<StreamKind>,
+    /// What is to be read.
+    pub subject: Subject,
     /// Which part of it.
     pub wanted: Wanted,
+}
+
+/// What a stream can be read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// What a run wrote.
+    Output {
+        /// Which run.
+        run_id: RunId,
+        /// Which of its files; one of a newer version is not known.
+        stream: Option<StreamKind>,
+    },
+    /// What a program of the agent traced.
+    Trace {
+        /// Which program; one of a newer version is not known.
+        program: Option<TraceKind>,
+        /// So many bytes before the end; all that is kept if absent.
+        tail: Option<u64>,
+    },
 }
 
 /// Which part of a file is wanted, and the first credit.
@@ -50,11 +67,7 @@ impl Opening {
     pub fn read(open: &StreamOpen) -> Result<Opening, Malformed> {
         Ok(Opening {
             stream_id: open.stream_id.ok_or(bad_field("StreamOpen", "stream_id"))?,
-            run_id: run_id("StreamOpen", &open.run_id)?,
-            stream: open
-                .stream
-                .and_then(|s| StreamKind::try_from(s).ok())
-                .filter(|s| *s != StreamKind::Unspecified),
+            subject: Subject::read(open)?,
             wanted: Wanted {
                 offset: open.offset.unwrap_or(0),
                 bytes_max: open.bytes_max,
@@ -63,6 +76,18 @@ impl Opening {
                 gaps: open.gaps,
             },
         })
+    }
+}
+
+impl Subject {
+    fn read(open: &StreamOpen) -> Result<Subject, Malformed> {
+        if let Some(program) = open.trace {
+            let program = TraceKind::try_from(program).ok().filter(|kind| *kind != TraceKind::Unspecified);
+            return Ok(Subject::Trace { program, tail: open.tail });
+        }
+        let stream = open.stream.and_then(|s| StreamKind::try_from(s).ok());
+        let stream = stream.filter(|s| *s != StreamKind::Unspecified);
+        Ok(Subject::Output { run_id: run_id("StreamOpen", &open.run_id)?, stream })
     }
 }
 

@@ -2,12 +2,14 @@
 
 mod agent;
 mod live;
+mod operate;
 mod record;
 mod rest;
 
 use super::{AppState, Limits, serve};
 use crate::agents::{Agents, Options};
 use crate::auth::ensure_admin_token;
+use crate::bundle::Place;
 use crate::core;
 use crate::db::{Database, Sqlite};
 use serde_json::Value;
@@ -128,6 +130,13 @@ impl Server {
     }
 }
 
+/// With a setting of every kind that must not be told.
+fn place(root: &Path) -> Place {
+    let config = serde_json::json!({"node": {"name": "a"}, "database": {"url": "postgres://anna:hush-in-url@db.example/lw"},
+        "smtp": {"password": "hush-password", "key_file": "/etc/hush-path"}});
+    Place { data_root: root.to_owned(), folders: vec![root.join("backups")], config }
+}
+
 async fn begin(root: &Path, limits: Limits) -> (SocketAddr, SocketAddr, oneshot::Sender<()>, core::Handle) {
     let database: Arc<dyn Database> = Arc::new(Sqlite::open(&root.join("server.db")).unwrap());
     ensure_admin_token(&*database, root, os::clock::wall_ms()).unwrap();
@@ -140,7 +149,9 @@ async fn begin(root: &Path, limits: Limits) -> (SocketAddr, SocketAddr, oneshot:
         db: Arc::clone(&database),
         agents: agents.directory(),
         backups: Arc::new(crate::backup::Backups::new("a", &root.join("backups"))),
+        operations: crate::operation::Operations::new(database.identity().epoch),
         tokens: handle.tokens(),
+        place: Arc::new(place(root)),
     };
     let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
