@@ -54,11 +54,12 @@ const CHILD_GOES_MS_MAX: u64 = 1_000;
 /// Between two tries to write an outcome, milliseconds.
 const RECORD_AGAIN_MS: u64 = 1_000;
 
-/// Runs the run in `dir`.
+/// Runs the run in `dir`. `line` is closed when the run is taken, or is another's.
 pub(crate) fn run(
     dir: &RunDir,
     cgroup_parent: Option<&Path>,
     user: Result<Option<User>, String>,
+    line: Option<OwnedFd>,
 ) -> Result<Done, String> {
     let _ = os::process::new_session(); // fails only if we lead one already
     signal::ignore(&[
@@ -74,6 +75,7 @@ pub(crate) fn run(
         Err(TakeError::Held) => return Ok(Done::NothingToDo),
         Err(e @ TakeError::Ledger(_)) => return Err(e.to_string()),
     };
+    drop(line);
     if ledger.started.is_some() || ledger.ended.is_some() {
         return Ok(Done::NothingToDo);
     }

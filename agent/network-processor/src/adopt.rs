@@ -133,18 +133,22 @@ impl Agent {
     fn start_again(&mut self, run_id: RunId) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         run.keeper = Keeper::Preparing;
-        if let Some(wanted) = &run.stop {
-            let reason = format!("killed by {} before it started", wanted.stop.by);
-            return self.record(run_id, Outcome::NeverStarted { reason, canceled: true });
-        }
-        if run.launches >= LAUNCHES_MAX {
+        if run.stop.is_some() || run.launches >= LAUNCHES_MAX {
             let reason = format!(
                 "{LAUNCHES_MAX} job-processors ended before they could start it; see trace/job-processor.log on the agent"
             );
-            return self.record(run_id, Outcome::NeverStarted { reason, canceled: false });
+            return self.never_starts(run_id, reason);
         }
         run.launches += 1;
         self.launcher.relaunch(&self.disk, run_id);
+    }
+
+    /// Records that the run never starts: because that was asked for, else for that reason.
+    pub(crate) fn never_starts(&mut self, run_id: RunId, reason: String) {
+        let stop = self.runs.get(&run_id).and_then(|run| run.stop.as_ref());
+        let asked = stop.map(|wanted| format!("killed by {} before it started", wanted.stop.by));
+        let canceled = asked.is_some();
+        self.record(run_id, Outcome::NeverStarted { reason: asked.unwrap_or(reason), canceled });
     }
 
     fn adopt(&mut self, run_id: RunId) {

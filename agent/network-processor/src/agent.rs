@@ -6,7 +6,7 @@ use crate::disk::Disk;
 use crate::event::{Event, NotPrepared};
 use crate::housekeeping::Tidying;
 use crate::identity::Identity;
-use crate::launch::{Launched, Launcher, NotLaunched};
+use crate::launch::{JobProcessor, Launched, Launcher, NotLaunched};
 use crate::links::Links;
 use crate::retention::Settled;
 use crate::run::{Delivery, Keeper, Run};
@@ -15,7 +15,7 @@ use crate::session::Sessions;
 use crate::streams::Streams;
 use crate::users::NotResolved;
 use config::AgentConfig;
-use job::{Outcome, RunId};
+use job::RunId;
 use os::pidfd::Pidfd;
 use protocol::message::{Kill, NoRecord, RefusalKind, Refused, Start, Stop};
 use protocol::outbox::Outbox;
@@ -229,7 +229,7 @@ impl Agent {
                 return self.prepare_later(run_id);
             }
             NotPrepared::Present => {
-                self.set_job_processor(run_id, None);
+                self.set_job_processor(run_id, JobProcessor::Nobody);
                 return self.read(run_id);
             }
             NotPrepared::Settled
@@ -281,27 +281,31 @@ impl Agent {
     fn on_relaunched(&mut self, run_id: RunId, launched: Result<Launched, NotLaunched>) {
         match launched {
             Ok(launched) => self.set_job_processor(run_id, launched.job_processor),
-            Err(NotLaunched::Refused(reason)) => {
-                self.record(run_id, Outcome::NeverStarted { reason, canceled: false });
-            }
+            Err(NotLaunched::Refused(reason)) => self.never_starts(run_id, reason),
             Err(NotLaunched::NotNow(e)) => {
                 tracing::warn!(run = %run_id, "no job-processor could be started: {e}");
                 if let Some(run) = self.runs.get_mut(&run_id) {
                     run.launches = run.launches.saturating_sub(1); // none was
                 }
-                self.set_job_processor(run_id, None); // the tick looks again
+                self.set_job_processor(run_id, JobProcessor::Nobody); // the tick looks again
             }
         }
     }
 
-    fn set_job_processor(&mut self, run_id: RunId, job_processor: Option<(u32, Pidfd)>) {
+    fn set_job_processor(&mut self, run_id: RunId, job_processor: JobProcessor) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         match job_processor {
-            Some((pid, pidfd)) => {
+            JobProcessor::Child(pid, pidfd) => {
                 run.keeper = Keeper::JobProcessor(pid);
                 self.watch(pidfd, Event::JobProcessorGone(run_id));
             }
-            None => run.keeper = Keeper::Nobody,
+            JobProcessor::Nobody => run.keeper = Keeper::Nobody,
+            // Until sudo is gone nobody else is started.
+            JobProcessor::Due(user) => return self.launcher.ask_sudo(&self.disk, run_id, user),
+            JobProcessor::Apart => {
+                run.keeper = Keeper::Nobody;
+                self.read(run_id); // who holds the log is watched from now on
+            }
         }
         self.deliver_stop(run_id);
         self.deliver_pause(run_id);

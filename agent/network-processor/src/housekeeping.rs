@@ -172,7 +172,7 @@ impl Agent {
 
     /// The job-processors' own complaints are appended by many processes, so their file is moved aside here.
     fn rotate_job_processors_trace(&mut self) {
-        let path = self.disk.root.trace_dir().join("job-processor.log");
+        let path = self.disk.root.job_processors_trace_path();
         let launcher = self.launcher.clone();
         tokio::task::spawn_blocking(move || {
             if std::fs::metadata(&path).is_ok_and(|m| m.len() > JOB_PROCESSOR_TRACE_BYTES_MAX) {

@@ -4,6 +4,7 @@ use crate::disk::Disk;
 use crate::event::{Event, NotPrepared};
 use crate::identity::IdentityFile;
 use crate::nursery::Nursery;
+use crate::sudo::Helpers;
 use crate::users::{self, NotResolved};
 use config::{AgentConfig, UserSwitch, Users};
 use job::users::User;
@@ -11,9 +12,7 @@ use job::{Outcome, RunId};
 use os::pidfd::Pidfd;
 use protocol::RunSpec;
 use spool::{PrepareError, Prepared, Shelf, Stored};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -26,6 +25,7 @@ pub(crate) struct Launcher {
     pub(crate) agent: String,
     pub(crate) users: Users,
     nursery: Arc<Nursery>,
+    pub(crate) helpers: Helpers,
 }
 
 /// Why no job-processor was started.
@@ -59,8 +59,21 @@ impl From<NotResolved> for NotLaunched {
 pub(crate) struct Launched {
     /// What its log began with, if it was written just now.
     pub(crate) messages: Vec<Stored>,
-    /// Its job-processor; `None` for a run that was only prepared to say that it never starts.
-    pub(crate) job_processor: Option<(u32, Pidfd)>,
+    /// Its job-processor.
+    pub(crate) job_processor: JobProcessor,
+}
+
+/// Where a run's job-processor stands.
+#[derive(Debug)]
+pub(crate) enum JobProcessor {
+    /// There is none: it could not be started, or the run was only prepared to say that it never starts.
+    Nobody,
+    /// A child of ours.
+    Child(u32, Pidfd),
+    /// sudo is to be asked for it, and it for a job of that user.
+    Due(Option<String>),
+    /// It has the run, or had it, and is not our child: its log's lock says who it is.
+    Apart,
 }
 
 impl Launcher {
@@ -78,7 +91,14 @@ impl Launcher {
             program.display()
         );
         let (agent, users) = (config.name.clone(), config.users.clone());
-        Ok(Launcher { program, cgroup_parent, agent, users, nursery: Arc::default() })
+        Ok(Launcher {
+            program,
+            cgroup_parent,
+            agent,
+            users,
+            nursery: Arc::default(),
+            helpers: Helpers::default(),
+        })
     }
 
     /// The control group below which each run gets its own.
@@ -171,6 +191,7 @@ impl Launcher {
         // A program with root's rights is started for one run, and checks for itself what that is.
         let born = match self.users.switch {
             UserSwitch::Setuid => Err(io::ErrorKind::NotConnected.into()),
+            UserSwitch::Sudo => return Ok(Launched::with(JobProcessor::Due(user))),
             UserSwitch::None | UserSwitch::Root => {
                 self.nursery.job_processor(run_id, user.as_deref(), || self.nursery_command(disk))
             }
@@ -184,7 +205,7 @@ impl Launcher {
         };
         // Nobody but us reaps it, so the pid is surely still its own.
         let pidfd = Pidfd::open(pid)?.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(Launched { messages: Vec::new(), job_processor: Some((pid, pidfd)) })
+        Ok(Launched::with(JobProcessor::Child(pid, pidfd)))
     }
 
     /// The job-processors' complaints go into a new file from now on.
@@ -199,7 +220,7 @@ impl Launcher {
         command
     }
 
-    fn own_command(&self, disk: &Disk, run_id: RunId, user: Option<&str>) -> Command {
+    pub(crate) fn own_command(&self, disk: &Disk, run_id: RunId, user: Option<&str>) -> Command {
         let mut command = self.command(disk);
         if let Some(user) = user {
             command.args(["--user", user]);
@@ -209,23 +230,20 @@ impl Launcher {
     }
 
     fn command(&self, disk: &Disk) -> Command {
-        let trace = disk.root.trace_dir().join("job-processor.log");
-        let stderr = File::options()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(trace)
-            .map_or(Stdio::null(), Stdio::from);
-        let mut command = Command::new(&self.program);
-        command.current_dir(disk.root.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        let stderr = disk.root.job_processors_trace().map_or(Stdio::null(), Stdio::from);
+        let mut command = self.job_processor();
+        command.current_dir(disk.root.path()).stderr(stderr);
         command
     }
 }
 
 impl Launched {
+    pub(crate) fn with(job_processor: JobProcessor) -> Launched {
+        Launched { messages: Vec::new(), job_processor }
+    }
+
     fn nobody() -> Launched {
-        Launched { messages: Vec::new(), job_processor: None }
+        Launched::with(JobProcessor::Nobody)
     }
 }
 

@@ -28,6 +28,7 @@ mod secrets;
 mod session;
 mod start;
 mod streams;
+mod sudo;
 mod users;
 
 use config::AgentConfig;

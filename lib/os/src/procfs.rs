@@ -74,6 +74,15 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     })
 }
 
+/// Whether this process's parent traces it (ptrace(2)): it sees every system call, and what it waits for fails when it has gone.
+pub fn is_traced_by_parent() -> io::Result<bool> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    let tracer: u32 = tracer.and_then(|pid| pid.trim().parse().ok()).unwrap_or(0);
+    let parent = stat(std::process::id())?.map_or(0, |stat| stat.ppid);
+    Ok(tracer != 0 && tracer == parent)
+}
+
 /// The direct children of a process, of all its threads. Empty if it is gone.
 pub fn children(pid: u32) -> Vec<u32> {
     let mut found = Vec::new();
@@ -111,6 +120,7 @@ mod tests {
     fn this_process_has_a_start_time_and_a_boot() {
         assert!(stat(std::process::id()).unwrap().unwrap().start_ticks > 0);
         assert_ne!(boot_id().unwrap(), [0; 16]);
+        assert!(!is_traced_by_parent().unwrap());
         assert_eq!(stat(u32::MAX / 2).unwrap(), None);
     }
 }

@@ -132,6 +132,16 @@ impl DataRoot {
         self.path.join("trace")
     }
 
+    /// Where job-processors, which do not trace, write what goes wrong with them.
+    pub fn job_processors_trace_path(&self) -> PathBuf {
+        self.trace_dir().join("job-processor.log")
+    }
+
+    /// Opens that, for many writers.
+    pub fn job_processors_trace(&self) -> io::Result<File> {
+        File::options().append(true).create(true).mode(0o600).open(self.job_processors_trace_path())
+    }
+
     /// A run's directory on a shelf; it need not exist.
     pub fn run(&self, shelf: Shelf, run_id: RunId) -> RunDir {
         RunDir { path: self.shelf(shelf).join(run_id.to_string()), run_id }

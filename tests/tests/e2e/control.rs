@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use tests::{Dialling, Site, on_empty_site, on_site, wait_until};
 
 /// Writes a line again and again, and so does its child in another session.
-const BUSY: &str =
+pub(crate) const BUSY: &str =
     "setsid sh -c 'while :; do echo child; sleep 0.01; done' & while :; do echo self; sleep 0.01; done";
 
 #[test]
 fn a_suspended_job_stands_still_with_its_children_and_goes_on_when_it_is_resumed() {
-    on_site(stands_still_and_goes_on);
+    on_site(|site| stands_still_and_goes_on(site, &shell(BUSY)));
 }
 
 #[test]
@@ -21,12 +21,12 @@ fn without_a_control_group_the_whole_tree_is_stopped() {
     on_empty_site(|site| {
         let off = [("LASTWORD_CGROUP".to_owned(), "off".to_owned())];
         site.add_agent_with("host1", Dialling::In, &off)?;
-        stands_still_and_goes_on(site)
+        stands_still_and_goes_on(site, &shell(BUSY))
     });
 }
 
-fn stands_still_and_goes_on(site: &mut Site) -> anyhow::Result<()> {
-    let id = site.client().submit(&shell(BUSY))?;
+pub(crate) fn stands_still_and_goes_on(site: &Site, busy: &JobSubmit) -> anyhow::Result<()> {
+    let id = site.client().submit(busy)?;
     wait_for_line(site, id, "child")?;
     refused(site, id, "resume", "not-suspended")?;
     site.client().change(id, "suspend")?;
@@ -116,7 +116,7 @@ fn a_wish_to_suspend_outlives_the_agents_absence_and_the_servers_death() {
 }
 
 /// The log says it first, then the processes are stopped.
-fn stands_still(site: &Site, id: u64) -> anyhow::Result<()> {
+pub(crate) fn stands_still(site: &Site, id: u64) -> anyhow::Result<()> {
     wait_until("the job to stand still", || Ok(!writes(site, id)?))?;
     anyhow::ensure!(!writes(site, id)?, "it goes on by itself");
     Ok(())
@@ -131,7 +131,7 @@ fn writes(site: &Site, id: u64) -> anyhow::Result<bool> {
     Ok(size()? != before)
 }
 
-fn wait_status(site: &Site, id: u64, status: Status) -> anyhow::Result<Job> {
+pub(crate) fn wait_status(site: &Site, id: u64, status: Status) -> anyhow::Result<Job> {
     wait_until(&format!("job {id} to be {status}"), || Ok(site.client().job(id)?.status.0 == status))?;
     site.client().job(id)
 }

@@ -14,6 +14,7 @@ mod record;
 mod restore;
 mod stop;
 mod support;
+mod sudo;
 mod upgrade;
 mod users;
 mod versions;
