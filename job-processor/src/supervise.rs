@@ -13,9 +13,9 @@
 //! | taking the lock         | no STARTED, lock free                           | the network-processor starts another job-processor: nothing was executed |
 //! | making the child        | the same; the child saw its gate close and went | the same                                                              |
 //! | STARTED                 | STARTED, and NEVER STARTED written by the child | sent                                                                  |
-//! | opening the gate        | STARTED, lock free, the job runs                | the monitor waits for the orphan; the network-processor controls it   |
-//! | the job's end           | STARTED, lock free, a zombie                    | the zombie went to the monitor: it records                            |
-//! | ENDED                   | ENDED                                           | sent; the monitor reaps                                               |
+//! | opening the gate        | STARTED, lock free, the job runs                | the network-processor controls the orphan and waits for it, or the monitor |
+//! | the job's end           | STARTED, lock free, a zombie                    | the zombie went to one of the two: it records                         |
+//! | ENDED                   | ENDED                                           | sent; one of the two reaps                                            |
 
 use crate::control::ControlSocket;
 use crate::launch;

@@ -5,7 +5,7 @@
 //! | lock held                                  | a job-processor is at work     | watch it                                                            |
 //! | lock held by the monitor                   | it records an orphan's end     | look again when it has (`Disk::read`)                                |
 //! | no STARTED, lock free                      | never executed                 | another job-processor (NEVER STARTED after five, or if it is to stop) |
-//! | STARTED, no ENDED, lock free, this boot    | the job-processor died         | adopt: control the job; the monitor, a pidfd, or nobody tells its end |
+//! | STARTED, no ENDED, lock free, this boot    | the job-processor died         | adopt: control the job; we, the monitor, a pidfd, or nobody tells its end |
 //! | STARTED, no ENDED, lock free, another boot | the host restarted             | Unknown (host restarted)                                            |
 //! | ENDED, lock free                           | over                           | send; settle when acknowledged                                      |
 //! | unreadable                                 | disk damage                    | quarantine; Unknown (store damaged)                                 |
@@ -19,6 +19,7 @@ use job::supervise::{GRACE_MS_DEFAULT, State};
 use job::{End, Leftovers, Outcome, RunId, Witness};
 use os::clock;
 use os::pidfd::Pidfd;
+use os::wait::{self, Waited};
 use protocol::message::{FactBody, Note};
 use spool::{Ledger, RecordError, TakeError};
 use std::path::Path;
@@ -40,6 +41,9 @@ impl Agent {
                 return self.deliver_pause(run_id);
             }
             Keeper::Adopted(_) if run.ended.is_some() => {
+                if let Some(pid) = run.started.as_ref().and_then(|started| started.pid) {
+                    let _ = wait::reap(pid); // if it is our child; its end is on disk
+                }
                 return self.set_over(run_id);
             }
             Keeper::Preparing | Keeper::Adopted(_) | Keeper::Over | Keeper::Quarantined => return,
@@ -179,9 +183,12 @@ impl Agent {
         let watched = job.as_ref().and_then(|job| job.try_clone().ok());
         run.unswept = true;
         let output = run.output_limit.map(|limit| Watch::new(limit, clock::boottime_ms()));
-        run.keeper = Keeper::Adopted(Adopted { job, state, output, gone_ms, busy: false });
+        run.keeper = Keeper::Adopted(Adopted { job, state, output, gone_ms, monitor: None, busy: false });
         match watched {
-            Some(pidfd) => self.watch(pidfd, Event::JobGone(run_id)),
+            Some(pidfd) => {
+                self.tell_monitor(run_id);
+                self.watch(pidfd, Event::JobGone(run_id));
+            }
             None => self.ask_witnesses(run_id),
         }
         self.stand_as_logged(run_id, &started, pauses);
@@ -190,9 +197,17 @@ impl Agent {
     }
 
     pub(crate) fn on_job_gone(&mut self, run_id: RunId) {
-        if let Some(Keeper::Adopted(adopted)) = self.runs.get_mut(&run_id).map(|run| &mut run.keeper) {
-            adopted.gone_ms.get_or_insert_with(clock::boottime_ms);
-            self.ask_witnesses(run_id);
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        let Keeper::Adopted(adopted) = &mut run.keeper else { return };
+        adopted.gone_ms.get_or_insert_with(clock::boottime_ms);
+        if adopted.busy {
+            return;
+        }
+        // Our child since its job-processor, which was one too, died: a zombie until its end is recorded.
+        let waited = adopted.job.as_ref().and_then(|job| wait::peek(job).ok().flatten());
+        match waited.and_then(|waited| Some((End::from_wait_status(waited.wait_status)?, waited))) {
+            Some((end, waited)) => self.record_end(run_id, end, Some(waited)),
+            None => self.ask_witnesses(run_id),
         }
     }
 
@@ -219,7 +234,7 @@ impl Agent {
         let status = adopted.job.as_ref().and_then(|job| job.wait_status(pid).ok().flatten());
         let waited_ms = clock::boottime_ms().saturating_sub(adopted.gone_ms.unwrap_or(0));
         if let Some(end) = status.and_then(End::from_wait_status) {
-            self.record(run_id, Outcome::Ended { end, cause: None, witness: Witness::Pidfd, usage: None });
+            self.record_end(run_id, end, None);
         } else if adopted.job.is_none() || waited_ms >= WITNESS_MS_MAX {
             let monitor =
                 if answer.is_some() { "the monitor did not hold it" } else { "no monitor was there" };
@@ -236,11 +251,23 @@ impl Agent {
 
     /// Records an outcome where no job-processor can.
     pub(crate) fn record(&mut self, run_id: RunId, outcome: Outcome) {
+        self.record_as(run_id, move |ledger| still_true(outcome, ledger));
+    }
+
+    /// Records how the process of an adopted run ended.
+    fn record_end(&mut self, run_id: RunId, end: End, waited: Option<Waited>) {
+        self.record_as(run_id, move |ledger| {
+            ledger.started.as_ref()?;
+            Some(spool::witnessed(ledger, end, Witness::Pidfd, waited.as_ref()))
+        });
+    }
+
+    fn record_as(&mut self, run_id: RunId, decide: impl FnOnce(&Ledger) -> Option<Outcome> + Send + 'static) {
         if let Some(Keeper::Adopted(adopted)) = self.runs.get_mut(&run_id).map(|run| &mut run.keeper) {
             adopted.busy = true;
         }
         self.disk.spawn(move |disk| {
-            let recorded = disk.record(run_id, |ledger| still_true(outcome, ledger));
+            let recorded = disk.record(run_id, decide);
             Event::Recorded(
                 run_id,
                 match recorded {
@@ -268,16 +295,7 @@ impl Agent {
 
     /// The clock for adopted runs: their time-outs and kills, and their witnesses.
     pub(crate) fn tick_adopted(&mut self) {
-        let adopted = self.runs.iter().filter_map(|(id, run)| match &run.keeper {
-            Keeper::Adopted(adopted) => Some((*id, adopted.gone_ms)),
-            Keeper::Preparing
-            | Keeper::Unread
-            | Keeper::JobProcessor(_)
-            | Keeper::Nobody
-            | Keeper::Over
-            | Keeper::Quarantined => None,
-        });
-        let adopted: Vec<_> = adopted.collect();
+        let adopted: Vec<_> = self.adopted().map(|(run_id, adopted)| (run_id, adopted.gone_ms)).collect();
         let now_ms = clock::boottime_ms();
         for (run_id, gone_ms) in adopted {
             match gone_ms {
@@ -285,27 +303,16 @@ impl Agent {
                     self.step_adopted(run_id, job::supervise::Event::Tick);
                     self.look_at_output(run_id);
                 }
-                Some(gone_ms) if now_ms.saturating_sub(gone_ms) >= ASK_AGAIN_MS => self.ask_witnesses(run_id),
+                Some(gone_ms) if now_ms.saturating_sub(gone_ms) >= ASK_AGAIN_MS => self.on_job_gone(run_id),
                 Some(_) => {}
             }
         }
     }
 }
 
-/// The outcome as the log under its lock lets it be: nothing "never started" that a job-processor started meanwhile, nothing ended that is not
-/// known to have started, and an end that was asked for says so.
+/// The outcome as the log under its lock lets it be: nothing "never started" that a job-processor started meanwhile, nothing unknown that is not known to
+/// have started.
 fn still_true(outcome: Outcome, ledger: &Ledger) -> Option<Outcome> {
     let needs_start = !matches!(outcome, Outcome::NeverStarted { .. });
-    if needs_start != ledger.started.is_some() {
-        return None;
-    }
-    Some(match outcome {
-        Outcome::Ended { end, cause, witness, usage } => {
-            let usage = usage.or_else(|| spool::usage(None, ledger.cgroup().as_ref()));
-            Outcome::Ended { end, cause: cause.or_else(|| ledger.stop_cause()), witness, usage }
-        }
-        other @ (Outcome::CannotExecute { .. } | Outcome::NeverStarted { .. } | Outcome::Unknown { .. }) => {
-            other
-        }
-    })
+    (needs_start == ledger.started.is_some()).then_some(outcome)
 }

@@ -8,6 +8,7 @@ use crate::housekeeping::Tidying;
 use crate::identity::Identity;
 use crate::launch::{JobProcessor, Launched, Launcher, NotLaunched};
 use crate::links::Links;
+use crate::orphans::Orphans;
 use crate::retention::Settled;
 use crate::run::{Delivery, Keeper, Run};
 use crate::secrets::FileSecrets;
@@ -71,6 +72,8 @@ pub(crate) struct Agent {
     pub(crate) resending: bool,
     /// The session in which they are to be sent, and where the server stood when it said so.
     pub(crate) catching_up: Option<(u64, ([u8; 16], u64))>,
+    /// What came to us as the reaper of orphans.
+    pub(crate) orphans: Orphans,
     /// Runs of the scan at the start that were not read yet.
     pub(crate) unread: usize,
 }
@@ -130,6 +133,8 @@ impl Agent {
             Event::OutputSeen(run_id, watch, kill) => self.on_output_seen(run_id, watch, kill),
             Event::Recorded(run_id, recorded) => self.on_recorded(run_id, recorded),
             Event::Asked(run_id, answer) => self.on_asked(run_id, answer),
+            Event::MonitorSeen(monitor) => self.on_monitor_seen(monitor),
+            Event::MonitorTold(run_id, monitor) => self.on_monitor_told(run_id, monitor),
             Event::Moved(run_id, moved) => self.on_moved(run_id, moved),
             Event::Settled(moved) => self.on_settled(moved),
             Event::Recalled(run_id, ledger) => self.on_recalled(run_id, *ledger),

@@ -48,6 +48,10 @@ pub(crate) enum Event {
     Recorded(RunId, Result<(), String>),
     /// The monitor said whether it is the witness of the run; `None`: there is no monitor.
     Asked(RunId, Option<bool>),
+    /// Which process is the monitor.
+    MonitorSeen(Option<u32>),
+    /// That monitor was handed the pidfd of an adopted job, or none was.
+    MonitorTold(RunId, Option<u32>),
     /// A settled run's log was read, to be sent again.
     Recalled(RunId, Box<Result<spool::Ledger, spool::LedgerError>>),
     /// Every settled run was sent again, or the link was over first.

@@ -62,6 +62,8 @@ impl Agent {
             self.housekept_ms = now_ms;
             self.retry_files();
             self.retry_moves_and_reads();
+            self.reap_orphans();
+            self.look_for_monitor();
             self.watch_disk();
             self.watch_secrets();
             self.save_identity();

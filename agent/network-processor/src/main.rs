@@ -19,6 +19,7 @@ mod identity;
 mod launch;
 mod links;
 mod nursery;
+mod orphans;
 mod output;
 mod pause;
 mod retention;

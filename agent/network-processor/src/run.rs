@@ -36,6 +36,8 @@ pub(crate) struct Adopted {
     pub(crate) output: Option<Watch>,
     /// When it was seen to be gone, `CLOCK_BOOTTIME` milliseconds.
     pub(crate) gone_ms: Option<u64>,
+    /// The monitor that holds a pidfd of it too.
+    pub(crate) monitor: Option<u32>,
     /// A question to the monitor or a recording is under way.
     pub(crate) busy: bool,
 }

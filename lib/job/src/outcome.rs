@@ -10,7 +10,8 @@ pub enum Witness {
     JobProcessor,
     /// The monitor's wait: the orphan came to it as the subreaper.
     Monitor,
-    /// The kernel's exit information of a pidfd that was held (Linux ≥ 6.15).
+    /// A pidfd that was held: by the network-processor, to which the orphan came as the nearer subreaper; or by anybody, to whom the kernel tells it
+    /// (Linux ≥ 6.15).
     Pidfd,
     /// Nobody.
     None,

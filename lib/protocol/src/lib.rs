@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod convert;
 pub mod frame;
+pub mod glance;
 pub mod handshake;
 pub mod message;
 pub mod outbox;

@@ -29,9 +29,9 @@ pub mod users;
 
 pub use capture::capture;
 pub use identity::{Fence, Identity, IdentityError};
-pub use ledger::{Ledger, LedgerError, Stored};
+pub use ledger::{Ledger, LedgerError, Stored, is_unexecuted};
 pub use prepare::{PrepareError, Prepared, prepare};
-pub use record::{RecordError, Recorder, TakeError, record_in_place_of, wake, woken};
+pub use record::{RecordError, Recorder, TakeError, record_in_place_of, wake, witnessed, woken};
 pub use root::{CONTROL_SOCKET, DataRoot, MONITOR_SOCKET, RootError, RunDir, Shelf, WAKE_SOCKET};
 pub use usage::usage;
 

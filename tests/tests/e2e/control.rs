@@ -228,6 +228,26 @@ fn what_a_job_leaves_behind_is_waited_for_or_goes_on_as_it_says() {
     });
 }
 
+#[test]
+fn a_program_whose_path_looks_like_our_own_can_be_suspended_when_its_job_processor_is_dead() {
+    on_site(|site| {
+        let own = site.path().join("job-processor");
+        std::fs::create_dir(&own)?;
+        std::fs::copy("/bin/sleep", own.join("job-processor"))?;
+        let program = own.join("job-processor").display().to_string();
+        let id = site.client().command(&[program.as_str(), "1000"])?;
+        let run = site.client().wait_running(id)?.runs[0].run_id.clone();
+        site.agent()?.job_processor(&run)?.expect("it has a job-processor").kill()?;
+        wait_until("the adoption", || Ok(site.agents[0].trace().contains("adopted")))?;
+        site.client().change(id, "suspend")?;
+        wait_status(site, id, Status::Suspended)?;
+        site.client().kill(id, Some(60_000))?;
+        let job = site.client().wait(id)?;
+        assert_eq!((job.status.0, job.signal), (Status::Killed, Some(15)), "{job:#?}");
+        Ok(())
+    });
+}
+
 /// The control groups of a run, whoever made them; none where there are no control groups.
 fn groups_of(run: &str) -> anyhow::Result<Vec<PathBuf>> {
     let Some(top) = os::cgroup::mount_point() else { return Ok(Vec::new()) };
