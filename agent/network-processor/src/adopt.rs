@@ -16,13 +16,12 @@ use crate::event::Event;
 use crate::run::{Adopted, Capture, Keeper};
 use job::output::Watch;
 use job::supervise::{GRACE_MS_DEFAULT, State};
-use job::{End, Leftovers, Outcome, RunId, Witness};
+use job::{End, Outcome, RunId, Witness};
 use os::clock;
 use os::pidfd::Pidfd;
 use os::wait::{self, Waited};
 use protocol::message::{FactBody, Note};
 use spool::{Ledger, RecordError, TakeError};
-use std::path::Path;
 
 /// How long the witnesses have to speak after a job was seen to be gone, milliseconds: a reaper needs a moment.
 const WITNESS_MS_MAX: u64 = 10_000;
@@ -34,7 +33,8 @@ impl Agent {
     pub(crate) fn keep(&mut self, run_id: RunId, holder: Option<(u32, Pidfd)>) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         match run.keeper {
-            Keeper::Nobody | Keeper::Unread => {}
+            Keeper::Nobody => {}
+            Keeper::Unread => run.unswept = true, // as far as we know
             // They are told when it goes; what was read while it lives does not matter here.
             Keeper::JobProcessor(_) => {
                 self.deliver_stop(run_id);
@@ -63,19 +63,12 @@ impl Agent {
         }
     }
 
-    /// The outcome is known and nobody of ours works on the run. What the job left running is ended here if its job-processor could not.
+    /// The outcome is known and nobody of ours works on the run. What its job-processor could not do behind it is done here.
     fn set_over(&mut self, run_id: RunId) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         run.keeper = Keeper::Over;
-        let unswept = run.unswept && run.leftovers != Leftovers::Ignore;
-        let group = run.started.as_ref().and_then(|started| started.cgroup.clone());
         self.keep_files(run_id);
-        if let Some(group) = group.filter(|_| unswept) {
-            self.disk.ask(move |_| {
-                control::sweep(Path::new(&group));
-                Event::Woken(run_id)
-            });
-        }
+        self.clear_up(run_id);
     }
 
     /// Keeps the files that the job's spec asks for if its job-processor did not. The run is not settled before.

@@ -7,6 +7,7 @@ use crate::event::{Event, NotPrepared};
 use crate::housekeeping::Tidying;
 use crate::identity::Identity;
 use crate::launch::{JobProcessor, Launched, Launcher, NotLaunched};
+use crate::leftovers::Leaving;
 use crate::links::Links;
 use crate::orphans::Orphans;
 use crate::retention::Settled;
@@ -72,6 +73,8 @@ pub(crate) struct Agent {
     pub(crate) resending: bool,
     /// The session in which they are to be sent, and where the server stood when it said so.
     pub(crate) catching_up: Option<(u64, ([u8; 16], u64))>,
+    /// What jobs that are over left running.
+    pub(crate) leaving: Leaving,
     /// What came to us as the reaper of orphans.
     pub(crate) orphans: Orphans,
     /// Runs of the scan at the start that were not read yet.
@@ -130,6 +133,7 @@ impl Agent {
             Event::Paused(run_id, done) => self.on_paused(run_id, done),
             Event::PausedAdopted(run_id, suspended, done) => self.on_paused_adopted(run_id, suspended, done),
             Event::FilesKept(run_id, kept) => self.on_files_kept(run_id, kept),
+            Event::LeftoversSeen(seen) => self.on_leftovers_seen(seen),
             Event::OutputSeen(run_id, watch, kill) => self.on_output_seen(run_id, watch, kill),
             Event::Recorded(run_id, recorded) => self.on_recorded(run_id, recorded),
             Event::Asked(run_id, answer) => self.on_asked(run_id, answer),

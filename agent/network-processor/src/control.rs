@@ -22,9 +22,6 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-/// Between two looks at a control group that is being emptied, milliseconds, and how many there are.
-const SWEEP_STEP_MS: u64 = 20;
-const SWEEP_TRIES: u32 = 50;
 /// How long a local process may take to answer.
 const ANSWER_MS_MAX: u64 = 2_000;
 
@@ -186,19 +183,6 @@ pub(crate) fn ask_monitor(root: &DataRoot, run_id: RunId) -> Option<bool> {
 pub(crate) fn hand_to_monitor(root: &DataRoot, run_id: RunId, pid: u32, pidfd: &Pidfd) -> io::Result<()> {
     let socket = seqpacket::connect(root.path(), MONITOR_SOCKET)?;
     seqpacket::send(&socket, &Request::Watch { run_id, pid }.encode(), Some(pidfd.as_fd()))
-}
-
-/// Ends what is left in a run's control group, and removes the group. Its main process has ended.
-pub(crate) fn sweep(group: &Path) {
-    let Some(cgroup) = Cgroup::at(group) else { return };
-    let _ = cgroup.kill(); // nothing is left in it, or the removal shows what cannot be killed
-    for _ in 0..SWEEP_TRIES {
-        if cgroup.remove().is_ok() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(SWEEP_STEP_MS));
-    }
-    tracing::warn!(group = %group.display(), "processes of a job that is over cannot be ended");
 }
 
 fn ask(dir: &Path, name: &str, request: &[u8]) -> io::Result<Vec<u8>> {

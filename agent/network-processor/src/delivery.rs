@@ -148,8 +148,8 @@ impl Agent {
     pub(crate) fn settle_if_over(&mut self, run_id: RunId) {
         let acked = self.outbox.acked(run_id).unwrap_or(0);
         let Some(run) = self.runs.get_mut(&run_id) else { return };
-        let over =
-            matches!(run.keeper, Keeper::Over) && run.ended.is_some() && run.capture == Capture::Nothing;
+        let cleared = run.capture == Capture::Nothing && !run.unswept;
+        let over = matches!(run.keeper, Keeper::Over) && run.ended.is_some() && cleared;
         if over && acked == run.last_seq && acked > 0 && !run.moving && !run.reading {
             run.moving = true;
             self.settling.due.push_back(run_id);

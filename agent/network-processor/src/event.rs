@@ -42,6 +42,8 @@ pub(crate) enum Event {
     PausedAdopted(RunId, bool, Result<(), String>),
     /// Files of a job were kept in the place of its job-processor, or could not be.
     FilesKept(RunId, Result<(), String>),
+    /// It was looked at what these runs left behind; of each whether something is left that is waited for.
+    LeftoversSeen(Vec<(RunId, bool)>),
     /// The output files of an adopted run were looked at; with a text: it is to be ended, and who asks.
     OutputSeen(RunId, Watch, Option<String>),
     /// An outcome was recorded here (or was there already): `Ok`; or could not be now.

@@ -61,6 +61,7 @@ impl Agent {
         if now_ms >= self.housekept_ms + SLOW_ROUND_MS {
             self.housekept_ms = now_ms;
             self.retry_files();
+            self.retry_leftovers();
             self.retry_moves_and_reads();
             self.reap_orphans();
             self.look_for_monitor();

@@ -17,6 +17,7 @@ mod groups;
 mod housekeeping;
 mod identity;
 mod launch;
+mod leftovers;
 mod links;
 mod nursery;
 mod orphans;

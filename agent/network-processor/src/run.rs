@@ -77,8 +77,10 @@ pub(crate) struct Run {
     pub(crate) moving: bool,
     /// Its directory was there at the start and was not read yet: servers are greeted when all of these are.
     pub(crate) awaited: bool,
-    /// Its job-processor went without cleaning up behind the job.
+    /// Its job-processor went, as far as we know, without doing anything about what the job left behind.
     pub(crate) unswept: bool,
+    /// When that was found of a run that is over, `CLOCK_BOOTTIME` milliseconds.
+    pub(crate) left_ms: u64,
 }
 
 /// Where the keeping of files stands that a job's spec asks for.
@@ -145,6 +147,7 @@ impl Run {
             moving: false,
             awaited: false,
             unswept: false,
+            left_ms: 0,
         }
     }
 

@@ -6,6 +6,7 @@ use crate::disk::Disk;
 use crate::event::Event;
 use crate::housekeeping::{self, Tidying};
 use crate::launch::Launcher;
+use crate::leftovers::Leaving;
 use crate::links::Links;
 use crate::orphans::Orphans;
 use crate::retention::Settled;
@@ -76,6 +77,7 @@ pub(crate) async fn run(config: AgentConfig, path: PathBuf) -> anyhow::Result<()
         waiting: VecDeque::new(),
         resending: false,
         catching_up: None,
+        leaving: Leaving::default(),
         orphans: Orphans::default(),
         unread: runs.len(),
     };

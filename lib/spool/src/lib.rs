@@ -35,6 +35,9 @@ pub use record::{RecordError, Recorder, TakeError, record_in_place_of, wake, wit
 pub use root::{CONTROL_SOCKET, DataRoot, MONITOR_SOCKET, RootError, RunDir, Shelf, WAKE_SOCKET};
 pub use usage::usage;
 
+/// The variable with the run's id in the environment of its job.
+pub const RUN_ID_VARIABLE: &str = "LASTWORD_RUN_ID";
+
 /// The reserved slots of a run's log.
 pub const SLOT_STARTED: u32 = 0;
 /// The slot of the outcome.

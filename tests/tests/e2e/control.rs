@@ -5,7 +5,7 @@ use api::{Job, JobSubmit, Span, Status};
 use os::signal::Signal;
 use spool::Shelf;
 use std::path::PathBuf;
-use tests::{Dialling, Site, on_empty_site, on_site, wait_until};
+use tests::{CrashPoint, Dialling, Process, Site, on_empty_site, on_site, wait_until};
 
 /// Writes a line again and again, and so does its child in another session.
 pub(crate) const BUSY: &str =
@@ -226,6 +226,43 @@ fn what_a_job_leaves_behind_is_waited_for_or_goes_on_as_it_says() {
         monitor.signal(Signal::HUP)?; // a round of housekeeping follows at once
         wait_until("the empty control group to go", || Ok(groups_of(&run)?.is_empty()))
     });
+}
+
+#[test]
+fn what_a_job_left_behind_is_ended_though_job_processor_and_agent_died_before_they_could() {
+    on_empty_site(|site| nobody_is_left_to_end_it(site, &[]));
+}
+
+#[test]
+fn without_a_control_group_it_is_known_by_the_run_in_its_environment() {
+    on_empty_site(|site| nobody_is_left_to_end_it(site, &[("LASTWORD_CGROUP".to_owned(), "off".to_owned())]));
+}
+
+/// Everything of the agent dies between the outcome and the end of what the job left behind.
+fn nobody_is_left_to_end_it(site: &mut Site, environment: &[(String, String)]) -> anyhow::Result<()> {
+    let point = CrashPoint::new("end.after-ended", site.path());
+    let environment = [environment, &point.environment()].concat();
+    site.add_agent_with("host1", Dialling::In, &environment)?;
+    let (go, pid) = (site.go(), site.path().join("pid"));
+    let text = format!(
+        "setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000' & while [ ! -e {1} ]; do sleep 0.02; done; exit 7",
+        pid.display(),
+        go.display()
+    );
+    let id = site.client().submit(&shell(&text))?;
+    wait_until("the job to leave something", || Ok(pid.exists()))?;
+    let left = std::fs::read_to_string(&pid)?.trim().parse().ok().and_then(Process::find);
+    let left = left.ok_or(anyhow::anyhow!("it left nothing"))?;
+    point.arm()?;
+    site.agent()?.vanish()?;
+    site.open_gate()?;
+    point.wait_fired()?;
+    assert!(left.lives());
+    site.agent()?.start_with(&environment)?;
+    wait_until("what was left to be ended", || Ok(!left.lives()))?;
+    let job = site.client().wait(id)?;
+    assert_eq!((job.exit_code, job.runs[0].witness.as_deref()), (Some(7), Some("job-processor")), "{job:#?}");
+    wait_until("the run to be settled", || Ok(site.agent()?.count(Shelf::Settled) == 1))
 }
 
 #[test]
