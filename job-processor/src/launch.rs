@@ -26,6 +26,8 @@ const INHERITED_BY_OTHERS: [&str; 3] = ["LANG", "LC_ALL", "TZ"];
 /// Builds what the child needs. The error says what could not be done; nothing was started.
 pub(crate) fn program(dir: &RunDir, spec: &RunSpec, user: Option<&User>) -> Result<Program, String> {
     let text = |what: &str, path: &Path, e: io::Error| format!("cannot {what} {}: {e}", path.display());
+    // It was accepted by an agent that honours it; the programs may have been replaced by older ones since.
+    spec.check_needs().map_err(|e| e.to_string())?;
     match DirBuilder::new().mode(0o700).create(dir.work()) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(text("create", &dir.work(), e)),
         _ => {}

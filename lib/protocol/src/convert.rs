@@ -26,6 +26,14 @@ pub enum Malformed {
         /// Which field.
         field: &'static str,
     },
+    /// A spec asks for what this program does not know.
+    #[error("it needs an agent of protocol {needs}, and this one speaks {speaks}: upgrade the agent")]
+    TooNew {
+        /// The version that it needs.
+        needs: u32,
+        /// The highest that this program speaks.
+        speaks: u32,
+    },
 }
 
 /// The error for a field of a message.
@@ -66,6 +74,7 @@ impl RunSpec {
 
     /// Checks what must be known before a run can be accepted.
     pub fn check(&self) -> Result<(), Malformed> {
+        self.check_needs()?;
         let has_nul = |bytes: &[u8]| bytes.contains(&0);
         if self.job_id.is_none_or(|id| id == 0) {
             return Err(bad_field("RunSpec", "job_id"));

@@ -8,6 +8,7 @@ pub mod frame;
 pub mod glance;
 pub mod handshake;
 pub mod message;
+pub mod needs;
 pub mod outbox;
 pub mod params;
 pub mod reconcile;

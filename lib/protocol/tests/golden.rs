@@ -57,6 +57,7 @@ fn run_spec() -> RunSpec {
         output_limit: None,
         leftovers: None,
         capture: Vec::new(),
+        needs: None,
     }
 }
 
@@ -79,6 +80,11 @@ fn run_spec_control() -> RunSpec {
         capture: vec!["report/*.pdf".into(), "/var/tmp/sum".into()],
         ..run_spec()
     }
+}
+
+/// What came with the word which version a spec needs.
+fn run_spec_needs() -> RunSpec {
+    RunSpec { needs: Some(2), ..run_spec() }
 }
 
 fn fact(body: FactBody) -> Vec<u8> {
@@ -312,6 +318,7 @@ fn bare() -> Vec<(&'static str, Vec<u8>)> {
         ("control_resume", control(ControlBody::Resume(pause))),
         ("run_spec", run_spec().encode_to_vec()),
         ("run_spec_attributes", run_spec_attributes().encode_to_vec()),
+        ("run_spec_needs", run_spec_needs().encode_to_vec()),
         ("fact_accepted", fact(FactBody::Accepted(Accepted { boot_id: Some(BOOT.to_vec()) }))),
         ("fact_started", fact(FactBody::Started(started()))),
         ("fact_ended", fact(FactBody::Ended(ended()))),
@@ -394,6 +401,7 @@ fn everything_that_an_older_self_left_on_disk_is_read() {
         assert_eq!(control.encode_to_vec(), golden(name));
     }
     assert_eq!(RunSpec::read(&golden("run_spec_control")), Ok(run_spec_control()));
+    assert_eq!(RunSpec::read(&golden("run_spec_needs")), Ok(run_spec_needs()));
     for (name, expected) in control_facts() {
         assert_eq!(body(name), expected);
     }

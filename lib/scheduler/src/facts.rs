@@ -4,7 +4,7 @@ use crate::engine::{AgentIx, Engine, Run};
 use crate::event::severity_of;
 use crate::input::{Action, Change, FactIn};
 use crate::stand::Stand;
-use crate::{Event, EventKind, FactRecord, LateOutcome, Object, StrayRecord};
+use crate::{Event, EventKind, FactRecord, JobSpec, LateOutcome, Object, StrayRecord};
 use job::{Outcome, RunId, Status, Witness};
 use protocol::message::{Ended, FactBody, RefusalKind};
 use serde_json::json;
@@ -272,9 +272,7 @@ impl Engine {
         match kind {
             RefusalKind::NoRoom => {
                 self.pause(agent, now_ms);
-                let job = self.runs[&run].record.job;
-                self.job_mut(job).refusals += 1;
-                self.give_back(run, format!("agent \"{agent}\" had no room: {reason}"), now_ms);
+                self.hand_back(run, format!("agent \"{agent}\" had no room: {reason}"));
             }
             RefusalKind::Fenced | RefusalKind::Unspecified => {
                 self.tell(Event::new(EventKind::ServerFenced, Object::Agent(agent.to_owned()), reason));
@@ -308,11 +306,35 @@ impl Engine {
         let record = &self.runs[&run].record;
         let job = &self.jobs[&record.job].record;
         let agent = record.agent.clone();
+        if job.kill.is_none()
+            && let Some(reason) = self.too_old(&agent, &job.spec)
+        {
+            // It came back as an older one than the run was placed on.
+            return self.hand_back(run, reason);
+        }
         let action = match &job.kill {
             Some(wish) => Action::Kill { agent, run, grace_ms: wish.grace_ms, by: wish.by.clone() },
             None => Action::Start { agent, run, spec: Box::new(job.run_spec(record.attempt)) },
         };
         self.act(action);
+    }
+
+    /// An agent did not take a run and holds nothing of it: that does not count as an attempt that came to nothing.
+    fn hand_back(&mut self, run: RunId, reason: String) {
+        let job = self.runs[&run].record.job;
+        self.job_mut(job).refusals += 1;
+        self.give_back(run, reason, self.now_ms);
+    }
+
+    /// Why that agent cannot honour all that the job asks for, if it cannot.
+    pub(crate) fn too_old(&self, agent: &str, spec: &JobSpec) -> Option<String> {
+        let speaks = self.agents.get(self.agent_names.get(agent)?)?.protocol;
+        let needs = spec.needs();
+        let what = needs.beyond(speaks)?;
+        let version = needs.version;
+        Some(format!(
+            "agent \"{agent}\" speaks protocol {speaks}, and {what} needs {version}: upgrade the agent"
+        ))
     }
 
     /// Whether the word of this session about this run counts: it is the agent's present session, and the run is there and not over.

@@ -285,6 +285,8 @@ pub struct Connected {
     pub boot_id: [u8; 16],
     /// Counts the starts of its network-processor.
     pub incarnation: u64,
+    /// The protocol version that is spoken with it; less than the lowest counts as that.
+    pub protocol: u32,
     /// Version, for people.
     pub software: String,
     /// Host, for people.

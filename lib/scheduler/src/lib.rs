@@ -37,6 +37,7 @@ mod facts;
 mod identity;
 mod input;
 mod jobs;
+mod line;
 mod pause;
 mod place;
 mod queues;

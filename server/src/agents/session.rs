@@ -120,6 +120,7 @@ async fn begin(
         agent_id: field(&hello.agent_id, "agent_id")?,
         boot_id: field(&hello.boot_id, "boot_id")?,
         incarnation: hello.incarnation.ok_or(bad_field("AgentHello", "incarnation"))?,
+        protocol: peer.version,
         software: for_people(&hello.software),
         platform: for_people(&hello.platform),
         refusing: for_people(&hello.refusing),
@@ -325,6 +326,13 @@ async fn write(
                 continue;
             }
         };
+        if let Frame::Start(Start { spec: Some(spec), .. }) = &frame
+            && spec.needs.is_some_and(|needs| needs > live.view.version)
+        {
+            // The engine places nothing where it is not honoured: this is our bug, and an order that is not given does no harm.
+            tracing::error!(%agent, needs = spec.needs, "an order that this agent would not honour is not given");
+            continue;
+        }
         if !live.sender.speaks(frame.kind()) {
             // The wish stays on record, and is told again when the agent is back as a newer one.
             tracing::warn!(%agent, frame = frame.name(), needs = frame.since(), "the agent is too old for this");

@@ -142,6 +142,22 @@ fn a_kill_that_comes_before_its_start_keeps_the_run_from_ever_starting() {
 }
 
 #[test]
+fn a_run_that_needs_a_later_protocol_is_refused_though_nothing_else_of_it_is_unknown() {
+    on_empty_site(|site| {
+        let (mut commander, agent) = commanded(site)?;
+        let (run, spec) = (new_run(1), spec(site, 1)?);
+        commander.greet(1, 1)?;
+        let later = protocol::handshake::PROTOCOL_VERSION + 1;
+        commander.order(1, run, &RunSpec { needs: Some(later), ..spec.clone() })?;
+        assert_eq!(commander.refusal(run)?, RefusalKind::Invalid);
+        assert!(agent.trace().contains(&format!("needs an agent of protocol {later}")));
+        commander.order(1, run, &RunSpec { needs: Some(later - 1), ..spec })?;
+        assert!(is_seven(&commander.outcome(run)?));
+        Ok(())
+    });
+}
+
+#[test]
 fn a_server_of_an_earlier_epoch_cannot_start_anything() {
     on_empty_site(|site| {
         let (mut commander, mut agent) = commanded(site)?;

@@ -3,6 +3,7 @@
 mod events;
 mod identity;
 mod lab;
+mod needs;
 mod pause;
 mod policies;
 mod promises;
