@@ -142,7 +142,7 @@ impl Agent {
             Event::Moved(run_id, moved) => self.on_moved(run_id, moved),
             Event::Settled(moved) => self.on_settled(moved),
             Event::Recalled(run_id, ledger) => self.on_recalled(run_id, *ledger),
-            Event::Resent(session, complete) => self.on_resent(session, complete),
+            Event::Resent(session, resent) => self.on_resent(session, resent),
             Event::Swept(done) => self.on_swept(done),
             Event::Room(room) => self.on_room(room),
             Event::SecretsSeen => self.on_secrets_seen(),
@@ -367,9 +367,7 @@ impl Agent {
         let dir = self.disk.root.run(spool::Shelf::Settled, run_id);
         let there = dir.path().exists();
         if there {
-            self.disk.spawn(move |disk| {
-                Event::Recalled(run_id, Box::new(disk.read_at(&dir).map(|(ledger, _)| ledger)))
-            });
+            self.disk.spawn(move |disk| Event::Recalled(run_id, Box::new(disk.read_settled(run_id))));
         }
         there
     }

@@ -144,6 +144,18 @@ impl Disk {
         Ok((Ledger::read(dir)?, locked))
     }
 
+    /// Reads a settled log. One that is damaged is set aside, so that it is not settled any more and people can look at it.
+    pub(crate) fn read_settled(&self, run_id: RunId) -> Result<Ledger, LedgerError> {
+        let read = self.read_at(&self.root.run(Shelf::Settled, run_id)).map(|(ledger, _)| ledger);
+        if let Err(LedgerError::Damaged(what)) = &read {
+            tracing::error!(run = %run_id, "a settled run is set aside into quarantine: {what}");
+            if let Err(e) = self.root.move_to(run_id, Shelf::Settled, Shelf::Quarantined) {
+                tracing::warn!(run = %run_id, "it cannot be moved to its shelf now: {e}"); // whoever reads it next tries again
+            }
+        }
+        read
+    }
+
     /// Records an outcome in the place of a job-processor that is gone.
     pub(crate) fn record(
         &self,

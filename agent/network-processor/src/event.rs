@@ -2,6 +2,7 @@
 
 use crate::disk::Seen;
 use crate::launch::{Launched, NotLaunched};
+use crate::resend::Resent;
 use crate::retention::Done;
 use crate::room::Room;
 use crate::session::Raised;
@@ -56,8 +57,8 @@ pub(crate) enum Event {
     MonitorTold(RunId, Option<u32>),
     /// A settled run's log was read, to be sent again.
     Recalled(RunId, Box<Result<spool::Ledger, spool::LedgerError>>),
-    /// Every settled run was sent again, or the link was over first.
-    Resent(u64, bool),
+    /// Every settled run was sent again in that session, or not.
+    Resent(u64, Resent),
     /// A round of retention is over.
     Swept(std::io::Result<Done>),
     /// The disk was looked at.

@@ -1,17 +1,13 @@
 //! What is done by the clock: retries, adopted runs, room on the disk, retention, secrets.
 
 use crate::agent::Agent;
-use crate::delivery::Delivered;
 use crate::event::Event;
 use crate::groups;
 use crate::retention::{Done, Hands, KEPT_MS_FULL, Policy};
 use crate::room::{self, Room};
 use config::{AgentConfig, Effect};
 use os::clock;
-use protocol::Frame;
-use protocol::convert;
-use protocol::message::{Facts, RunFact};
-use spool::{RunDir, Shelf};
+use spool::RunDir;
 use std::io;
 use std::time::Duration;
 
@@ -185,64 +181,6 @@ impl Agent {
         });
     }
 
-    /// Sends every settled record again, away from the event loop.
-    pub(crate) fn resend_settled(&mut self) {
-        let (disk, events) = (self.disk.clone(), self.events.clone());
-        let Some((session, _)) = self.catching_up.filter(|(session, _)| self.sessions.is_active(*session))
-        else {
-            return;
-        };
-        let Some(link) = self.sessions.active_link().filter(|_| !self.resending) else { return };
-        self.resending = true;
-        tokio::spawn(async move {
-            let root = disk.root.clone();
-            let all = tokio::task::spawn_blocking(move || root.list(Shelf::Settled)).await;
-            let Ok(Ok(all)) = all else {
-                tokio::time::sleep(RESEND_PAUSE).await; // what cannot be listed was not sent
-                let _ = events.send(Event::Resent(session, false));
-                return;
-            };
-            for chunk in all.chunks(256) {
-                let (disk, chunk) = (disk.clone(), chunk.to_vec());
-                let read = tokio::task::spawn_blocking(move || {
-                    let read = chunk.into_iter().filter_map(|run_id| {
-                        let (ledger, _) = disk.read_at(&disk.root.run(Shelf::Settled, run_id)).ok()?;
-                        Some(Delivered { run_id, messages: ledger.messages })
-                    });
-                    read.collect::<Vec<_>>()
-                });
-                let facts = read.await.unwrap_or_default().into_iter().flat_map(|delivered| {
-                    let run = convert::run_id_field(delivered.run_id);
-                    delivered.messages.into_iter().map(move |m| RunFact {
-                        run_id: run.clone(),
-                        seq: Some(m.seq),
-                        fact: m.bytes,
-                    })
-                });
-                if link.send(Frame::Facts(Facts { facts: facts.collect() })).await.is_err() {
-                    let _ = events.send(Event::Resent(session, false)); // the next connection begins anew
-                    return;
-                }
-            }
-            let _ = events.send(Event::Resent(session, true));
-        });
-    }
-
-    pub(crate) fn on_resent(&mut self, session: u64, complete: bool) {
-        self.resending = false;
-        match self.catching_up {
-            Some((wanted, position)) if wanted == session && complete => {
-                self.catching_up = None;
-                // What the server acknowledges from now on counts.
-                self.identity.acked = position;
-                self.identity.dirty = true;
-                self.say_caught_up();
-            }
-            Some(_) => self.resend_settled(), // a newer connection may have come while this one was ending
-            None => {}
-        }
-    }
-
     /// SIGHUP: the configuration is read anew, away from the loop.
     pub(crate) fn on_reload(&mut self) {
         let path = self.path.clone();
@@ -285,9 +223,6 @@ impl Agent {
         self.swept_ms = 0; // another limit counts at once
     }
 }
-
-/// Before the settled runs are listed again.
-const RESEND_PAUSE: Duration = Duration::from_secs(1);
 
 /// Ticks for ever.
 pub(crate) async fn tick(events: tokio::sync::mpsc::UnboundedSender<Event>) {

@@ -23,6 +23,7 @@ mod nursery;
 mod orphans;
 mod output;
 mod pause;
+mod resend;
 mod retention;
 mod room;
 mod run;

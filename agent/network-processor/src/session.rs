@@ -350,16 +350,11 @@ impl Agent {
             Err(e) => tracing::warn!("the server's position cannot be read: {e}"),
         }
         self.catching_up = None;
-        self.say_caught_up();
+        self.say_caught_up(&[]);
         if let Ok(acked) = acked {
             self.identity.acked = acked;
             self.identity.dirty = true;
         }
-    }
-
-    /// Says that the server lacks nothing that it once acknowledged to this agent.
-    pub(crate) fn say_caught_up(&mut self) {
-        self.say(Frame::AgentState(AgentState { refusing: self.refusing.clone(), caught_up: true }));
     }
 
     pub(crate) fn on_unlinked(&mut self, session: u64, reason: &LinkError) {
@@ -378,7 +373,7 @@ impl Agent {
         if self.refusing != refusing {
             tracing::warn!("new runs are {}", if refusing.is_empty() { "taken again" } else { &refusing });
             self.refusing.clone_from(&refusing);
-            self.say(Frame::AgentState(AgentState { refusing, caught_up: false }));
+            self.say(Frame::AgentState(AgentState { refusing, ..AgentState::default() }));
         }
     }
 

@@ -87,6 +87,10 @@ fn run_spec_needs() -> RunSpec {
     RunSpec { needs: Some(2), ..run_spec() }
 }
 
+fn agent_state(caught_up: bool) -> AgentState {
+    AgentState { refusing: "drained".into(), caught_up, untellable: Vec::new() }
+}
+
 fn fact(body: FactBody) -> Vec<u8> {
     Fact { at_ms: Some(1_795_312_673_123), body: Some(body) }.encode_to_vec()
 }
@@ -266,8 +270,9 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ),
         ("refused", refused.into()),
         ("no_record", NoRecord { run_id: run_id() }.into()),
-        ("agent_state", AgentState { refusing: "drained".into(), caught_up: false }.into()),
-        ("agent_state_2", AgentState { refusing: "drained".into(), caught_up: true }.into()),
+        ("agent_state", agent_state(false).into()),
+        ("agent_state_2", agent_state(true).into()),
+        ("agent_state_3", AgentState { untellable: vec![RUN.to_vec()], ..agent_state(false) }.into()),
         (
             "acks_2",
             Acks { acks: vec![run_position()], position: Some(position_2), notice: String::new() }.into(),

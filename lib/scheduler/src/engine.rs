@@ -273,6 +273,7 @@ impl Engine {
             }
             Input::NoRecord { agent, session, run } => self.on_no_record(&agent, session, run, now_ms),
             Input::CaughtUp { agent, session } => self.on_caught_up(&agent, session),
+            Input::Untellable { agent, session, runs } => self.on_untellable(&agent, session, &runs, now_ms),
             Input::Adopt { agent, spec, facts } => self.on_adopt(&agent, &spec, facts, now_ms)?,
             Input::Told { agent } => self.on_told(&agent, now_ms),
             Input::EndRecovery => self.on_end_recovery(now_ms),

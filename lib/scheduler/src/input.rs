@@ -209,6 +209,15 @@ pub enum Input {
         /// Which of its sessions.
         session: u64,
     },
+    /// The agent has sent whatever it can read, but of these runs, which the database does not know, nobody can tell anything.
+    Untellable {
+        /// The agent.
+        agent: String,
+        /// Which of its sessions.
+        session: u64,
+        /// The runs.
+        runs: Vec<RunId>,
+    },
     /// A run that only its agent knows, after a restore: take it over.
     Adopt {
         /// The agent.

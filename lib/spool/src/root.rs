@@ -179,9 +179,9 @@ impl DataRoot {
         Ok(swept)
     }
 
-    /// Moves a live run to another shelf. Not synced: after a power loss it is moved again.
-    pub fn move_to(&self, run_id: RunId, shelf: Shelf) -> io::Result<()> {
-        fs::rename(self.run(Shelf::Live, run_id).path(), self.run(shelf, run_id).path())
+    /// Moves a run from one shelf to another. Not synced: after a power loss it is moved again.
+    pub fn move_to(&self, run_id: RunId, from: Shelf, to: Shelf) -> io::Result<()> {
+        fs::rename(self.run(from, run_id).path(), self.run(to, run_id).path())
     }
 
     /// Takes the lock of one of the agent's programs; the file must be kept open while the program runs.

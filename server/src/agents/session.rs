@@ -11,8 +11,8 @@ use protocol::Malformed;
 use protocol::convert::{bad_field, run_id, run_id_field};
 use protocol::frame::Frame;
 use protocol::message::{
-    Acks, AgentHello, Facts, Goodbye, InventoryItem, Kill, LedgerQuery, Position, QueryBody, RefusalKind,
-    Refused, Resume, RunPosition, ServerHello, Start, Suspend,
+    Acks, AgentHello, AgentState, Facts, Goodbye, InventoryItem, Kill, LedgerQuery, Position, QueryBody,
+    RefusalKind, Refused, Resume, RunPosition, ServerHello, Start, Suspend,
 };
 use protocol::reconcile::ANCESTORS_MAX;
 use protocol::stream::StreamError;
@@ -219,10 +219,10 @@ async fn serve(
             Frame::NoRecord(none) => {
                 run_id("NoRecord", &none.run_id).map(|run| Input::NoRecord { agent, session, run })
             }
-            Frame::AgentState(state) if state.caught_up => Ok(Input::CaughtUp { agent, session }),
-            Frame::AgentState(state) => {
-                Ok(Input::AgentRefusing { agent, session, refusing: for_people(&state.refusing) })
-            }
+            Frame::AgentState(state) => match read_state(context, agent, session, state).await {
+                Ok(input) => Ok(input),
+                Err(over) => return over,
+            },
             Frame::Answer(answer) => {
                 live.on_answer(answer);
                 continue;
@@ -267,6 +267,36 @@ async fn serve(
             Err(e) => return e.into(),
         }
     }
+}
+
+async fn read_state(
+    context: &Context,
+    agent: String,
+    session: u64,
+    state: AgentState,
+) -> Result<Input, Over> {
+    if state.untellable.is_empty() && !state.caught_up {
+        return Ok(Input::AgentRefusing { agent, session, refusing: for_people(&state.refusing) });
+    }
+    // What the database has, though it went back in time, is accounted for.
+    let runs: Vec<RunId> = (state.untellable.iter())
+        .map(|bytes| run_id("AgentState", &Some(bytes.clone())))
+        .collect::<Result<_, _>>()?;
+    let database = Arc::clone(&context.database);
+    let look_up = move || {
+        let mut unknown = Vec::new();
+        for run in runs {
+            if database.run(run)?.is_none() {
+                unknown.push(run);
+            }
+        }
+        Ok::<_, DbError>(unknown)
+    };
+    let unknown = tokio::task::spawn_blocking(look_up).await.map_err(|_| Over::Stopping)??;
+    Ok(match unknown.is_empty() {
+        true => Input::CaughtUp { agent, session },
+        false => Input::Untellable { agent, session, runs: unknown },
+    })
 }
 
 fn read_facts(facts: Facts) -> Result<Vec<FactIn>, Malformed> {

@@ -438,6 +438,9 @@ pub struct AgentState {
     /// Whatever a database that went back in time may lack was sent on this connection.
     #[prost(bool, tag = "2")]
     pub caught_up: bool,
+    /// All that can be read was sent, but these runs (at most 1,000 are named) cannot be: nobody can tell what they were. Not beside `caught_up`.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub untellable: Vec<Vec<u8>>,
 }
 
 /// A request on a run's control socket (`ctl.sock`), from the network-processor to the job-processor.
