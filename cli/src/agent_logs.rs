@@ -65,31 +65,24 @@ impl Logs {
         }
         let mut lines: Vec<String> = Vec::new();
         for program in programs {
-            let call = Call { path: &self.path(program, self.tail, ""), repeatable: true, ..Call::default() };
-            let text = client.reply(&call)?.body;
+            let path = path(&self.agent, program, self.tail);
+            let text = client.reply(&Call { path: &path, repeatable: true, ..Call::default() })?.body;
             lines.extend(String::from_utf8_lossy(&text).lines().map(str::to_owned));
         }
         bytes(by_time(lines).as_bytes())?;
         Ok(0)
     }
 
-    fn path(&self, program: Program, tail: u64, rest: &str) -> String {
-        format!("/api/v1/agents/{}/logs/{}?tail={tail}{rest}", encode(&self.agent), program.name())
-    }
-
     /// Prints whole lines of all programs as they come, until something cannot be repaired.
-    fn follow(&self, client: &Client, programs: &[Program]) -> anyhow::Result<u8> {
+    fn follow(self, client: &Client, programs: &[Program]) -> anyhow::Result<u8> {
         let (print, lines) = mpsc::sync_channel::<Result<String, CallError>>(LINES_WAITING_MAX);
         for &program in programs {
-            let (client, print, tail) = (client.clone(), print.clone(), self.tail);
-            let path = move |logs: &Logs, tail| {
-                logs.path(program, tail, &format!("&follow=true&wait={FOLLOW_WAIT}"))
-            };
-            let logs = Logs { agent: self.agent.clone(), program: self.program, tail, follow: true };
+            let (client, print, agent, tail) = (client.clone(), print.clone(), self.agent.clone(), self.tail);
             let read = move || {
-                let error =
-                    follow_one(&client, tail, |tail| path(&logs, tail), |line| print.send(Ok(line)).is_ok());
-                let _ = error.map(|error| print.send(Err(error))); // nobody prints any more
+                let path = |tail| format!("{}&follow=true&wait={FOLLOW_WAIT}", path(&agent, program, tail));
+                if let Some(error) = follow_one(&client, tail, path, |line| print.send(Ok(line)).is_ok()) {
+                    let _ = print.send(Err(error)); // nobody prints any more
+                }
             };
             thread::Builder::new().name(program.name().to_owned()).spawn(read)?;
         }
@@ -100,6 +93,10 @@ impl Logs {
         }
         Err(failure(exit::AWAY, "the answers broke off; try again"))
     }
+}
+
+fn path(agent: &str, program: Program, tail: u64) -> String {
+    format!("/api/v1/agents/{}/logs/{}?tail={tail}", encode(agent), program.name())
 }
 
 /// Reads one program's lines until the reader has enough (none) or asking again makes no sense (the error).

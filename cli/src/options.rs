@@ -24,11 +24,11 @@ Environment:
   LASTWORD_CONTEXT      both, under a name (lastword context add)
 
 Exit codes:
-  0 done; with --wait and --follow the job's (killed: 128+signal, timed out: 124, never executed: 255,
-  outcome unknown: 70); 64 wrong usage; 65 refused; 66 no such job, agent, queue or file; 69 no server
-  answers; 70 internal error; 73 a file cannot be made; 74 reading or writing failed; 75 try again later;
-  76 no Lastword server answers there; 77 the token was refused; 78 a setting cannot be used; 130 detached by
-  Ctrl-C.";
+  0 done; with --wait and --follow the job's (killed: 128+signal, timed out: 124, never executed:
+  255, outcome unknown: 70); 1 server check found contradictions; 64 wrong usage; 65 refused;
+  66 no such job, agent, queue or file; 69 no server answers; 70 internal error; 73 a file cannot
+  be made; 74 reading or writing failed; 75 try again later; 76 no Lastword server answers there;
+  77 the token was refused; 78 a setting cannot be used; 130 detached by Ctrl-C.";
 
 /// Runs jobs on agents and tells how each of them ended.
 #[derive(Debug, Parser)]

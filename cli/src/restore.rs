@@ -39,7 +39,7 @@ pub(crate) struct Restore {
 }
 
 impl Restore {
-    /// Runs central-server; its exit code.
+    /// Runs central-server; the exit code that fits its own.
     pub(crate) fn run(self) -> anyhow::Result<u8> {
         let mut command = Command::new(central_server());
         command.arg(if self.rehearse { "--rehearse" } else { "--restore" }).arg(&self.backup);
@@ -56,11 +56,15 @@ impl Restore {
         }
         let shown = io::stderr().is_terminal();
         if shown {
-            command.arg("--progress").stderr(Stdio::piped());
+            // What it prints at its end waits until the bar is gone; it is a few lines.
+            command.arg("--progress").stderr(Stdio::piped()).stdout(Stdio::piped());
         }
         let started = command.spawn().and_then(|mut child| {
             if let Some(said) = child.stderr.take() {
                 show(said);
+            }
+            if let Some(mut printed) = child.stdout.take() {
+                io::copy(&mut printed, &mut io::stdout())?;
             }
             child.wait()
         });
@@ -70,7 +74,11 @@ impl Restore {
                 format!("central-server cannot be run ({e}); this works on the server's host only"),
             )
         })?;
-        Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::SOFTWARE))
+        Ok(match status.code().and_then(|code| u8::try_from(code).ok()) {
+            Some(1) => exit::REFUSED, // it said why
+            Some(code) => code,
+            None => exit::SOFTWARE,
+        })
     }
 }
 

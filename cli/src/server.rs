@@ -22,7 +22,7 @@ Examples:
   lastword server backup /mnt/backups/        into another folder of the server's host
   lastword server backup --list")]
     Backup {
-        /// A new file or a folder on the server's host.
+        /// A new file or a folder (with a slash at its end if it is not there) on the server's host.
         to: Option<String>,
         /// List the backups of the server's folder instead.
         #[arg(long, conflicts_with = "to")]

@@ -8,7 +8,9 @@ use crate::progress::Progress;
 use api::SupportBundleMake;
 use clap::Args;
 use serde::Serialize;
+use std::fs::Permissions;
 use std::io::{self, IsTerminal, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use ureq::http::Method;
 
@@ -19,10 +21,11 @@ const READ_BYTES: usize = 64 << 10;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lastword server support-bundle                          into a new file here, named by server and time
-  lastword server support-bundle --out fault.tar.gz --reason 'jobs hang since 9:00'
+  lastword server support-bundle                        into a new file here, named by the server
+  lastword server support-bundle --out fault.tar.gz --reason 'jobs hang'
   lastword server support-bundle --out - | tar -tzv
-Look at INDEX.md in it before you pass it on: it says what is in it, what could not be had, and what never is.")]
+Look at INDEX.md in it before you pass it on: it says what is in it, what could not be had, and
+what never is.")]
 pub(crate) struct Support {
     /// The file to write; `-` is standard output. An existing file is replaced.
     #[arg(long, value_name = "FILE")]
@@ -72,7 +75,7 @@ impl Support {
                     "an archive is nothing for a terminal; write it to a file or a pipe",
                 ));
             }
-            copy(&mut answer.body, total, &mut written, |piece| bytes(piece))?;
+            copy(&mut answer.body, total, &mut written, bytes)?;
             return Ok(0);
         }
         save(&to, |file| {
@@ -81,11 +84,19 @@ impl Support {
                     .map_err(|e| failure(exit::IO, format!("cannot write {}: {e}", to.display())))
             })
         })?;
+        keep_private(&to);
         let fetched =
             Fetched { file: to.display().to_string(), bytes: written, parts: parts.unwrap_or_default() };
         output.one(&fetched, &fetched.file, |_| fetched.file.clone())?;
         hint("INDEX.md in it says what is in it and what is not");
         Ok(0)
+    }
+}
+
+/// What is in it is for whoever is meant to read it. A file system that knows no modes keeps it as it is.
+fn keep_private(path: &Path) {
+    if path.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        let _ = std::fs::set_permissions(path, Permissions::from_mode(0o600));
     }
 }
 
@@ -153,6 +164,7 @@ mod tests {
         let (done, asked) = fetch(fake::answer(200, "archive"), Some(out.clone()));
         assert_eq!(done.unwrap(), 0);
         assert_eq!(std::fs::read(&out).unwrap(), b"archive");
+        assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(asked[0].ends_with("{\"events\":5,\"audit\":0,\"check\":false}"), "{}", asked[0]);
         let short = fake::answer(200, "archive").replace("content-length: 7", "content-length: 70");
         let other = dir.path().join("other.tar.gz");

@@ -138,7 +138,8 @@ impl Backups {
         let name = format!("{}-{stamp}{SUFFIX}", self.node);
         let Some(to) = to else { return Ok(self.directory.join(name)) };
         let to = self.directory.join(to); // an absolute path stays as it is
-        let path = if to.is_dir() { to.join(name) } else { to };
+        let is_folder = to.is_dir() || to.as_os_str().as_encoded_bytes().ends_with(b"/");
+        let path = if is_folder { to.join(name) } else { to };
         ensure!(path.is_absolute(), "{} is not an absolute path", path.display());
         ensure!(!path.exists(), "{} is there already; a backup replaces nothing", path.display());
         Ok(path)
@@ -354,6 +355,10 @@ mod tests {
         assert_eq!((made.manifest.commit, made.manifest.epoch), (1, 1));
         assert_eq!(made.manifest.rows["queues"], 1);
         assert_eq!(read_manifest(&made.path).unwrap(), made.manifest);
+        let folder = backups.directory.join("new/");
+        let other = backups.make(&database, Some(&folder), 2_000, &|_| {}).unwrap();
+        assert!(other.path.starts_with(&folder) && other.path.is_file(), "{}", other.path.display());
+        std::fs::remove_dir_all(folder).unwrap();
         verify(&made.path, &made.manifest, &|_| {}).unwrap();
         assert_eq!(made.path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         let names: Vec<_> =

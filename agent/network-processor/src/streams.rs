@@ -273,9 +273,12 @@ fn read_trace(
     look: Look,
 ) -> Result<(Found, Reader), String> {
     let program = program.ok_or("this agent has no such program")?.program();
-    let failed = |e: io::Error| match e.kind() {
-        io::ErrorKind::NotFound => format!("{program} has traced nothing here"),
-        _ => format!("the trace of {program} cannot be read: {e}"),
+    let failed = |e: io::Error| {
+        if e.kind() == io::ErrorKind::NotFound {
+            format!("{program} has traced nothing here")
+        } else {
+            format!("the trace of {program} cannot be read: {e}")
+        }
     };
     let reader = match open {
         Some(Reader::Trace(reader)) => reader,

@@ -45,7 +45,8 @@ pub struct BackupList {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BackupMake {
-    /// A new file or a folder on the server's host; relative to the usual folder, which is taken if this is absent.
+    /// A new file or a folder on the server's host, a folder that is not there with a slash at its end; relative to the usual folder, which is
+    /// taken if this is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
 }

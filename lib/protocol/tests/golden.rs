@@ -214,6 +214,11 @@ fn stream_open() -> StreamOpen {
     }
 }
 
+fn stream_open_trace() -> StreamOpen {
+    let trace = Some(TraceKind::NetworkProcessor as i32);
+    StreamOpen { stream: None, trace, tail: Some(4096), ..stream_open() }
+}
+
 fn stream_piece() -> StreamPiece {
     StreamPiece {
         stream_id: Some(9),
@@ -285,16 +290,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("answer_ledger_2", answer(AnswerBody::Ledger(ledger_2)).into()),
         ("answer_failed", answer(AnswerBody::Failed("no record".into())).into()),
         ("stream_open", stream_open().into()),
-        (
-            "stream_open_trace",
-            StreamOpen {
-                stream: None,
-                trace: Some(TraceKind::NetworkProcessor as i32),
-                tail: Some(4096),
-                ..stream_open()
-            }
-            .into(),
-        ),
+        ("stream_open_trace", stream_open_trace().into()),
         ("stream_open_gaps", StreamOpen { gaps: true, ..stream_open() }.into()),
         ("stream_grant", StreamGrant { stream_id: Some(9), granted: Some(131_072) }.into()),
         ("stream_cancel", StreamCancel { stream_id: Some(9) }.into()),

@@ -101,7 +101,7 @@ impl Part {
             let end_of_line = piece[..read].iter().position(|byte| *byte == b'\n');
             skip = end_of_line.map_or(bytes, |place| skip + place as u64);
         }
-        *left = if bytes > *left { 0 } else { *left - bytes };
+        *left = left.saturating_sub(bytes);
         Ok(Part { file, skip, begin: 0 })
     }
 

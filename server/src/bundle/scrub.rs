@@ -11,6 +11,7 @@
 //! | values of things that are called secret           | `password=…`, `secret: …`, `token=…`, and the like        |
 
 use serde_json::Value;
+use std::collections::HashMap;
 
 /// What stands where something was taken out.
 pub(crate) const LEFT_OUT: &str = "(left out)";
@@ -23,27 +24,48 @@ const SECRET_WORDS: [&str; 8] =
 /// What is known to be secret.
 #[derive(Default)]
 pub(crate) struct Scrub {
-    literals: Vec<String>,
+    /// By their first [`LITERAL_BYTES_MIN`] bytes, the longest first: there may be tens of thousands, and a text is gone through once.
+    literals: HashMap<Vec<u8>, Vec<String>>,
 }
 
 impl Scrub {
     /// Takes these out wherever they stand, and what looks like a secret.
     pub(crate) fn new(secrets: impl IntoIterator<Item = String>) -> Scrub {
-        let mut literals: Vec<String> =
-            secrets.into_iter().filter(|secret| secret.len() >= LITERAL_BYTES_MIN).collect();
-        literals.sort_by_key(|literal| std::cmp::Reverse(literal.len())); // none hides a part of a longer one
+        let mut literals: HashMap<Vec<u8>, Vec<String>> = HashMap::new();
+        for secret in secrets {
+            if let Some(head) = secret.as_bytes().get(..LITERAL_BYTES_MIN) {
+                literals.entry(head.to_vec()).or_default().push(secret);
+            }
+        }
+        for alike in literals.values_mut() {
+            alike.sort_by_key(|literal| std::cmp::Reverse(literal.len()));
+        }
         Scrub { literals }
     }
 
     /// The text without secrets.
     pub(crate) fn text(&self, text: &str) -> String {
-        let mut clean = text.to_owned();
-        for literal in &self.literals {
-            if clean.contains(literal) {
-                clean = clean.replace(literal, LEFT_OUT);
+        if self.literals.is_empty() { by_shape(text) } else { by_shape(&self.without_literals(text)) }
+    }
+
+    fn without_literals(&self, text: &str) -> String {
+        let mut clean = String::with_capacity(text.len());
+        let (mut from, mut at) = (0, 0);
+        while let Some(head) = text.as_bytes().get(at..at + LITERAL_BYTES_MIN) {
+            let mut alike = self.literals.get(head).into_iter().flatten();
+            let rest = &text.as_bytes()[at..];
+            match alike.find(|literal| rest.starts_with(literal.as_bytes())) {
+                Some(literal) => {
+                    clean.push_str(&text[from..at]); // a text in a text begins where a character does
+                    clean.push_str(LEFT_OUT);
+                    at += literal.len();
+                    from = at;
+                }
+                None => at += 1,
             }
         }
-        by_shape(&clean)
+        clean.push_str(&text[from..]);
+        clean
     }
 
     /// The same of every text in it. What is called a secret is left out whatever it is.
@@ -196,7 +218,8 @@ mod tests {
     fn known_secrets_are_taken_out_wherever_they_stand() {
         let scrub =
             Scrub::new(["0123456789abcdef-known".to_owned(), "0123456789abcdef".to_owned(), "id".to_owned()]);
-        assert_eq!(scrub.text("x0123456789abcdef-knowny id"), "x(left out)y id");
+        assert_eq!(scrub.text("xé0123456789abcdef-knowny idü"), "xé(left out)y idü");
+        assert_eq!(scrub.text("0123456789abcdef0123456789abcdef"), "(left out)(left out)");
         let mut value = json!({"a": ["b 0123456789abcdef", 1], "id": null});
         scrub.value(&mut value);
         assert_eq!(value, json!({"a": ["b (left out)", 1], "id": null}));
