@@ -122,7 +122,7 @@ impl Launcher {
                     Ok((status, said)) => tracing::warn!(run = %run_id, %status, "sudo says: {said}"),
                     Err(e) => tracing::warn!(run = %run_id, "sudo: {e}"),
                 }
-                let asked = judge(asked, &line);
+                let asked = judge(asked, line);
                 Event::Relaunched(run_id, asked.map(|()| Launched::with(JobProcessor::Apart)))
             });
         });

@@ -55,6 +55,9 @@ impl Agent {
     }
 }
 
+/// A kind of need, the first that waits with it, and the agent with the most room of those that honour it.
+type Roomiest<'a> = (u32, Rank, Option<(AgentIx, &'a Agent)>);
+
 impl Engine {
     /// Puts a queued job into its queue's order. Returns whether it is the first of its kind there.
     pub(crate) fn enqueue(&mut self, id: JobId) -> bool {
@@ -203,7 +206,7 @@ impl Engine {
             return None;
         }
         // For each kind of need the roomiest agent that honours it.
-        let mut roomiest: Vec<(u32, Rank, Option<(AgentIx, &Agent)>)> =
+        let mut roomiest: Vec<Roomiest<'_>> =
             queue.heads.iter().map(|(needs, rank)| (*needs, *rank, None)).collect();
         let mut pinned: Option<(Rank, AgentIx)> = None;
         for &agent_ix in &queue.agents {
