@@ -33,6 +33,8 @@ pub(crate) struct Sessions {
     next: u64,
     /// Links that came while the runs of the last time were being read.
     early: Vec<Link>,
+    /// Runs that were set aside while no server was there to be told. An account that was under way may still have named them.
+    damaged: Vec<RunId>,
 }
 
 #[derive(Debug)]
@@ -300,6 +302,9 @@ impl Agent {
         for (run_id, _) in complete {
             self.settle_if_over(run_id);
         }
+        for run_id in std::mem::take(&mut self.sessions.damaged) {
+            self.report_damaged(run_id);
+        }
         for missing in hello.missing {
             match RunId::from_bytes(&missing) {
                 Ok(run_id) => self.account_for(run_id),
@@ -379,6 +384,9 @@ impl Agent {
 
     /// Says that a run's log is damaged, so that nobody can tell its outcome.
     pub(crate) fn report_damaged(&mut self, run_id: RunId) {
+        if self.sessions.active.is_none() {
+            return self.sessions.damaged.push(run_id);
+        }
         let reason = format!(
             "the run's log on agent {} is damaged; it is kept in quarantine/{run_id}",
             self.config.name
