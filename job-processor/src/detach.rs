@@ -1,26 +1,29 @@
 //! Out from under sudo. sudo waits for its command, relays signals to it, and may be killed with it; a job has one parent, which sees its end. So what
-//! sudo started makes a copy of itself and goes as soon as that has the run: sudo ends, and the copy belongs to the reaper of orphans, the monitor.
+//! sudo started makes a copy of itself, tells its process id on standard output, and goes as soon as that has the run. sudo ends, and the copy comes to
+//! the network-processor, as the reaper of orphans, which then has it as if it had started it by itself.
 //!
 //! ```text
 //! network-processor ─▶ sudo ─▶ job-processor ── copy ──▶ job-processor of the run ── session, lock ─┐
-//!        ◀─ exit code 0 ◀─ ends ◀──────── the line closes ◀──────────────────────────────────────────┘
+//!        ◀─ pid, exit code 0 ◀─ ends ◀─── the line closes ◀──────────────────────────────────────────┘
 //! ```
 //!
 //! | goes first                | then                                                                                                  |
 //! |---------------------------|-------------------------------------------------------------------------------------------------------|
-//! | the copy, before the lock | the line closes all the same; the log shows that nothing was executed, and another one is started         |
-//! | the original, or sudo     | the copy does not notice; the log's lock decides if the network-processor started another one meanwhile   |
+//! | the copy, before the lock | the line closes all the same; the log shows that nothing was executed, and another one is started     |
+//! | the original, or sudo     | the copy does not notice; the log's lock says who has the run, and decides if there are two           |
+//! | the network-processor     | the copy comes to the monitor, the next reaper of orphans; the next network-processor finds it by the lock |
 
 use spool::RunDir;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
 /// In the copy: the line whose end tells the original that the run is taken. `None`: this is the original, whose work is done.
 pub(crate) fn detach(dir: &RunDir) -> io::Result<Option<OwnedFd>> {
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    if os::sibling::child()?.is_some() {
+    if let Some(pid) = os::sibling::child()? {
         drop(theirs);
+        let _ = writeln!(io::stdout(), "{pid}"); // without it the log's lock tells
         File::from(ours).read_to_end(&mut Vec::new())?; // nothing is ever written
         return Ok(None);
     }

@@ -289,7 +289,12 @@ impl Agent {
 
     fn on_relaunched(&mut self, run_id: RunId, launched: Result<Launched, NotLaunched>) {
         match launched {
-            Ok(launched) => self.set_job_processor(run_id, launched.job_processor),
+            Ok(launched) => {
+                self.set_job_processor(run_id, launched.job_processor);
+                if self.runs.get(&run_id).is_some_and(|run| run.dirty) {
+                    self.read(run_id); // it said something before we knew that it was there
+                }
+            }
             Err(NotLaunched::Refused(reason)) => self.never_starts(run_id, reason),
             Err(NotLaunched::NotNow(e)) => {
                 tracing::warn!(run = %run_id, "no job-processor could be started: {e}");

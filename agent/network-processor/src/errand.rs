@@ -7,6 +7,7 @@ use crate::launch::Launcher;
 use crate::sudo::SUDO_MAX;
 use crate::users;
 use job::RunId;
+use os::helper::Ended;
 use os::pidfd::Identity;
 use os::signal::Signal;
 use spool::{RunDir, Shelf};
@@ -88,7 +89,7 @@ impl Launcher {
     }
 
     fn run_errand(&self, arguments: Vec<OsString>, time: Duration) -> io::Result<()> {
-        let (status, said) = self.helpers.run(self.job_processor().args(arguments), time)?;
+        let Ended { status, said, .. } = self.helpers.run(self.job_processor().args(arguments), time)?;
         if status.success() {
             return Ok(());
         }

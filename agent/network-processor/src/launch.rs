@@ -68,11 +68,11 @@ pub(crate) struct Launched {
 pub(crate) enum JobProcessor {
     /// There is none: it could not be started, or the run was only prepared to say that it never starts.
     Nobody,
-    /// A child of ours.
+    /// A child of ours, by birth or as an orphan that came to us.
     Child(u32, Pidfd),
     /// sudo is to be asked for it, and it for a job of that user.
     Due(Option<String>),
-    /// It has the run, or had it, and is not our child: its log's lock says who it is.
+    /// It may have the run, and it is not known which process it is: the log's lock says who has it.
     Apart,
 }
 

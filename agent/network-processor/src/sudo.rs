@@ -1,30 +1,35 @@
 //! Programs with other rights than ours: job-processors that sudo starts as root, and errands. sudo may refuse, ask for what nobody can give, or hang.
 //! None of that is an outcome of a job, and all of it is told in its own words.
 //!
-//! What sudo started makes a copy of itself and goes when that has the run's lock (`job-processor/src/detach.rs`). So:
+//! What sudo started makes a copy of itself, tells its process id, and goes when that has the run's lock (`job-processor/src/detach.rs`). The copy
+//! is our child then, since we are the reaper of orphans. So:
 //!
-//! | sudo                             | means                                                  | what is done                                                |
-//! |----------------------------------|--------------------------------------------------------|-------------------------------------------------------------|
-//! | ended with exit code 0           | a job-processor has the run, or had it                 | the log is read: its lock says who has it                   |
-//! | was killed                       | it may have started one                                | the same; if another one is started, the lock decides       |
-//! | ended with another exit code     | it refused, or job-processor did before it had the run | NEVER STARTED, if the log under its lock agrees             |
-//! | has not ended after [`SUDO_MAX`] | it hangs, and is not ours to kill                      | the same; a job-processor that comes after all reads it     |
-//! | cannot be executed               | it is not installed                                    | the same                                                    |
+//! | sudo                             | means                                                  | what is done                                            |
+//! |----------------------------------|--------------------------------------------------------|---------------------------------------------------------|
+//! | ended with exit code 0           | a job-processor has the run, or had it                 | it is watched as one that we had started ourselves      |
+//! | was killed                       | it may have started one                                | the log is read: its lock says who has the run, if any  |
+//! | ended with another exit code     | it refused, or job-processor did before it had the run | NEVER STARTED, if the log under its lock agrees         |
+//! | has not ended after [`SUDO_MAX`] | it hangs, and is not ours to kill                      | the same; a job-processor that comes after all reads it |
+//! | cannot be executed               | it is not installed                                    | the same                                                |
 
 use crate::disk::Disk;
 use crate::event::Event;
 use crate::launch::{JobProcessor, Launched, Launcher, NotLaunched};
 use config::UserSwitch;
 use job::RunId;
-use os::helper::{self, Helped};
+use os::helper::{self, Ended, Helped};
+use os::pidfd::Pidfd;
+use os::{procfs, seqpacket, wait};
 use std::io;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long sudo may take, with all that it asks (directory services, name servers), until a job-processor has the run.
 pub(crate) const SUDO_MAX: Duration = Duration::from_secs(20);
+/// How soon a job-processor goes that finds that its run is over.
+const LATE_MAX: Duration = Duration::from_secs(60);
 /// Such programs under way at a time, those that hang included.
 const HELPERS_MAX: usize = 8;
 /// Between two looks whether there is room for another one.
@@ -44,7 +49,7 @@ impl Default for Helpers {
 
 impl Helpers {
     /// Runs it when there is room; on a thread that may wait.
-    pub(crate) fn run(&self, command: &mut Command, time: Duration) -> io::Result<(ExitStatus, String)> {
+    pub(crate) fn run(&self, command: &mut Command, time: Duration) -> io::Result<Ended> {
         let begun = Instant::now();
         let room = loop {
             match self.0.clone().try_acquire_owned() {
@@ -58,25 +63,35 @@ impl Helpers {
 }
 
 /// How it ended and what it said. One that hangs is an error of kind `TimedOut`; its room is free when it ended after all.
-fn run(
-    command: &mut Command,
-    time: Duration,
-    room: OwnedSemaphorePermit,
-) -> io::Result<(ExitStatus, String)> {
+fn run(command: &mut Command, time: Duration, room: OwnedSemaphorePermit) -> io::Result<Ended> {
     match helper::run(command, time)? {
-        Helped::Ended { status, said } => Ok((status, said)),
-        Helped::Hangs(mut child) => {
-            let pid = child.id();
+        Helped::Ended(ended) => Ok(ended),
+        Helped::Hangs(hanging) => {
+            let pid = hanging.child.id();
             let wait = move || {
-                let ended = child.wait();
+                let ended = hanging.wait();
                 tracing::warn!(pid, ?ended, "a program that hung has ended");
                 drop(room);
+                // A job-processor that came too late for its run is known to nobody else. One that has the run is found by its log.
+                if let Some((_, pidfd)) = ended.ok().and_then(|ended| copy(&ended))
+                    && seqpacket::wait_readable(&pidfd, LATE_MAX).unwrap_or(false)
+                {
+                    let _ = wait::reap_held(&pidfd);
+                }
             };
             std::thread::Builder::new().name("hangs".to_owned()).spawn(wait)?;
             let what = format!("it did not answer within {} s (process {pid})", time.as_secs());
             Err(io::Error::new(io::ErrorKind::TimedOut, what))
         }
     }
+}
+
+/// The copy that job-processor told of, if it is our child: nobody else reaps it, so that the descriptor is its own.
+fn copy(ended: &Ended) -> Option<(u32, Pidfd)> {
+    let pid: u32 = ended.told.parse().ok()?;
+    let pidfd = Pidfd::open(pid).ok()??;
+    let parent = procfs::stat(pid).ok()??.ppid;
+    (parent == std::process::id()).then_some((pid, pidfd))
 }
 
 fn no_room() -> io::Error {
@@ -116,28 +131,33 @@ impl Launcher {
                 let line = || spool::users::sudoers_line(os::process::effective_uid(), &launcher.program);
                 let asked = run(&mut command, SUDO_MAX, room);
                 match asked.as_ref() {
-                    Ok((status, said)) if status.success() => {
+                    Ok(Ended { status, said, .. }) if status.success() => {
                         tracing::debug!(run = %run_id, "sudo says: {said}")
                     }
-                    Ok((status, said)) => tracing::warn!(run = %run_id, %status, "sudo says: {said}"),
+                    Ok(Ended { status, said, .. }) => {
+                        tracing::warn!(run = %run_id, %status, "sudo says: {said}")
+                    }
                     Err(e) => tracing::warn!(run = %run_id, "sudo: {e}"),
                 }
-                let asked = judge(asked, line);
-                Event::Relaunched(run_id, asked.map(|()| Launched::with(JobProcessor::Apart)))
+                let begun = judge(asked, line).map(|ended| match copy(&ended) {
+                    Some((pid, pidfd)) => JobProcessor::Child(pid, pidfd),
+                    None => JobProcessor::Apart,
+                });
+                Event::Relaunched(run_id, begun.map(Launched::with))
             });
         });
     }
 }
 
-/// `Ok`: the log tells the rest. `line` says what must be in sudoers, and may ask the host's databases for it.
-fn judge(asked: io::Result<(ExitStatus, String)>, line: impl FnOnce() -> String) -> Result<(), NotLaunched> {
+/// `Ok`: a job-processor may have the run. `line` says what must be in sudoers, and may ask the host's databases for it.
+fn judge(asked: io::Result<Ended>, line: impl FnOnce() -> String) -> Result<Ended, NotLaunched> {
     let refused = |what: String| {
         Err(NotLaunched::Refused(format!("job-processor could not be started as root: {what}")))
     };
     match asked {
-        Ok((status, said)) => {
-            let Some(code) = status.code().filter(|code| *code != 0) else { return Ok(()) };
-            let said: String = said.chars().take(SAID_CHARS_MAX).collect();
+        Ok(ended) => {
+            let Some(code) = ended.status.code().filter(|code| *code != 0) else { return Ok(ended) };
+            let said: String = ended.said.chars().take(SAID_CHARS_MAX).collect();
             refused(format!(
                 "sudo ended with {code} and says \"{said}\"; in sudoers there must be: {}; platform-agent --check as that user says more",
                 line()
@@ -157,12 +177,15 @@ fn judge(asked: io::Result<(ExitStatus, String)>, line: impl FnOnce() -> String)
 mod tests {
     use super::*;
     use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
 
     #[test]
     fn only_what_nobody_has_started_is_refused_and_sudo_itself_says_why() {
         let judged = |wait_status: i32, said: &str| {
-            let asked = Ok((ExitStatus::from_raw(wait_status), said.to_owned()));
-            judge(asked, || "ann ALL=(root) NOPASSWD: /p".to_owned()).map_err(|e| e.to_string())
+            let status = ExitStatus::from_raw(wait_status);
+            let ended = Ended { status, told: String::new(), said: said.to_owned() };
+            let judged = judge(Ok(ended), || "ann ALL=(root) NOPASSWD: /p".to_owned());
+            judged.map(drop).map_err(|e| e.to_string())
         };
         for (wait_status, said) in [(0, ""), (0, "sudo: unable to resolve host"), (9, ""), (15, "Terminated")]
         {
@@ -197,6 +220,22 @@ mod tests {
         let mut quick = Command::new("/bin/true");
         assert_eq!(helpers.run(&mut quick, none).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         std::fs::write(&go, "").unwrap();
-        assert!(helpers.run(&mut quick, Duration::from_secs(60)).unwrap().0.success());
+        assert!(helpers.run(&mut quick, Duration::from_secs(60)).unwrap().status.success());
+    }
+
+    #[test]
+    fn only_a_child_of_ours_is_taken_for_the_copy() {
+        let told = |told: &str| Ended {
+            status: ExitStatus::from_raw(0),
+            told: told.to_owned(),
+            said: String::new(),
+        };
+        let mut child = Command::new("/bin/true").spawn().unwrap();
+        assert_eq!(copy(&told(&child.id().to_string())).map(|(pid, _)| pid), Some(child.id()));
+        child.wait().unwrap();
+        for strange in [String::new(), "1".to_owned(), child.id().to_string(), std::process::id().to_string()]
+        {
+            assert!(copy(&told(&strange)).is_none(), "{strange}");
+        }
     }
 }

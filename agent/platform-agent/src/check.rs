@@ -1,7 +1,7 @@
 //! Whether jobs can run as the users that the configuration promises: asked by `--check`, and at every start for the trace.
 
 use config::{AgentConfig, UserSwitch};
-use os::helper::{self, Helped};
+use os::helper::{self, Ended, Helped};
 use os::process::effective_uid;
 use rustix::fs::{Access, StatVfsMountFlags};
 use spool::users::{HostNames, check_allowed, list_of_elevated, look_up, read_list, sudoers_line};
@@ -141,11 +141,11 @@ pub(crate) fn sudo_starts(config: &AgentConfig) -> Findings {
 fn sudo_asked(program: &Path, variable: Option<&str>) -> Result<(), String> {
     let mut command = Command::new("sudo");
     command.arg("-n").args(variable).arg("--").arg(program).args(["--sudo", "--version"]);
-    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command.stdin(Stdio::null());
     os::process::in_new_session(&mut command);
     match helper::run(&mut command, SUDO_MAX) {
-        Ok(Helped::Ended { status, .. }) if status.success() => Ok(()),
-        Ok(Helped::Ended { status, said }) => Err(format!("{status}, it says \"{said}\"")),
+        Ok(Helped::Ended(Ended { status, .. })) if status.success() => Ok(()),
+        Ok(Helped::Ended(Ended { status, said, .. })) => Err(format!("{status}, it says \"{said}\"")),
         Ok(Helped::Hangs(_)) => Err(format!("no answer within {} s", SUDO_MAX.as_secs())),
         Err(e) => Err(format!("it cannot be executed: {e}")),
     }

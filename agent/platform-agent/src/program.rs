@@ -2,7 +2,7 @@
 
 use crate::handover;
 use anyhow::{Context, bail};
-use os::helper::{self, Helped};
+use os::helper::{self, Ended, Helped};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -80,14 +80,16 @@ pub(crate) fn dry_start(program: &Path, config: &Path) -> anyhow::Result<()> {
     let version = handover::VERSION.to_string();
     let mut command = Command::new(program);
     command.arg("--config").arg(config).args(["--can-take-over", &version]);
-    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command.stdin(Stdio::null());
     let asked = helper::run(&mut command, DRY_START_MAX);
     match asked.with_context(|| format!("cannot start {}", program.display()))? {
-        Helped::Ended { status, .. } if status.success() => Ok(()),
-        Helped::Ended { status, said } => bail!("{} cannot take over ({status}): {said}", program.display()),
-        Helped::Hangs(mut child) => {
-            let _ = child.kill(); // it is gone already if this fails
-            let _ = child.wait();
+        Helped::Ended(Ended { status, .. }) if status.success() => Ok(()),
+        Helped::Ended(Ended { status, said, .. }) => {
+            bail!("{} cannot take over ({status}): {said}", program.display())
+        }
+        Helped::Hangs(mut hanging) => {
+            let _ = hanging.child.kill(); // it is gone already if this fails
+            let _ = hanging.wait();
             let seconds = DRY_START_MAX.as_secs();
             bail!("{} did not say within {seconds} s whether it can take over", program.display())
         }

@@ -12,7 +12,7 @@ use api::{Job, JobSubmit, Span, Status};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use tests::{End, Process, Site, Sudoers, is_root, on_empty_site, wait_for, wait_until};
+use tests::{End, Process, Site, Sudoers, is_root, on_empty_site, wait_until};
 
 /// The whole rule: what the documentation asks for.
 const ALLOWED: &str = "games ALL=(root) NOPASSWD: PROGRAM";
@@ -97,19 +97,22 @@ fn without_a_terminal_of_its_own_sudo_starts_the_same() {
 }
 
 #[test]
-fn sudo_is_gone_while_a_job_runs_and_the_job_processor_is_the_monitors_child() {
+fn sudo_is_gone_while_a_job_runs_and_the_job_processor_is_the_network_processors_child() {
     on_sudo_site(ALLOWED, "nobody\n", |site, _| {
         let id = site.client().submit(&waits_for(&site.go()))?;
         wait_for_line(site, id, "ready")?;
         let job_processor = job_processor_of(site, &site.client().job(id)?)?;
-        let parent = os::procfs::stat(job_processor.pid)?.context("it is there")?.ppid;
-        assert_eq!(Some(parent), site.agents[0].monitor().map(|monitor| monitor.pid));
-        let network_processor = site.agents[0].network_processor()?.context("it runs")?;
-        wait_until("sudo to be gone", || Ok(network_processor.children().is_empty()))?;
+        wait_until("sudo to be gone", || Ok(children(site)? == [job_processor.pid]))?;
         site.open_gate()?;
         assert!(End::Code(7).fits(&site.client().wait(id)?));
-        wait_until("the monitor to reap it", || Ok(job_processor.state().is_none()))
+        wait_until("it to be reaped", || Ok(children(site)?.is_empty()))
     });
+}
+
+/// The children of the network-processor, zombies too.
+fn children(site: &Site) -> Result<Vec<u32>> {
+    let network_processor = site.agents[0].network_processor()?.context("it runs")?;
+    Ok(os::procfs::children(network_processor.pid))
 }
 
 #[test]
@@ -194,11 +197,27 @@ fn a_job_through_sudo_can_be_suspended_by_its_job_processor_and_without() {
 }
 
 #[test]
-fn when_its_job_processor_is_killed_the_monitor_tells_the_exit_code() {
+fn when_its_job_processor_is_killed_the_network_processor_tells_the_exit_code() {
+    on_sudo_site(ALLOWED, "nobody\n", |site, _| {
+        let id = site.client().submit(&waits_for(&site.go()))?;
+        wait_for_line(site, id, "ready")?;
+        job_processor_of(site, &site.client().job(id)?)?.kill()?;
+        wait_until("the adoption", || Ok(site.agents[0].trace().contains("adopted")))?;
+        site.open_gate()?;
+        let job = site.client().wait(id)?;
+        assert!(End::Code(7).fits(&job), "{job:#?}");
+        assert_eq!(job.runs[0].witness.as_deref(), Some("pidfd"));
+        wait_until("all to be reaped", || Ok(children(site)?.is_empty()))
+    });
+}
+
+#[test]
+fn when_both_processors_are_killed_the_monitor_tells_the_exit_code() {
     on_sudo_site(ALLOWED, "nobody\n", |site, _| {
         let id = site.client().submit(&waits_for(&site.go()))?;
         wait_for_line(site, id, "ready")?;
         let job_processor = job_processor_of(site, &site.client().job(id)?)?;
+        site.agents[0].kill_network_processor()?;
         job_processor.kill()?;
         wait_until("the monitor to reap it", || Ok(job_processor.state().is_none()))?;
         site.open_gate()?;
@@ -268,7 +287,7 @@ fn a_sudo_that_hangs_has_its_time_and_what_it_starts_later_executes_nothing() {
         wait_until("the late sudo to end", || Ok(lines_of(site, "sudo.over") == 2))?;
         wait_until("all job-processors to be gone", || Ok(site.agents[0].job_processors()?.is_empty()))?;
         assert_eq!((lines_of(site, "sudo.asked"), lines_of(site, "executed")), (2, 1));
-        Ok(())
+        wait_until("all to be reaped", || Ok(children(site)?.is_empty()))
     });
 }
 
@@ -285,7 +304,7 @@ fn of_two_job_processors_that_two_network_processors_asked_for_one_executes_the_
         wait_until("both to end", || Ok(lines_of(site, "sudo.over") == 2))?;
         wait_until("all job-processors to be gone", || Ok(site.agents[0].job_processors()?.is_empty()))?;
         assert_eq!((lines_of(site, "executed"), job.runs.len()), (1, 1));
-        Ok(())
+        wait_until("all to be reaped", || Ok(children(site)?.is_empty()))
     });
 }
 
@@ -416,9 +435,7 @@ fn many_short_jobs_through_sudo_end_as_they_did_and_at_once() {
             let job = site.client().wait(id)?;
             assert!(End::Code(code).fits(&job) && job.runs.len() == 1, "exit {code}: {job:#?}");
         }
-        wait_for("no run to be left", || {
-            let left = site.agents[0].count(spool::Shelf::Live);
-            Ok((left == 0).then_some(()))
-        })
+        wait_until("no run to be left", || Ok(site.agents[0].count(spool::Shelf::Live) == 0))?;
+        wait_until("all to be reaped", || Ok(children(site)?.is_empty()))
     });
 }
