@@ -18,7 +18,7 @@
 //! | ENDED                   | ENDED                                           | sent; one of the two reaps                                            |
 
 use crate::control::ControlSocket;
-use crate::launch;
+use crate::launch::{self, NotReady};
 use crate::sweep::{Group, Tree};
 use crate::witness::Monitor;
 use job::output::Watch;
@@ -84,7 +84,7 @@ pub(crate) fn run(
     let starter = |user| Starter { dir, recorder, spec: ledger.spec, cgroup_parent, user };
     match user {
         Ok(user) => starter(user).start(),
-        Err(reason) => starter(None).never_started(reason),
+        Err(reason) => starter(None).never_started(reason.into()),
     }
 }
 
@@ -115,7 +115,7 @@ impl Starter<'_> {
             .map_err(|e| format!("cannot watch for children: {e}"))?;
         let mut program = match launch::program(self.dir, &self.spec, self.user.as_ref()) {
             Ok(program) => program,
-            Err(reason) => return self.never_started(reason),
+            Err(not_ready) => return self.never_started(not_ready),
         };
         let name = self.dir.run_id().to_string();
         let group = self.cgroup_parent.and_then(|parent| Cgroup::create(parent, &name).ok()).map(Group);
@@ -123,7 +123,7 @@ impl Starter<'_> {
         program.farewell = self.recorder.farewell().ok();
         let (gated, in_cgroup) = match Gated::spawn(&program) {
             Ok(spawned) => spawned,
-            Err(e) => return self.never_started(format!("cannot make a process: {e}")),
+            Err(e) => return self.never_started(format!("cannot make a process: {e}").into()),
         };
         crash::point("start.after-fork");
         drop(program); // its descriptors are the child's now
@@ -203,8 +203,8 @@ impl Starter<'_> {
         })
     }
 
-    fn never_started(self, reason: String) -> Result<Done, String> {
-        Ok(record(self.recorder, self.dir, &Outcome::NeverStarted { reason, canceled: false }).0)
+    fn never_started(self, NotReady { reason, why }: NotReady) -> Result<Done, String> {
+        Ok(record(self.recorder, self.dir, &Outcome::NeverStarted { reason, why }).0)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::run::{Adopted, Capture, Keeper};
 use job::output::Watch;
 use job::supervise::{GRACE_MS_DEFAULT, State};
-use job::{End, Outcome, RunId, Witness};
+use job::{End, Never, Outcome, RunId, Witness};
 use os::clock;
 use os::pidfd::Pidfd;
 use os::wait::{self, Waited};
@@ -144,8 +144,8 @@ impl Agent {
     pub(crate) fn never_starts(&mut self, run_id: RunId, reason: String) {
         let stop = self.runs.get(&run_id).and_then(|run| run.stop.as_ref());
         let asked = stop.map(|wanted| format!("killed by {} before it started", wanted.stop.by));
-        let canceled = asked.is_some();
-        self.record(run_id, Outcome::NeverStarted { reason: asked.unwrap_or(reason), canceled });
+        let why = if asked.is_some() { Never::Canceled } else { Never::Failed };
+        self.record(run_id, Outcome::NeverStarted { reason: asked.unwrap_or(reason), why });
     }
 
     fn adopt(&mut self, run_id: RunId) {

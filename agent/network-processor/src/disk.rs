@@ -290,6 +290,7 @@ impl GroupSync {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use job::Never;
 
     #[test]
     fn of_a_run_that_never_executed_no_file_is_kept() {
@@ -299,7 +300,7 @@ mod tests {
         let (run_id, capture) = (RunId::new(1, 1), vec!["/etc/passwd".to_owned()]);
         let spec =
             protocol::RunSpec { capture, user: Some("ann".to_owned()), ..protocol::RunSpec::default() };
-        let never = Outcome::NeverStarted { reason: "killed before".to_owned(), canceled: true };
+        let never = Outcome::NeverStarted { reason: "killed before".to_owned(), why: Never::Canceled };
         spool::prepare(&disk.root, run_id, &spec, [0; 16], 0, Some(&never)).unwrap();
         assert_eq!(disk.keep_files(run_id), Ok(()));
         let (ledger, _) = disk.read_at(&disk.root.run(Shelf::Live, run_id)).unwrap();

@@ -8,7 +8,7 @@ use crate::sudo::Helpers;
 use crate::users::{self, NotResolved};
 use config::{AgentConfig, UserSwitch, Users};
 use job::users::User;
-use job::{Outcome, RunId};
+use job::{Never, Outcome, RunId};
 use os::pidfd::Pidfd;
 use protocol::RunSpec;
 use spool::{PrepareError, Prepared, Shelf, Stored};
@@ -133,7 +133,7 @@ impl Launcher {
     pub(crate) fn entomb(&self, disk: &Disk, run_id: RunId, by: String) {
         disk.spawn(move |disk| {
             let reason = format!("killed by {by} before this agent had received it");
-            let never = Outcome::NeverStarted { reason, canceled: true };
+            let never = Outcome::NeverStarted { reason, why: Never::Canceled };
             let tombstone = not_there(disk, run_id)
                 .and_then(|()| prepare(disk, run_id, &RunSpec::default(), Some(&never)));
             let durable = tombstone.and_then(|_| disk.sync_runs().map_err(NotPrepared::Unsynced));

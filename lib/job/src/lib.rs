@@ -25,7 +25,7 @@ pub use capture::{
 };
 pub use id::{AgentId, BootId, JobId, ParseIdError, RunId, RunIds};
 pub use leftovers::{LEFTOVERS_WAIT_MS_MAX, Leftovers, ParseLeftoversError};
-pub use outcome::{End, Outcome, StopCause, Usage, Witness};
+pub use outcome::{End, Never, Outcome, StopCause, Usage, Witness};
 pub use policy::{OnUnknown, Policy, RestartSafe, Retry, RetryCause};
 pub use size::Size;
 pub use status::{ParseStatusError, Status};

@@ -125,6 +125,17 @@ impl Usage {
     }
 }
 
+/// What kept a run from starting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Never {
+    /// Something that another attempt may meet again.
+    Failed,
+    /// The host had no room for it just then: no attempt that counts.
+    NoRoom,
+    /// Somebody asked for it.
+    Canceled,
+}
+
 /// The outcome of a run. What is not known here is not known at all: nothing is ever invented.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -148,8 +159,8 @@ pub enum Outcome {
     NeverStarted {
         /// Why.
         reason: String,
-        /// Set if somebody asked for that.
-        canceled: bool,
+        /// What kept it from starting.
+        why: Never,
     },
     /// It did start, and nobody saw its end.
     Unknown {
@@ -168,8 +179,8 @@ impl Outcome {
                 Status::Error
             }
             Outcome::CannotExecute { .. } => Status::Error,
-            Outcome::NeverStarted { canceled: true, .. } => Status::Canceled,
-            Outcome::NeverStarted { canceled: false, .. } => Status::Error,
+            Outcome::NeverStarted { why: Never::Canceled, .. } => Status::Canceled,
+            Outcome::NeverStarted { why: Never::Failed | Never::NoRoom, .. } => Status::Error,
             Outcome::Unknown { .. } => Status::Unknown,
         }
     }

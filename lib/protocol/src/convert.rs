@@ -4,7 +4,7 @@ use crate::message::{
     EndKind, Ended, Fact, FactBody, LeftoversKind, Limit, OutputPolicyKind, RunSpec, WitnessKind,
 };
 use job::output::{OUTPUT_LIMIT_BYTES_MIN, OutputLimit, OutputPolicy};
-use job::{AttributeError, End, Leftovers, Outcome, Resource, RunId, StopCause, Usage, Witness};
+use job::{AttributeError, End, Leftovers, Never, Outcome, Resource, RunId, StopCause, Usage, Witness};
 use prost::Message;
 
 /// A message lacks a field that must be known, or a field has a value that cannot be.
@@ -204,9 +204,9 @@ impl From<&Outcome> for Ended {
                 ended.reason.clone_from(reason);
                 EndKind::CannotExecute
             }
-            Outcome::NeverStarted { reason, canceled } => {
+            Outcome::NeverStarted { reason, why } => {
                 ended.reason.clone_from(reason);
-                ended.canceled = *canceled;
+                (ended.canceled, ended.no_room) = (*why == Never::Canceled, *why == Never::NoRoom);
                 EndKind::NeverStarted
             }
             Outcome::Unknown { reason } => {
@@ -228,7 +228,12 @@ impl TryFrom<&Ended> for Outcome {
             EndKind::Unspecified => return Err(bad("kind")),
             EndKind::CannotExecute => return Ok(Outcome::CannotExecute { reason: ended.reason.clone() }),
             EndKind::NeverStarted => {
-                return Ok(Outcome::NeverStarted { reason: ended.reason.clone(), canceled: ended.canceled });
+                let why = match (ended.canceled, ended.no_room) {
+                    (true, _) => Never::Canceled,
+                    (false, true) => Never::NoRoom,
+                    (false, false) => Never::Failed,
+                };
+                return Ok(Outcome::NeverStarted { reason: ended.reason.clone(), why });
             }
             EndKind::Unknown => return Ok(Outcome::Unknown { reason: ended.reason.clone() }),
             EndKind::Exited => {

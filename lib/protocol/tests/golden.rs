@@ -116,7 +116,13 @@ fn ended() -> Ended {
         oom_kills: None,
         context_switches: None,
         processes_peak: None,
+        no_room: false,
     }
+}
+
+/// What came with the word that a host had no room.
+fn ended_no_room() -> Ended {
+    Ended { no_room: true, ..ended() }
 }
 
 /// What came with the accounting, beside `ended`.
@@ -139,10 +145,11 @@ fn captured() -> Captured {
 }
 
 /// Facts that came with the control of running jobs.
-fn control_facts() -> [(&'static str, FactBody); 4] {
+fn control_facts() -> [(&'static str, FactBody); 5] {
     let boottime_ms = Some(9_876_543_210);
     [
         ("fact_ended_accounting", FactBody::Ended(ended_accounting())),
+        ("fact_ended_no_room", FactBody::Ended(ended_no_room())),
         ("fact_suspended", FactBody::Suspended(Suspended { by: "anna".into(), boottime_ms })),
         ("fact_resumed", FactBody::Resumed(Resumed { by: "ben".into(), boottime_ms })),
         ("fact_captured", FactBody::Captured(captured())),

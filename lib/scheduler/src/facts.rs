@@ -5,7 +5,7 @@ use crate::event::severity_of;
 use crate::input::{Action, Change, FactIn};
 use crate::stand::Stand;
 use crate::{Event, EventKind, FactRecord, JobSpec, LateOutcome, Object, StrayRecord};
-use job::{Outcome, RunId, Status, Witness};
+use job::{Never, Outcome, RunId, Status, Witness};
 use protocol::message::{Ended, FactBody, RefusalKind};
 use serde_json::json;
 
@@ -138,8 +138,13 @@ impl Engine {
         let record = self.run_mut(run);
         if !record.status.is_final() {
             match outcome {
+                Outcome::NeverStarted { reason, why: Never::NoRoom } => {
+                    let agent = record.agent.clone();
+                    self.pause(&agent, now_ms);
+                    self.hand_back(run, format!("agent \"{agent}\" had no room: {reason}"));
+                }
                 // It never executed, so it can safely be placed again; but what never starts anywhere has to end.
-                Outcome::NeverStarted { reason, canceled: false }
+                Outcome::NeverStarted { reason, why: Never::Failed }
                     if self.unstarted(run) < NEVER_STARTED_ATTEMPTS_MAX =>
                 {
                     self.give_back(run, format!("never started: {reason}"), now_ms);
@@ -284,7 +289,7 @@ impl Engine {
             }
             RefusalKind::Invalid => {
                 let reason = format!("never started: agent \"{agent}\" cannot run it: {reason}");
-                self.finish(run, &Outcome::NeverStarted { reason, canceled: false }, now_ms, now_ms);
+                self.finish(run, &Outcome::NeverStarted { reason, why: Never::Failed }, now_ms, now_ms);
             }
         }
     }
@@ -319,7 +324,7 @@ impl Engine {
         self.act(action);
     }
 
-    /// An agent did not take a run and holds nothing of it: that does not count as an attempt that came to nothing.
+    /// An agent did not take a run, or had no room to start it: that does not count as an attempt that came to nothing.
     fn hand_back(&mut self, run: RunId, reason: String) {
         let job = self.runs[&run].record.job;
         self.job_mut(job).refusals += 1;

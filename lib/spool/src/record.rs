@@ -3,7 +3,7 @@
 use crate::ledger::{Ledger, LedgerError, encode, is_unexecuted, slot_of};
 use crate::root::RunDir;
 use crate::{SLOT_ENDED, SLOT_STARTED};
-use job::{End, Outcome, RunId, Witness};
+use job::{End, Never, Outcome, RunId, Witness};
 use os::child::{Announced, Farewell};
 use os::wait::Waited;
 use protocol::message::{Ended, Fact, FactBody};
@@ -55,7 +55,7 @@ impl Recorder {
         let announced = Announced(Box::new(move |block, pid| {
             slot.payload(block).and_then(protocol::glance::started_pid) == Some(pid)
         }));
-        let (at, unexecuted) = prepared(&Outcome::NeverStarted { reason: gone, canceled: false })?;
+        let (at, unexecuted) = prepared(&Outcome::NeverStarted { reason: gone, why: Never::Failed })?;
         let (_, failed) = prepared(&Outcome::CannotExecute { reason: failed })?;
         let file = self.log.medium().as_raw_fd();
         Ok(Farewell { file, announced_at, announced, at, unexecuted, failed })
@@ -107,7 +107,7 @@ pub fn witnessed(ledger: &Ledger, end: End, witness: Witness, waited: Option<&Wa
     if ledger.started.as_ref().is_some_and(is_unexecuted) {
         let reason =
             "its process ended before it executed anything, and its job-processor had died".to_owned();
-        return Outcome::NeverStarted { reason, canceled: false };
+        return Outcome::NeverStarted { reason, why: Never::Failed };
     }
     let usage = crate::usage(waited, ledger.cgroup().as_ref());
     Outcome::Ended { end, cause: ledger.stop_cause(), witness, usage }
@@ -191,7 +191,7 @@ mod tests {
     fn a_child_before_its_gate_says_that_it_never_started_and_nothing_of_its_successor() {
         let own = gate_closes(|pid| pid, false);
         let outcome = Ledger::read(&own.dir).unwrap().outcome().unwrap();
-        assert!(matches!(outcome, Some(Outcome::NeverStarted { canceled: false, .. })), "{outcome:?}");
+        assert!(matches!(outcome, Some(Outcome::NeverStarted { why: Never::Failed, .. })), "{outcome:?}");
         let other = gate_closes(|pid| pid + 1, false);
         assert_eq!(Ledger::read(&other.dir).unwrap().outcome().unwrap(), None);
         for lab in [own, other] {
@@ -211,7 +211,7 @@ mod tests {
         };
         assert!(record(Witness::Monitor));
         let outcome = Ledger::read(dir).unwrap().outcome().unwrap();
-        assert!(matches!(outcome, Some(Outcome::NeverStarted { canceled: false, .. })), "{outcome:?}");
+        assert!(matches!(outcome, Some(Outcome::NeverStarted { why: Never::Failed, .. })), "{outcome:?}");
         assert!(Path::new(&format!("/proc/{pid}")).exists(), "it was a zombie all the time");
         wait::reap(*pid).unwrap();
     }

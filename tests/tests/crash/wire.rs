@@ -3,7 +3,7 @@
 use crate::commander::Commander;
 use crate::oracle::{SEVEN, exactly_seven};
 use anyhow::Result;
-use job::{Outcome, RunId, Witness};
+use job::{Never, Outcome, RunId, Witness};
 use protocol::RunSpec;
 use protocol::message::RefusalKind;
 use spool::Shelf;
@@ -127,7 +127,7 @@ fn a_kill_that_comes_before_its_start_keeps_the_run_from_ever_starting() {
         commander.greet(1, 1)?;
         commander.order_kill(1, run)?;
         let (seq, outcome) = commander.outcome(run)?;
-        assert!(matches!(outcome, Outcome::NeverStarted { canceled: true, .. }), "{outcome:?}");
+        assert!(matches!(outcome, Outcome::NeverStarted { why: Never::Canceled, .. }), "{outcome:?}");
         commander.order(1, run, &spec)?;
         commander.acknowledge(run, seq)?;
         wait_until("the run to be settled", || Ok(agent.count(Shelf::Settled) == 1))?;

@@ -29,6 +29,14 @@ impl Small {
         }
         Ok(path)
     }
+
+    /// Takes all room but so many bytes.
+    fn fill_but(&self, bytes: u64) -> Result<PathBuf> {
+        let path = self.fill()?;
+        let file = std::fs::File::options().write(true).open(&path)?;
+        file.set_len(file.metadata()?.len() - bytes)?;
+        Ok(path)
+    }
 }
 
 impl Drop for Small {
@@ -85,6 +93,39 @@ fn a_full_disk_keeps_the_outcome_of_what_runs_and_refuses_what_is_new_until_ther
         assert!(End::Code(8).fits(&job), "{job:#?}");
         assert!(job.runs.iter().rev().skip(1).all(|run| run.status.0 == Status::Canceled), "{job:#?}");
         wait_until("it to take runs again", || Ok(site.client().agent("tight")?.refusing.is_none()))?;
+        agent.stop()?;
+        drop(small);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_run_that_was_accepted_and_finds_no_room_for_its_script_is_placed_again_when_there_is_room() {
+    on_site(|site| {
+        let Some(small) = Small::mount(&site.path().join("small"))? else {
+            eprintln!("not tried: this needs the right to mount a tmpfs");
+            return Ok(());
+        };
+        let mut agent = site.prepare_agent("tight", Dialling::In)?;
+        agent.set_data_root(&small.0.join("agent"));
+        agent.configure("[retention]\nballast = \"0\"\n");
+        site.introduce(&agent)?;
+        agent.start()?;
+        site.wait_connected("tight")?;
+        // Enough for what is accepted, which holds the script, and not for the script beside it.
+        let ballast = small.fill_but(3 << 20)?;
+        wait_until("it to take runs", || Ok(site.client().agent("tight")?.refusing.is_none()))?;
+        let script = format!("#!/bin/sh\n# {}\nexit 7\n", "x".repeat(29 << 16));
+        let job = api::JobSubmit { script: Some(script), agent: Some("tight".into()), ..Default::default() };
+        let id = site.client().submit(&job)?;
+        let reason = wait_for("it to find no room", || {
+            let reasons = site.client().job(id)?.runs.into_iter().filter_map(|run| run.reason);
+            Ok(reasons.into_iter().find(|reason| reason.contains("had no room: cannot write")))
+        })?;
+        assert!(reason.contains("/script: No space left on device"), "{reason}");
+        std::fs::remove_file(ballast)?;
+        let job = site.client().wait(id)?;
+        assert!(End::Code(7).fits(&job), "{job:#?}");
         agent.stop()?;
         drop(small);
         Ok(())

@@ -324,6 +324,9 @@ pub struct Ended {
     /// The most processes that it had at once.
     #[prost(uint64, optional, tag = "19")]
     pub processes_peak: Option<u64>,
+    /// With [`EndKind::NeverStarted`]: the host had no room for it just then.
+    #[prost(bool, tag = "20")]
+    pub no_room: bool,
 }
 
 /// The kinds of outcomes.

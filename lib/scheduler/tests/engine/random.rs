@@ -6,7 +6,7 @@
 
 use crate::lab::{Lab, accepted, ended, exited, new_agent, spec, started};
 use crate::policies::unknown;
-use job::{JobId, OnUnknown, Outcome, Policy, RestartSafe, Retry, RunId, Status, Umask};
+use job::{JobId, Never, OnUnknown, Outcome, Policy, RestartSafe, Retry, RunId, Status, Umask};
 use prost::Message;
 use protocol::message::{Fact, FactBody, RefusalKind, Resumed, Suspended};
 use scheduler::{Action, FactIn, Input, JobSpec, Reply, Restart};
@@ -319,7 +319,7 @@ impl World {
         let outcome = if started {
             Outcome::Unknown { reason: "stands for a kill".to_owned() }
         } else {
-            Outcome::NeverStarted { reason: "canceled".to_owned(), canceled: true }
+            Outcome::NeverStarted { reason: "canceled".to_owned(), why: Never::Canceled }
         };
         record.facts.push(ended(&outcome));
         record.outcome = Some(outcome);
