@@ -21,12 +21,17 @@ use os::clock;
 use os::pidfd::Pidfd;
 use os::wait::{self, Waited};
 use protocol::message::{FactBody, Note};
-use spool::{Ledger, RecordError, TakeError};
+use spool::{Ledger, NoRoom, NotKept, RecordError, TakeError};
 
 /// How long the witnesses have to speak after a job was seen to be gone, milliseconds: a reaper needs a moment.
 const WITNESS_MS_MAX: u64 = 10_000;
 /// Between two questions, milliseconds.
 const ASK_AGAIN_MS: u64 = 300;
+/// Between two tries to keep files, milliseconds; it doubles up to the longest.
+const KEEP_AGAIN_MS_MIN: u64 = 2_000;
+const KEEP_AGAIN_MS_MAX: u64 = 60_000;
+/// So long files wait for room, milliseconds; then those that do not fit are noted.
+const KEEP_MS_MAX: u64 = 3_600_000;
 
 impl Agent {
     /// Decides who looks after the run, from what was just read.
@@ -74,14 +79,23 @@ impl Agent {
     /// Keeps the files that the job's spec asks for if its job-processor did not. The run is not settled before.
     fn keep_files(&mut self, run_id: RunId) {
         let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.capture == Capture::Due) else { return };
+        let now_ms = clock::boottime_ms();
+        let since_ms = *run.keeping.since_ms.get_or_insert(now_ms);
+        if now_ms < run.keeping.again_at_ms {
+            return;
+        }
         run.capture = Capture::Trying;
-        self.disk.spawn(move |disk| Event::FilesKept(run_id, disk.keep_files(run_id)));
+        let no_room = if now_ms >= since_ms + KEEP_MS_MAX { NoRoom::Note } else { NoRoom::Wait };
+        self.disk.spawn(move |disk| Event::FilesKept(run_id, disk.keep_files(run_id, no_room)));
     }
 
-    pub(crate) fn on_files_kept(&mut self, run_id: RunId, kept: Result<(), String>) {
+    pub(crate) fn on_files_kept(&mut self, run_id: RunId, kept: Result<(), NotKept>) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         if let Err(e) = kept {
-            tracing::warn!(run = %run_id, "files of a job are not kept yet, trying again: {e}");
+            let keeping = &mut run.keeping;
+            keeping.pause_ms = (keeping.pause_ms * 2).clamp(KEEP_AGAIN_MS_MIN, KEEP_AGAIN_MS_MAX);
+            keeping.again_at_ms = clock::boottime_ms() + keeping.pause_ms;
+            tracing::warn!(run = %run_id, again_ms = keeping.pause_ms, "files of a job are not kept yet, trying again: {e}");
             run.capture = Capture::Due;
             return;
         }

@@ -6,7 +6,7 @@
 use crate::event::Event;
 use job::{Outcome, RunId};
 use os::pidfd::Pidfd;
-use spool::{DataRoot, Ledger, LedgerError, RecordError, RunDir, Shelf, TakeError};
+use spool::{DataRoot, Ledger, LedgerError, NoRoom, NotKept, RecordError, RunDir, Shelf, TakeError};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -201,14 +201,15 @@ impl Disk {
     }
 
     /// Keeps the files that the job's spec asks for, if that was not done.
-    pub(crate) fn keep_files(&self, run_id: RunId) -> Result<(), String> {
+    pub(crate) fn keep_files(&self, run_id: RunId, no_room: NoRoom) -> Result<(), NotKept> {
         let _recording = self.recording(run_id);
         let dir = self.root.run(Shelf::Live, run_id);
-        let (mut recorder, ledger) = spool::Recorder::take(&dir).map_err(|e| e.to_string())?;
+        let taken = spool::Recorder::take(&dir).map_err(|e| NotKept::Failed(e.to_string()));
+        let (mut recorder, ledger) = taken?;
         if ledger.started.is_none() {
             return Ok(()); // nothing was executed, so no file is the job's
         }
-        spool::capture(&dir, &ledger.spec, ledger.captured(), &mut recorder)
+        spool::capture(&dir, &ledger.spec, ledger.captured(), &mut recorder, no_room)
     }
 
     fn reading(&self, run_id: RunId) -> RwLockReadGuard<'_, ()> {
@@ -302,7 +303,7 @@ mod tests {
             protocol::RunSpec { capture, user: Some("ann".to_owned()), ..protocol::RunSpec::default() };
         let never = Outcome::NeverStarted { reason: "killed before".to_owned(), why: Never::Canceled };
         spool::prepare(&disk.root, run_id, &spec, [0; 16], 0, Some(&never)).unwrap();
-        assert_eq!(disk.keep_files(run_id), Ok(()));
+        disk.keep_files(run_id, NoRoom::Wait).unwrap();
         let (ledger, _) = disk.read_at(&disk.root.run(Shelf::Live, run_id)).unwrap();
         assert_eq!((ledger.captured().len(), ledger.messages.len()), (0, 2));
     }

@@ -12,7 +12,7 @@ use job::RunId;
 use job::output::Watch;
 use link::{Link, LinkError};
 use protocol::Frame;
-use spool::PrepareError;
+use spool::{NotKept, PrepareError};
 
 /// What happened.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(crate) enum Event {
     /// An adopted run was suspended (`true`) or resumed by us, or that could not be written down.
     PausedAdopted(RunId, bool, Result<(), String>),
     /// Files of a job were kept in the place of its job-processor, or could not be.
-    FilesKept(RunId, Result<(), String>),
+    FilesKept(RunId, Result<(), NotKept>),
     /// It was looked at what these runs left behind; of each whether something is left that is waited for.
     LeftoversSeen(Vec<(RunId, bool)>),
     /// The output files of an adopted run were looked at; with a text: it is to be ended, and who asks.

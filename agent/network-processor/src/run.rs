@@ -58,6 +58,7 @@ pub(crate) struct Run {
     pub(crate) leftovers: Leftovers,
     /// Files of it are to be kept, and that may not be done yet.
     pub(crate) capture: Capture,
+    pub(crate) keeping: Keeping,
     /// The job's process while it runs: the last rung of the evidence ladder.
     pub(crate) job: Option<Pidfd>,
     /// Why it was told to end, as its log says.
@@ -94,6 +95,17 @@ pub(crate) enum Capture {
     Due,
     /// We are at it.
     Trying,
+}
+
+/// When it is tried to keep files, `CLOCK_BOOTTIME` milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Keeping {
+    /// When it was tried first.
+    pub(crate) since_ms: Option<u64>,
+    /// Not before.
+    pub(crate) again_at_ms: u64,
+    /// The last pause between two tries.
+    pub(crate) pause_ms: u64,
 }
 
 /// A stop that was asked for.
@@ -136,6 +148,7 @@ impl Run {
             output_limit: None,
             leftovers: Leftovers::default(),
             capture: Capture::Unread,
+            keeping: Keeping::default(),
             job: None,
             stop_cause: None,
             stop: None,
