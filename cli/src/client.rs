@@ -113,7 +113,7 @@ impl CallError {
             CallError::Refused(_) if self.kind().starts_with("no-such-") => exit::NOT_FOUND,
             CallError::Refused(problem) => match problem.status {
                 401 | 403 => exit::TOKEN,
-                404 => exit::NOT_FOUND,
+                404 | 410 => exit::NOT_FOUND,
                 408 | 429 | 502..=504 => exit::LATER,
                 500.. => exit::SOFTWARE,
                 _ => exit::REFUSED,

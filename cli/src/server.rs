@@ -6,7 +6,7 @@ use crate::operation;
 use crate::output::{Output, Row, moment, or_empty, pairs};
 use crate::restore::Restore;
 use crate::support::Support;
-use api::{Backup, BackupList, BackupMake, Check, Operation, Recovery, ServerStatus};
+use api::{Backup, BackupList, BackupMake, Check, FilesStatus, Operation, Recovery, ServerStatus};
 use clap::Subcommand;
 use ureq::http::Method;
 
@@ -190,8 +190,32 @@ fn for_people(status: &ServerStatus) -> String {
                 format!("{} messages of unknown runs", status.strays)
             },
         ),
+        ("File store", store(&status.files)),
+        ("Files", files(&status.files)),
         ("Jobs", if jobs.is_empty() { "none".into() } else { jobs.join(", ") }),
     ])
+}
+
+fn store(files: &FilesStatus) -> String {
+    match (&files.store, &files.trouble) {
+        (None, _) => "none: files stay with their agents".to_owned(),
+        (Some(store), None) => store.clone(),
+        (Some(store), Some(trouble)) => format!("{store}: {trouble}"),
+    }
+}
+
+/// How many there are of each kind, if any.
+fn files(files: &FilesStatus) -> String {
+    let FilesStatus { with_agents, stored, stored_bytes, lost, removed, .. } = files;
+    let counts = [
+        (*stored, format!("{stored} stored ({stored_bytes} bytes)")),
+        (*with_agents, format!("{with_agents} with their agents")),
+        (*lost, format!("{lost} lost")),
+        (*removed, format!("{removed} removed")),
+    ];
+    let told: Vec<String> =
+        counts.into_iter().filter(|(count, _)| *count > 0).map(|(_, text)| text).collect();
+    told.join(", ")
 }
 
 fn awaited(recovery: &Recovery) -> String {

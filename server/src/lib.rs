@@ -19,6 +19,7 @@ pub mod bundle;
 pub mod core;
 pub mod db;
 mod disk;
+pub mod files;
 pub mod http;
 mod offline;
 pub mod operation;

@@ -11,6 +11,7 @@
 //! | `admin.token.new`, `.*.tmp`      | written over                                                 |
 //! | `server.db.restoring`            | refused: a restore is not complete, see `restore`            |
 //! | `backups/.*.tmp`                 | removed by the next backup, see `backup`                     |
+//! | `files/`                         | see `files`                                                  |
 
 use crate::agents::{self, Agents, AllowList};
 use crate::args::{self, Asked, USAGE};
@@ -19,7 +20,7 @@ use crate::backup::{self, Backups};
 use crate::db::{Database, Sqlite};
 use crate::operation::Operations;
 use crate::settings::Settings;
-use crate::{core, disk, http, offline, recover, sweep};
+use crate::{core, disk, files, http, offline, recover, sweep};
 use anyhow::{Context, bail};
 use std::ffi::OsString;
 use std::fs::File;
@@ -181,6 +182,7 @@ async fn serve(
     let directory = config::resolve(root, &settings.backup.directory);
     let backups = Arc::new(Backups::new(&settings.node.name, &directory));
     let operations = Operations::new(database.identity().epoch);
+    let files = store_files(settings, &handle, &database, &agents)?;
     let state = http::AppState {
         name: settings.node.name.clone(),
         handle: handle.clone(),
@@ -188,6 +190,7 @@ async fn serve(
         agents: agents.directory(),
         backups: Arc::clone(&backups),
         operations: operations.clone(),
+        files,
         tokens: handle.tokens(),
         place: Arc::new(settings.place()?),
     };
@@ -253,6 +256,25 @@ fn spawn_chores(
     let (every, keep) = (settings.backup.every.std(), settings.backup.keep);
     tokio::spawn(backup::on_schedule(backups, Arc::clone(database), operations, every, keep));
     Ok(())
+}
+
+/// Begins to store what agents have kept, if there is a store.
+fn store_files(
+    settings: &Settings,
+    handle: &core::Handle,
+    database: &Arc<dyn Database>,
+    agents: &Agents,
+) -> anyhow::Result<files::Files> {
+    let Some(place) = settings.store()? else { return Ok(files::Files::default()) };
+    let store = Arc::new(files::Store::new(place, settings.files.free_bytes_min.as_bytes()));
+    let context = files::Context {
+        handle: handle.clone(),
+        database: Arc::clone(database),
+        agents: agents.directory(),
+        store,
+    };
+    files::spawn(context.clone(), settings.file_rules());
+    Ok(files::Files::new(Some(context)))
 }
 
 async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener> {

@@ -212,6 +212,16 @@ impl Disk {
         spool::capture(&dir, &ledger.spec, ledger.captured(), &mut recorder, no_room)
     }
 
+    /// Writes down that the server needs the run's kept files no more, if it knows of as many as there are; whether it does.
+    pub(crate) fn note_files_stored(&self, dir: &RunDir, known: u64) -> Result<bool, String> {
+        let (ledger, _) = self.read_at(dir).map_err(|e| e.to_string())?;
+        let complete = dir.files_complete().map_err(|e| e.to_string())?;
+        if !complete || ledger.captured().len() as u64 > known {
+            return Ok(false);
+        }
+        dir.note_files_stored().map(|()| true).map_err(|e| format!("it cannot be written down: {e}"))
+    }
+
     fn reading(&self, run_id: RunId) -> RwLockReadGuard<'_, ()> {
         self.stripe(run_id).read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! Output that is sent as a stream: a task per link, driven by `protocol::stream::Sources`. It has no part in anything else: a slow disk or a
+//! Output and kept files that are sent as streams: a task per link, driven by `protocol::stream::Sources`. It has no part in anything else: a slow disk or a
 //! slow reader delays output and nothing but output.
 //!
 //! Whether a run is complete is known to the event loop alone. It tells: by a flag for every run that somebody reads, and by a word when the
@@ -6,7 +6,8 @@
 
 use crate::agent::Agent;
 use crate::disk::Disk;
-use crate::output::{self, Open, Output, Part};
+use crate::identity::IdentityFile;
+use crate::output::{self, Open, Output, Part, Unreadable};
 use job::RunId;
 use link::Sender;
 use os::clock::boottime_ms;
@@ -54,20 +55,19 @@ impl Agent {
             Err(e) => return self.sessions.complain(session, &e.to_string()),
         };
         let Some(link) = self.sessions.link(session) else { return };
-        let kept = match opening.subject {
-            Subject::Output { run_id, .. } => {
-                let now = self.runs.get(&run_id).is_some_and(|run| run.is_kept());
-                let kept = self.streams.kept.entry(run_id);
+        let kept = match &opening.subject {
+            Subject::File { run_id, .. } => {
+                let now = self.runs.get(run_id).is_some_and(|run| run.is_kept());
+                let kept = self.streams.kept.entry(*run_id);
                 kept.or_insert_with(|| Arc::new(AtomicBool::new(now))).clone()
             }
             Subject::Trace { .. } => Arc::new(AtomicBool::new(true)),
         };
-        let disk = self.disk.clone();
+        let (disk, identity) = (self.disk.clone(), self.identity.file.clone());
         self.streams.links.entry(session).or_insert_with(|| {
             let (words, queue) = mpsc::channel(WORDS_WAITING_MAX);
-            tokio::spawn(
-                Pump { disk, link, words: queue, sources: Sources::default(), files: HashMap::new() }.run(),
-            );
+            let (sources, files) = (Sources::default(), HashMap::new());
+            tokio::spawn(Pump { disk, identity, link, words: queue, sources, files }.run());
             words
         });
         self.on_stream_word(session, Word::Open(opening, kept));
@@ -105,6 +105,7 @@ impl Agent {
 /// The task of one link.
 struct Pump {
     disk: Disk,
+    identity: IdentityFile,
     link: Sender,
     words: mpsc::Receiver<Word>,
     sources: Sources,
@@ -193,17 +194,18 @@ impl Pump {
             self.sources.on_cancel(stream_id);
             return true;
         };
-        let disk = self.disk.clone();
-        let found = tokio::task::spawn_blocking(move || reading.look(&disk, look)).await;
-        let frames = match found.unwrap_or_else(|e| Err(e.to_string())) {
+        let (disk, identity) = (self.disk.clone(), self.identity.clone());
+        let found = tokio::task::spawn_blocking(move || reading.look(&disk, &identity, look)).await;
+        let frames = match found.unwrap_or_else(|e| Err(Unreadable::Now(e.to_string()))) {
             Ok((found, file)) => {
                 let frames = self.sources.on_found(boottime_ms(), stream_id, found);
                 self.keep(stream_id, file);
                 frames
             }
-            Err(reason) => {
+            Err(unreadable) => {
                 self.files.remove(&stream_id);
-                self.sources.on_failed(stream_id, reason).into_iter().collect()
+                let (reason, gone) = unreadable.told();
+                self.sources.on_failed(stream_id, reason, gone).into_iter().collect()
             }
         };
         for frame in frames {
@@ -229,17 +231,23 @@ impl Pump {
 impl Reading {
     fn is_of(&self, run: RunId) -> bool {
         match self.subject {
-            Subject::Output { run_id, .. } => run_id == run,
+            Subject::File { run_id, .. } => run_id == run,
             Subject::Trace { .. } => false,
         }
     }
 
-    fn look(self, disk: &Disk, look: Look) -> Result<(Found, Option<Reader>), String> {
-        let (run_id, stream) = match self.subject {
-            Subject::Output { run_id, stream } => (run_id, stream),
+    fn look(
+        self,
+        disk: &Disk,
+        identity: &IdentityFile,
+        look: Look,
+    ) -> Result<(Found, Option<Reader>), Unreadable> {
+        let (run_id, which) = match self.subject {
+            Subject::File { run_id, file } => (run_id, file),
             Subject::Trace { program, tail } => {
                 return read_trace(disk, (program, tail), self.file, look)
-                    .map(|(found, file)| (found, Some(file)));
+                    .map(|(found, file)| (found, Some(file)))
+                    .map_err(Unreadable::Now);
             }
         };
         // Whether the run is complete is asked first: then what is there is all that there will be.
@@ -247,20 +255,23 @@ impl Reading {
         let nothing = Found { data: Vec::new(), size: 0, gap: None, complete };
         let file = match self.file {
             Some(Reader::Output(file)) => file,
-            Some(Reader::Trace(_)) | None => match output::open(disk, run_id, stream)? {
+            Some(Reader::Trace(_)) | None => match output::open(disk, run_id, which.as_ref())? {
                 Output::Open(open) => Arc::new(open),
                 Output::NotWritten => return Ok((nothing, None)),
-                Output::NoRecord if complete => return Err(output::no_record()),
+                Output::NoRecord if complete => {
+                    return Err(output::no_record(run_id, identity.expired_ms()));
+                }
                 Output::NoRecord => return Ok((nothing, None)), // it is being prepared
             },
         };
         let part = match look.gaps {
-            true => file.read_beside_the_gap(look.offset, look.bytes_max)?,
+            true => file.read_beside_the_gap(look.offset, look.bytes_max),
             false => {
-                let (data, size) = file.read(look.offset, look.bytes_max)?;
-                Part { data, size, gap: None }
+                let read = file.read(look.offset, look.bytes_max);
+                read.map(|(data, size)| Part { data, size, gap: None })
             }
         };
+        let part = part.map_err(Unreadable::Now)?;
         Ok((Found { data: part.data, size: part.size, gap: part.gap, complete }, Some(Reader::Output(file))))
     }
 }

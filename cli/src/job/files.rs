@@ -3,7 +3,7 @@
 use super::{JobRef, path};
 use crate::client::{Call, CallError, Client, encode};
 use crate::exit::{IO, failure};
-use crate::output::{Output, Row, bytes, line};
+use crate::output::{Output, Row, bytes, line, moment, or_empty};
 use crate::progress::Progress;
 use api::{JobFile, JobFiles};
 use clap::Args;
@@ -19,7 +19,8 @@ const PIECE_BYTES: u64 = 4 << 20;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lastword job files 1042
+  lastword job files 1042                  each with where it is: with the agent, stored, lost, removed
+  lastword job files 1042 -o wide          and since when, and why
   lastword job files 1042 --get report/sum.pdf -O sum.pdf
   lastword job files 1042 --all results/")]
 pub(crate) struct Files {
@@ -151,13 +152,21 @@ pub(crate) fn save(
 }
 
 impl Row for JobFile {
-    fn heads(_wide: bool) -> Vec<&'static str> {
-        vec!["NAME", "BYTES", "SHA-256"]
+    fn heads(wide: bool) -> Vec<&'static str> {
+        let mut heads = vec!["NAME", "BYTES", "STATE", "SHA-256"];
+        if wide {
+            heads.extend(["STORED", "REASON"]);
+        }
+        heads
     }
 
     fn cells(&self, wide: bool) -> Vec<String> {
         let hash = if wide { self.sha256.clone() } else { self.sha256.chars().take(16).collect() };
-        vec![self.name.clone(), self.bytes.to_string(), hash]
+        let mut cells = vec![self.name.clone(), self.bytes.to_string(), self.state.text().to_owned(), hash];
+        if wide {
+            cells.extend([moment(self.stored_at, true), or_empty(&self.reason)]);
+        }
+        cells
     }
 
     fn name(&self) -> String {
@@ -168,6 +177,7 @@ impl Row for JobFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::FileState;
 
     #[test]
     fn no_name_leads_out_of_the_directory() {
@@ -201,7 +211,9 @@ mod tests {
     #[test]
     fn bytes_that_are_not_those_that_were_kept_are_refused() {
         let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".to_owned();
-        let file = JobFile { name: "x".into(), bytes: 3, sha256, kept_at: None };
+        let (kept_at, stored_at, reason) = (None, None, None);
+        let (name, state) = ("x".to_owned(), FileState::Stored);
+        let file = JobFile { name, bytes: 3, sha256, kept_at, state, stored_at, reason };
         assert!(check("x", Some(&file), &Sha256::digest(b"abc")).is_ok());
         let error = check("x", Some(&file), &Sha256::digest(b"abd")).unwrap_err();
         assert!(error.to_string().contains("SHA-256"), "{error}");

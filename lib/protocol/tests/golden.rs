@@ -218,6 +218,7 @@ fn stream_open() -> StreamOpen {
         gaps: false,
         trace: None,
         tail: None,
+        file: None,
     }
 }
 
@@ -236,6 +237,10 @@ fn stream_piece() -> StreamPiece {
         gap_from: None,
         gap_to: None,
     }
+}
+
+fn stream_end() -> StreamEnd {
+    StreamEnd { stream_id: Some(9), complete: true, failed: Some("why".into()), gone: false }
 }
 
 /// Messages that travel in frames.
@@ -292,13 +297,19 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("query_output", query(QueryBody::Output(output)).into()),
         ("query_ledger", query(QueryBody::Ledger(LedgerQuery {})).into()),
         ("query_file", query(QueryBody::File(file)).into()),
+        ("query_files_stored", query(QueryBody::FilesStored(FilesStored { files: Some(3) })).into()),
         ("answer_output", answer(AnswerBody::Output(data)).into()),
         ("answer_ledger", answer(AnswerBody::Ledger(ledger)).into()),
         ("answer_ledger_2", answer(AnswerBody::Ledger(ledger_2)).into()),
         ("answer_failed", answer(AnswerBody::Failed("no record".into())).into()),
+        ("answer_noted", answer(AnswerBody::Noted(Noted { complete: true })).into()),
         ("stream_open", stream_open().into()),
         ("stream_open_trace", stream_open_trace().into()),
         ("stream_open_gaps", StreamOpen { gaps: true, ..stream_open() }.into()),
+        (
+            "stream_open_file",
+            StreamOpen { stream: None, file: Some("report/sum.pdf".into()), ..stream_open() }.into(),
+        ),
         ("stream_grant", StreamGrant { stream_id: Some(9), granted: Some(131_072) }.into()),
         ("stream_cancel", StreamCancel { stream_id: Some(9) }.into()),
         ("stream_piece", stream_piece().into()),
@@ -306,7 +317,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
             "stream_piece_gap",
             StreamPiece { gap_from: Some(1024), gap_to: Some(4096), ..stream_piece() }.into(),
         ),
-        ("stream_end", StreamEnd { stream_id: Some(9), complete: true, failed: Some("why".into()) }.into()),
+        ("stream_end", stream_end().into()),
+        ("stream_end_gone", StreamEnd { complete: false, gone: true, ..stream_end() }.into()),
         ("stream_receipt", StreamReceipt { received: Some(70_000) }.into()),
         ("ping", Ping { number: Some(300) }.into()),
         ("pong", Pong { number: Some(300) }.into()),

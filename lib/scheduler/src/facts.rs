@@ -4,9 +4,9 @@ use crate::engine::{AgentIx, Engine, Run};
 use crate::event::severity_of;
 use crate::input::{Action, Change, FactIn};
 use crate::stand::Stand;
-use crate::{Event, EventKind, FactRecord, JobSpec, LateOutcome, Object, StrayRecord};
+use crate::{Event, EventKind, FactRecord, JobSpec, KeptFile, LateOutcome, Object, StrayRecord};
 use job::{Never, Outcome, RunId, Status, Witness};
-use protocol::message::{Ended, FactBody, RefusalKind};
+use protocol::message::{Captured, Ended, FactBody, RefusalKind};
 use serde_json::json;
 
 /// The first pause of an agent that had no room.
@@ -109,9 +109,24 @@ impl Engine {
             Some(FactBody::Ended(ended)) => self.on_ended(run, seq, &ended, fact.at_ms, now_ms),
             Some(FactBody::Suspended(_)) => self.on_paused(run, true),
             Some(FactBody::Resumed(_)) => self.on_paused(run, false),
+            Some(FactBody::Captured(file)) => self.on_file_kept(run, file, fact.at_ms),
             // The outcome itself says who wanted the end; these are for people.
-            Some(FactBody::Stopping(_) | FactBody::Note(_) | FactBody::Captured(_)) | None => {}
+            Some(FactBody::Stopping(_) | FactBody::Note(_)) | None => {}
         }
+    }
+
+    fn on_file_kept(&mut self, run: RunId, file: Captured, kept_at_ms: Option<i64>) {
+        let record = &self.runs[&run].record;
+        let kept = KeptFile {
+            run,
+            name: file.name,
+            job: record.job,
+            agent: record.agent.clone(),
+            bytes: file.bytes.unwrap_or(0),
+            sha256: file.sha256,
+            kept_at_ms,
+        };
+        self.write(Change::FileKept(kept));
     }
 
     fn on_accepted(&mut self, agent: &str, run: RunId, at_ms: i64) {

@@ -1,7 +1,9 @@
 //! What goes into the engine, and what comes out.
 
 use crate::record::Dial;
-use crate::{AgentRecord, EventRecord, FactRecord, JobRecord, JobSpec, QueueRecord, RunRecord, StrayRecord};
+use crate::{
+    AgentRecord, EventRecord, FactRecord, JobRecord, JobSpec, KeptFile, QueueRecord, RunRecord, StrayRecord,
+};
 use job::{JobId, RunId, Status};
 use protocol::Malformed;
 use protocol::message::{Fact, RefusalKind, RunSpec};
@@ -382,7 +384,9 @@ pub enum Change {
     FactInserted(FactRecord),
     /// A fact of a run that is not known.
     StrayInserted(StrayRecord),
-    /// A job that was over is deleted, with its runs and their facts.
+    /// An agent kept a file of a job.
+    FileKept(KeptFile),
+    /// A job that was over is deleted, with its runs, their facts and their files.
     JobDeleted(JobId),
     /// The strays of a run, so many, are facts now.
     StraysDeleted(RunId, u64),

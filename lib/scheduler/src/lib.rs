@@ -59,8 +59,8 @@ pub use input::{
     Submitted,
 };
 pub use record::{
-    AgentRecord, Counts, Dial, Drain, FactRecord, JobRecord, KillWish, LateOutcome, PauseWish, QueueRecord,
-    RunRecord, Snapshot, StrayRecord, Trouble, Wait,
+    AgentRecord, Counts, Dial, Drain, FactRecord, JobRecord, KeptFile, KillWish, LateOutcome, PauseWish,
+    QueueRecord, RunRecord, Snapshot, StrayRecord, Trouble, Wait,
 };
 pub use recovery::{Recovery, RecoveryView};
 pub use rejection::Rejection;

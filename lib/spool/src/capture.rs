@@ -70,8 +70,9 @@ pub fn capture(
     recorder: &mut Recorder,
     no_room: NoRoom,
 ) -> Result<(), NotKept> {
-    let (files, complete) = (dir.files(), dir.files().join("complete"));
-    if spec.capture.is_empty() || complete.exists() {
+    let files = dir.files();
+    let is_done = || disk::exists(&files).and_then(|begun| Ok(begun && dir.files_complete()?));
+    if spec.capture.is_empty() || is_done().map_err(|e| NotKept::io("look into", &files, &e))? {
         return Ok(());
     }
     match std::fs::DirBuilder::new().mode(0o700).create(&files) {
@@ -86,9 +87,7 @@ pub fn capture(
         keeper.pattern(base, pattern)?;
     }
     keeper.note_failed()?;
-    let created = File::create(&complete).and_then(|file| file.sync_all());
-    created.map_err(|e| NotKept::io("create", &complete, &e))?;
-    disk::open_dir(&files).and_then(disk::sync_dir).map_err(|e| NotKept::io("sync", &files, &e))
+    dir.note_files_complete().map_err(|e| NotKept::io("complete", &files, &e))
 }
 
 /// The user that the job ran as, whoever chose him; `None`: our own, whose job could read what we can.
@@ -197,7 +196,7 @@ impl<'a> Keeper<'a> {
             return its(&format!("beyond {CAPTURE_FILES_MAX} files or {CAPTURE_BYTES_MAX} bytes"));
         }
         self.check_room(metadata.len())?;
-        let new = self.dir.files().join("new");
+        let new = self.dir.growing_file();
         let copied = self.copy(&new, file, CAPTURE_BYTES_MAX - self.bytes);
         let kept = copied.and_then(|kept| self.name(&new, name).map(|()| kept));
         kept.inspect_err(|_| drop(std::fs::remove_file(&new))) // half of it takes room for nothing

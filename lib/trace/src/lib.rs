@@ -32,6 +32,7 @@ use terminal::Terminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+pub use clock::rfc3339;
 pub use file::{TRACE_FILE_BYTES_MAX, TRACE_FILES_MAX, TRACE_LINE_BYTES_MAX};
 pub use read::{TraceReader, tail};
 

@@ -370,6 +370,7 @@ impl Core {
             Change::SecretAdded(agent, secret) => self.roster.on_secret(agent, secret),
             Change::SecretsRetired(agent) => self.roster.on_retired(agent),
             Change::AgentDeleted(agent) => self.roster.on_removed(agent),
+            Change::FileKept(_) => self.shared.on_file_kept(),
             Change::JobInserted(_)
             | Change::JobUpdated(_)
             | Change::RunInserted(_)

@@ -5,7 +5,7 @@ use super::command::{Command, Port, Request, Task};
 use super::health::{Health, Shared};
 use super::order::Order;
 use crate::auth::Tokens;
-use crate::db::DbError;
+use crate::db::{DbError, FileChange};
 use job::{JobId, RunId};
 use protocol::message::RunSpec;
 use scheduler::{
@@ -120,6 +120,16 @@ impl Handle {
     /// Tells whoever follows of something that happened outside the engine.
     pub async fn happened(&self, event: Event) -> Result<(), CoreError> {
         self.send(Command::Happened(event)).await
+    }
+
+    /// Writes down what became of files that were kept of jobs, and tells whoever follows.
+    pub(crate) async fn files(&self, changes: Vec<FileChange>, events: Vec<Event>) -> Result<(), CoreError> {
+        self.command(Task::Files(changes, events)).await.map(|_| ())
+    }
+
+    /// Waits until an agent has told of a file since the last time: a hint, for one who waits.
+    pub(crate) async fn file_kept(&self) {
+        self.shared.file_kept().await;
     }
 
     /// New jobs, all or none; the answer has the order of the request.

@@ -1,7 +1,8 @@
 use super::*;
 use crate::db::{
     AgentSecrets, AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Checked, Database, DbError, Entry,
-    Expired, Identity, JobFilter, Journal, Keep, Piece, Sqlite, TokenRecord, UserRecord, Walk,
+    Expired, FileCount, FileRecord, FileWord, Identity, JobFilter, Journal, Keep, Piece, Place, Sqlite,
+    StoreClaim, TokenRecord, UserRecord, Walk,
 };
 use crate::operation::Tell;
 use crate::retention::Jobs;
@@ -122,6 +123,45 @@ impl Database for Fragile {
     }
     fn forget(&self, journal: Journal, keep: Keep) -> Result<bool, DbError> {
         self.inner.forget(journal, keep)
+    }
+    fn files(&self, run: RunId) -> Result<Vec<FileRecord>, DbError> {
+        self.inner.files(run)
+    }
+    fn files_awaited_from(&self) -> Result<Vec<String>, DbError> {
+        self.inner.files_awaited_from()
+    }
+    fn files_due(
+        &self,
+        agent: &str,
+        now_ms: i64,
+        pause_ms_max: i64,
+        limit: usize,
+    ) -> Result<Vec<FileRecord>, DbError> {
+        self.inner.files_due(agent, now_ms, pause_ms_max, limit)
+    }
+    fn file_words_to(&self) -> Result<Vec<String>, DbError> {
+        self.inner.file_words_to()
+    }
+    fn file_words(&self, agent: &str, limit: usize) -> Result<Vec<FileWord>, DbError> {
+        self.inner.file_words(agent, limit)
+    }
+    fn files_oldest(&self, limit: usize) -> Result<Vec<FileRecord>, DbError> {
+        self.inner.files_oldest(limit)
+    }
+    fn files_stored_after(&self, after: &(RunId, String), limit: usize) -> Result<Vec<FileRecord>, DbError> {
+        self.inner.files_stored_after(after, limit)
+    }
+    fn files_wanted(&self, runs: &[RunId]) -> Result<Vec<(JobId, RunId, String)>, DbError> {
+        self.inner.files_wanted(runs)
+    }
+    fn file_objects_gone(&self, limit: usize) -> Result<Vec<String>, DbError> {
+        self.inner.file_objects_gone(limit)
+    }
+    fn file_counts(&self) -> Result<[FileCount; Place::ALL.len()], DbError> {
+        self.inner.file_counts()
+    }
+    fn store_claim(&self) -> Result<StoreClaim, DbError> {
+        self.inner.store_claim()
     }
 }
 

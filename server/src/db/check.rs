@@ -9,6 +9,7 @@
 //! | every run has its job, every message its run                             | runs × jobs, facts × runs                  |
 //! | a run's messages are all there, from 1 up to what was acknowledged       | facts counted by run                       |
 //! | a status that an agent told is what its message says                     | the last word of each run, read again      |
+//! | a kept file has its run; one that is in the store has its key            | files × runs                               |
 //! | what waits has its queue, what runs has its agent                        | jobs × queues, runs × agents               |
 //!
 //! Reads only, at one moment; a finding is a line for people with what to do.
@@ -125,6 +126,12 @@ fn contradictions() -> Vec<(String, &'static str)> {
              count(facts.seq) || ' messages up to ' || ifnull(max(facts.seq), 0) || ' are there' \
              FROM runs LEFT JOIN facts ON facts.run = runs.run GROUP BY runs.run \
              HAVING count(facts.seq) <> runs.acked_seq OR ifnull(max(facts.seq), 0) <> runs.acked_seq"
+            .to_owned()),
+        question("SELECT 'file \"' || name || '\" is of run ' || lower(hex(run)) || ', which is not there' FROM files \
+             WHERE run NOT IN (SELECT run FROM runs)"
+            .to_owned()),
+        question("SELECT 'file \"' || name || '\" of run ' || lower(hex(run)) || ' is in the file store, and nobody knows where' \
+             FROM files WHERE place = 2 AND key IS NULL"
             .to_owned()),
         question(format!(
             "SELECT 'job ' || id || ' waits in queue ' || queue || ', which is not there' FROM jobs \

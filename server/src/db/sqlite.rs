@@ -20,8 +20,8 @@ use super::map::{
 use super::restored::{ANCESTORS, LAST_JOB, RECOVERY_LAST_JOB, restoring};
 use super::{
     AgentSecrets, AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Checked, Database, DbError, Entry,
-    Expired, Identity, JobFilter, Journal, Keep, Piece, TokenRecord, UserRecord, Walk, check, copy, journal,
-    list, schema, write,
+    Expired, FileCount, FileRecord, FileWord, Identity, JobFilter, Journal, Keep, Piece, Place, StoreClaim,
+    TokenRecord, UserRecord, Walk, check, copy, files, journal, list, schema, write,
 };
 use crate::operation::Tell;
 use job::{JobId, RunId};
@@ -394,6 +394,56 @@ impl Database for Sqlite {
     fn answer(&self, key: &AnswerKey) -> Result<Option<AnswerRecord>, DbError> {
         let sql = "SELECT digest, reply, at FROM answers WHERE user = ?1 AND key = ?2 AND part = ?3";
         self.read(|c| one(c, sql, params![key.user, key.key, key.part], |row| map::answer(row, key)))
+    }
+
+    fn files(&self, run: RunId) -> Result<Vec<FileRecord>, DbError> {
+        self.read(|c| files::of_run(c, run))
+    }
+
+    fn files_awaited_from(&self) -> Result<Vec<String>, DbError> {
+        self.read(files::awaited_from)
+    }
+
+    fn files_due(
+        &self,
+        agent: &str,
+        now_ms: i64,
+        pause_ms_max: i64,
+        limit: usize,
+    ) -> Result<Vec<FileRecord>, DbError> {
+        self.read(|c| files::due(c, agent, now_ms, pause_ms_max, limit))
+    }
+
+    fn file_words_to(&self) -> Result<Vec<String>, DbError> {
+        self.read(files::words_to)
+    }
+
+    fn file_words(&self, agent: &str, limit: usize) -> Result<Vec<FileWord>, DbError> {
+        self.read(|c| files::words(c, agent, limit))
+    }
+
+    fn files_oldest(&self, limit: usize) -> Result<Vec<FileRecord>, DbError> {
+        self.read(|c| files::oldest(c, limit))
+    }
+
+    fn files_stored_after(&self, after: &(RunId, String), limit: usize) -> Result<Vec<FileRecord>, DbError> {
+        self.read(|c| files::stored_after(c, after, limit))
+    }
+
+    fn files_wanted(&self, runs: &[RunId]) -> Result<Vec<(JobId, RunId, String)>, DbError> {
+        self.read(|c| files::wanted(c, runs))
+    }
+
+    fn file_objects_gone(&self, limit: usize) -> Result<Vec<String>, DbError> {
+        self.read(|c| files::objects_gone(c, limit))
+    }
+
+    fn file_counts(&self) -> Result<[FileCount; Place::ALL.len()], DbError> {
+        self.read(files::counts)
+    }
+
+    fn store_claim(&self) -> Result<StoreClaim, DbError> {
+        self.read(files::claim)
     }
 
     fn forget(&self, journal: Journal, keep: Keep) -> Result<bool, DbError> {

@@ -45,6 +45,7 @@ use crate::bundle::Place;
 use crate::core::Handle;
 use crate::db::{Database, DbError};
 use crate::operation::Operations;
+use crate::files::Files;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
@@ -65,6 +66,8 @@ pub struct AppState {
     pub backups: Arc<Backups>,
     /// What takes longer than a request.
     pub operations: Operations,
+    /// Where kept files are stored.
+    pub files: Files,
     /// Who may ask.
     pub tokens: Tokens,
     /// Where the server lives, for its support bundle.

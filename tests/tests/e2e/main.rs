@@ -5,6 +5,7 @@ mod away;
 mod cli;
 mod control;
 mod disk;
+mod files;
 mod operate;
 mod outcomes;
 mod output;

@@ -15,7 +15,7 @@ pub enum StreamKind {
     Stderr = 2,
 }
 
-/// Send an output file of a run in pieces, as far as there is credit. Since version 2.
+/// Send an output file of a run, or a file that was kept of it, in pieces, as far as there is credit. Since version 2.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct StreamOpen {
     /// Chosen by the server, for this connection; everything about the stream carries it.
@@ -24,7 +24,7 @@ pub struct StreamOpen {
     /// Which run.
     #[prost(bytes = "vec", optional, tag = "2")]
     pub run_id: Option<Vec<u8>>,
-    /// Which file.
+    /// Which file; absent if it is a captured one.
     #[prost(enumeration = "StreamKind", optional, tag = "3")]
     pub stream: Option<i32>,
     /// From this byte, or from the end of the file if that comes first.
@@ -49,6 +49,9 @@ pub struct StreamOpen {
     /// Of a trace: so many bytes before its present end, at the beginning of a line. From its beginning, as far as it is kept, if absent.
     #[prost(uint64, optional, tag = "10")]
     pub tail: Option<u64>,
+    /// The captured file of this name, as [`Captured`](super::Captured) says it.
+    #[prost(string, optional, tag = "11")]
+    pub file: Option<String>,
 }
 
 /// The programs of an agent that trace.
@@ -143,6 +146,9 @@ pub struct StreamEnd {
     /// Why the rest cannot be sent, for people.
     #[prost(string, optional, tag = "3")]
     pub failed: Option<String>,
+    /// It never will be: what was asked for is gone for good.
+    #[prost(bool, tag = "4")]
+    pub gone: bool,
 }
 
 /// How many bytes of pieces have arrived on this connection, all streams together: what is on its way is that much less.

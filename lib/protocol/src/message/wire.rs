@@ -272,7 +272,7 @@ pub struct NoRecord {
     pub run_id: Option<Vec<u8>>,
 }
 
-/// Read a range of a run's output or of a file that was kept of it, or its ledger.
+/// Read a range of a run's output or of a file that was kept of it, or its ledger; or hear that its files are stored.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Query {
     /// Chosen by the server; the answer carries it.
@@ -282,7 +282,7 @@ pub struct Query {
     #[prost(bytes = "vec", optional, tag = "2")]
     pub run_id: Option<Vec<u8>>,
     /// What is asked.
-    #[prost(oneof = "QueryBody", tags = "3, 4, 5")]
+    #[prost(oneof = "QueryBody", tags = "3, 4, 5, 6")]
     pub body: Option<QueryBody>,
 }
 
@@ -298,6 +298,25 @@ pub enum QueryBody {
     /// Bytes of a captured file; answered as [`AnswerBody::Output`].
     #[prost(message, tag = "5")]
     File(FileRange),
+    /// The server needs the run's captured files no more; answered as [`AnswerBody::Noted`].
+    #[prost(message, tag = "6")]
+    FilesStored(FilesStored),
+}
+
+/// The server has every captured file of the run that it knows of, or knows that it will never have it.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct FilesStored {
+    /// So many names it knows. If the run has more, the word is too early.
+    #[prost(uint64, optional, tag = "1")]
+    pub files: Option<u64>,
+}
+
+/// What the agent made of [`FilesStored`].
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Noted {
+    /// It is on disk: the files may go like any output. Else there are more files than the server knows, or there may be.
+    #[prost(bool, tag = "1")]
+    pub complete: bool,
 }
 
 /// A range of a captured file.
@@ -339,7 +358,7 @@ pub struct Answer {
     #[prost(uint64, optional, tag = "1")]
     pub query_id: Option<u64>,
     /// What was found.
-    #[prost(oneof = "AnswerBody", tags = "2, 3, 4")]
+    #[prost(oneof = "AnswerBody", tags = "2, 3, 4, 5")]
     pub body: Option<AnswerBody>,
 }
 
@@ -355,6 +374,9 @@ pub enum AnswerBody {
     /// Why not, for people.
     #[prost(string, tag = "4")]
     Failed(String),
+    /// What became of a word of the server.
+    #[prost(message, tag = "5")]
+    Noted(Noted),
 }
 
 /// A piece of output.

@@ -25,7 +25,7 @@ mod tests;
 
 pub use pace::Pace;
 pub use sink::{Sink, StreamError};
-pub use source::{Found, Look, Opening, Sources, Subject, Wanted};
+pub use source::{Found, Look, Opening, Sources, Subject, Wanted, Which};
 
 /// Bytes in one piece: a status waits for no more than this where both wait for the same socket.
 pub const PIECE_BYTES_MAX: usize = 32 << 10;

@@ -29,14 +29,14 @@ pub struct Opening {
 }
 
 /// What a stream can be read from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// What a run wrote.
-    Output {
+    /// What a run wrote, or what was kept of it.
+    File {
         /// Which run.
         run_id: RunId,
         /// Which of its files; one of a newer version is not known.
-        stream: Option<StreamKind>,
+        file: Option<Which>,
     },
     /// What a program of the agent traced.
     Trace {
@@ -45,6 +45,15 @@ pub enum Subject {
         /// So many bytes before the end; all that is kept if absent.
         tail: Option<u64>,
     },
+}
+
+/// Which file of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// An output file.
+    Output(StreamKind),
+    /// The captured file of this name.
+    Kept(String),
 }
 
 /// Which part of a file is wanted, and the first credit.
@@ -85,9 +94,15 @@ impl Subject {
             let program = TraceKind::try_from(program).ok().filter(|kind| *kind != TraceKind::Unspecified);
             return Ok(Subject::Trace { program, tail: open.tail });
         }
-        let stream = open.stream.and_then(|s| StreamKind::try_from(s).ok());
-        let stream = stream.filter(|s| *s != StreamKind::Unspecified);
-        Ok(Subject::Output { run_id: run_id("StreamOpen", &open.run_id)?, stream })
+        let file = match &open.file {
+            Some(name) => Some(Which::Kept(name.clone())),
+            None => open
+                .stream
+                .and_then(|s| StreamKind::try_from(s).ok())
+                .filter(|s| *s != StreamKind::Unspecified)
+                .map(Which::Output),
+        };
+        Ok(Subject::File { run_id: run_id("StreamOpen", &open.run_id)?, file })
     }
 }
 
@@ -157,7 +172,7 @@ impl Sources {
     pub fn on_open(&mut self, stream_id: u64, wanted: Wanted) -> Result<(), Box<Frame>> {
         if self.streams.len() >= STREAMS_MAX {
             let reason = format!("{STREAMS_MAX} streams of output are open on this connection");
-            return Err(Box::new(end(stream_id, false, Some(reason))));
+            return Err(Box::new(end(stream_id, false, Some(reason), false)));
         }
         let source = Source {
             state: State::Ready,
@@ -261,7 +276,7 @@ impl Sources {
         }
         match source.after(now_ms, bytes, size, complete) {
             After::Over { complete, failed } => {
-                frames.push(end(stream_id, complete, failed));
+                frames.push(end(stream_id, complete, failed, false));
                 self.streams.remove(&stream_id);
             }
             After::Turn => {
@@ -277,9 +292,9 @@ impl Sources {
         frames
     }
 
-    /// Nothing can be read for this stream: gives the frame that says so.
-    pub fn on_failed(&mut self, stream_id: u64, reason: String) -> Option<Frame> {
-        self.streams.remove(&stream_id).map(|_| end(stream_id, false, Some(reason)))
+    /// Nothing can be read for this stream, now or (`gone`) ever again: gives the frame that says so.
+    pub fn on_failed(&mut self, stream_id: u64, reason: String, gone: bool) -> Option<Frame> {
+        self.streams.remove(&stream_id).map(|_| end(stream_id, false, Some(reason), gone))
     }
 
     /// How many streams are open.
@@ -346,6 +361,6 @@ impl Source {
     }
 }
 
-fn end(stream_id: u64, complete: bool, failed: Option<String>) -> Frame {
-    StreamEnd { stream_id: Some(stream_id), complete, failed }.into()
+fn end(stream_id: u64, complete: bool, failed: Option<String>, gone: bool) -> Frame {
+    StreamEnd { stream_id: Some(stream_id), complete, failed, gone }.into()
 }

@@ -86,6 +86,9 @@ impl Store {
                     let runs = &self.runs;
                     self.facts.retain(|(run, _)| runs.contains_key(run));
                 }
+                Change::FileKept(file) => {
+                    assert_eq!(self.runs[&file.run].job, file.job, "a file of another job");
+                }
                 Change::StraysDeleted(run, _) => self.strays.retain(|(stray, _)| *stray != run),
                 Change::AgentTold(agent) => {
                     let recovery = self.recovery.as_mut().expect("a recovery is going on");

@@ -145,7 +145,7 @@ impl Hidden {
             assert_eq!(server.begin("/api/v1/queues/default/hold", &header, &json!({})).status, 200);
             assert_eq!(server.begin("/api/v1/agents/h/drain", &[], &json!({"reason": reason})).status, 200);
         }
-        let trace = server._root.path().join("trace");
+        let trace = server.root.path().join("trace");
         std::fs::create_dir(&trace).unwrap();
         let lines = format!(
             "INFO x: {}\nDEBUG admin {} hex {hex} {}\n",

@@ -1,0 +1,112 @@
+//! A look through the whole store, at the start and once a day: what is in it and in no record, what is in the record and not in it, what was left half
+//! written.
+//!
+//! Nothing is concluded from a list that broke off, or from a store that is not ours at its end as at its beginning. Objects are deleted only when
+//! they are old, and never while a restore is going on: a restored record does not know what was stored after its backup, and the agents are
+//! just telling.
+
+use super::tidy::Failure;
+use super::{Context, key, store};
+use crate::db::FileRecord;
+use job::RunId;
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+/// Objects that are compared with the record at once.
+const CHUNK: usize = 500;
+
+/// What was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Found {
+    objects: u64,
+    orphans: u64,
+    missing: u64,
+    halves: u64,
+}
+
+impl Context {
+    /// One look. `orphans_age`: so old are objects that nothing names when they go.
+    pub(super) async fn look_through(&self, orphans_age: Duration) -> Result<(), Failure> {
+        let began_ms = os::clock::wall_ms();
+        let store = self.ready().await?;
+        let mut found = Found { halves: self.remove_halves().await?, ..Found::default() };
+        let orphans_age_ms = i64::try_from(orphans_age.as_millis()).unwrap_or(i64::MAX);
+        let may_delete = self.handle.recovery().await?.is_none();
+        let (mut list, mut keys, mut chunk, mut orphans) =
+            (store.list(), HashSet::new(), Vec::new(), Vec::new());
+        loop {
+            let next = list.recv().await.transpose()?;
+            let is_end = next.is_none();
+            if let Some(object) = next {
+                found.objects += 1;
+                keys.insert(digest(&object.key));
+                chunk.push(object);
+            }
+            if chunk.len() == CHUNK || is_end {
+                let of_chunk = self.orphans(std::mem::take(&mut chunk)).await?;
+                orphans.extend(
+                    of_chunk.into_iter().filter(|at| began_ms.saturating_sub(at.1) >= orphans_age_ms),
+                );
+            }
+            if is_end {
+                break;
+            }
+        }
+        let store = self.ready().await?;
+        for (orphan, _) in orphans.iter().filter(|_| may_delete) {
+            store.delete(orphan).await?;
+            found.orphans += 1;
+        }
+        found.missing = self.find_missing(&keys, began_ms).await?;
+        let Found { objects, orphans, missing, halves } = found;
+        tracing::info!(objects, orphans, missing, halves, "the file store was looked through");
+        Ok(())
+    }
+
+    /// What a server that was killed left behind.
+    async fn remove_halves(&self) -> Result<u64, Failure> {
+        let Some(folder) = self.store.folder().map(std::path::Path::to_owned) else { return Ok(0) };
+        let started_at_ms = self.handle.status().await?.started_at_ms;
+        let removed = tokio::task::spawn_blocking(move || store::remove_halves(&folder, started_at_ms)).await;
+        Ok(removed.ok().and_then(Result::ok).unwrap_or(0))
+    }
+
+    /// Those that nothing in the record names, with the time of their writing. What is no key of ours is let alone.
+    async fn orphans(&self, objects: Vec<store::Listed>) -> Result<Vec<(String, i64)>, Failure> {
+        let read = |object: &store::Listed| key::read(&object.key);
+        let runs: Vec<RunId> = objects.iter().filter_map(read).map(|(_, run)| run).collect();
+        let wanted = self.ask(move |db| db.files_wanted(&runs)).await?;
+        let named: BTreeSet<String> =
+            wanted.iter().map(|(job, run, name)| key::of(*job, *run, name)).collect();
+        let is_orphan =
+            |object: &store::Listed| key::read(&object.key).is_some() && !named.contains(&object.key);
+        let orphans = objects.into_iter().filter(is_orphan);
+        Ok(orphans.map(|object| (object.key, object.written_at_ms)).collect())
+    }
+
+    /// Files that the record has as stored since before `began_ms`, and that were not listed.
+    async fn find_missing(&self, keys: &HashSet<u64>, began_ms: i64) -> Result<u64, Failure> {
+        let (mut missing, mut after) = (0, (RunId::new(0, 0), String::new()));
+        loop {
+            let from = after.clone();
+            let piece = self.ask(move |db| db.files_stored_after(&from, CHUNK)).await?;
+            let Some(last) = piece.last() else { return Ok(missing) };
+            after = (last.file.run, last.file.name.clone());
+            let is_missing = |record: &&FileRecord| {
+                record.at_ms < began_ms && record.key.as_ref().is_some_and(|key| !keys.contains(&digest(key)))
+            };
+            for record in piece.iter().filter(is_missing) {
+                self.missing(record, "the store was looked through").await;
+                missing += 1;
+            }
+        }
+    }
+}
+
+/// Keys of millions of objects, eight bytes each. Two that meet hide that one of them is missing, which its reader notices.
+fn digest(key: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,154 @@
+//! The file store as the rest of the server sees it.
+
+use super::{Context, StoreError, key};
+use crate::db::{FileChange, FileRecord};
+use axum::body::Bytes;
+use scheduler::{Event, EventKind, Object};
+use std::ops::Range;
+
+/// The file store; cheap to clone. There may be none: then files stay with their agents.
+#[derive(Clone, Default)]
+pub struct Files(Option<Context>);
+
+impl Files {
+    pub(crate) fn new(context: Option<Context>) -> Files {
+        Files(context)
+    }
+
+    /// Where it is, if there is one.
+    pub fn url(&self) -> Option<String> {
+        self.0.as_ref().map(|context| context.store.url())
+    }
+
+    /// What is wrong with it, if something is. Nothing else of the server suffers from it.
+    pub fn trouble(&self) -> Option<String> {
+        self.0.as_ref().and_then(|context| context.store.trouble())
+    }
+
+    /// Bytes of a stored file; all that were asked for.
+    pub async fn read(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let none = || StoreError::Away("this server has none ([files] url is empty)".to_owned());
+        let context = self.0.as_ref().ok_or_else(none)?;
+        context.opened().await?.read(key, range).await
+    }
+
+    /// The store does not have what the record says it has. If it is our store, the record is put right.
+    pub(crate) async fn on_missing(&self, record: &FileRecord) {
+        let Some(context) = &self.0 else { return };
+        if context.ready().await.is_ok() {
+            context.missing(record, "it was to be read").await;
+        }
+    }
+}
+
+impl Context {
+    /// The store, open and ours as it was when it was opened.
+    pub(super) async fn opened(&self) -> Result<super::store::Opened, StoreError> {
+        self.store.opened(|opened| self.claim(opened)).await
+    }
+
+    /// The store, and it is ours at this moment: for whoever is going to write, to delete, or to believe that something is not there.
+    pub(super) async fn ready(&self) -> Result<super::store::Opened, StoreError> {
+        let opened = self.opened().await?;
+        if let Err(error) = self.check_mark(&opened, true).await {
+            self.store.close().await;
+            return Err(error);
+        }
+        Ok(opened)
+    }
+
+    /// Marks a store that nobody has, or finds our mark. Two servers in one folder would remove each other's files, and an empty mount point looks
+    /// like a store that lost everything.
+    async fn claim(&self, opened: super::store::Opened) -> Result<(), StoreError> {
+        let url = self.store.url();
+        let claim = self.ask(|db| db.store_claim()).await.map_err(|e| StoreError::Away(e.to_string()))?;
+        let is_known = claim.url.as_ref() == Some(&url);
+        if !is_known && opened.read_small(key::MARK).await == Err(StoreError::Missing) {
+            opened.put(key::MARK, key::hex(&claim.id).into_bytes()).await?;
+            tracing::info!("the file store {url} is marked as this server's");
+        }
+        self.check_mark(&opened, is_known).await?;
+        if !is_known {
+            let changes = vec![FileChange::Claimed(url)];
+            self.handle.files(changes, Vec::new()).await.map_err(|e| StoreError::Away(e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    async fn check_mark(&self, opened: &super::store::Opened, is_known: bool) -> Result<(), StoreError> {
+        let claim = self.ask(|db| db.store_claim()).await.map_err(|e| StoreError::Away(e.to_string()))?;
+        let (ours, url) = (key::hex(&claim.id), self.store.url());
+        match opened.read_small(key::MARK).await {
+            Ok(found) if found.trim_ascii() == ours.as_bytes() => Ok(()),
+            Ok(_) => Err(StoreError::Away(format!(
+                "{url} has the mark of another server ({}): give each server a store of its own; this one's mark is {ours}",
+                key::MARK
+            ))),
+            Err(StoreError::Missing) if is_known => Err(StoreError::Away(format!(
+                "{url} lacks this server's mark: is it mounted? If it was emptied on purpose, put a file {} with the text {ours} there",
+                key::MARK
+            ))),
+            Err(StoreError::Missing) => {
+                Err(StoreError::Away(format!("{url} does not keep what is put there")))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The store cannot be used: told once, and tried again.
+    pub(super) async fn on_trouble(&self, error: &StoreError) {
+        let text = error.to_string();
+        self.store.close().await; // opened anew next time: a rotated key, a folder that was mounted again
+        metrics::gauge!("lastword_file_store_up").set(0.0);
+        metrics::counter!("lastword_file_store_failures_total").increment(1);
+        if !self.store.set_trouble(Some(text.clone())) {
+            tracing::warn!("{text}; files stay with their agents, and it is tried again");
+            self.tell(Event::new(EventKind::FileStoreAway, Object::Server, text)).await;
+        }
+    }
+
+    /// The store did what it was asked.
+    pub(super) async fn on_well(&self) {
+        metrics::gauge!("lastword_file_store_up").set(1.0);
+        if self.store.set_trouble(None) {
+            let text = format!("the file store {} can be used again", self.store.url());
+            tracing::info!("{text}");
+            self.tell(Event::new(EventKind::FileStoreBack, Object::Server, text)).await;
+        }
+    }
+
+    /// While the database cannot be written the inbox may be full: nobody here waits for that.
+    async fn tell(&self, event: Event) {
+        let handle = self.handle.clone();
+        tokio::spawn(async move { handle.happened(event).await });
+    }
+
+    /// The store lacks a file: it is fetched again.
+    pub(super) async fn missing(&self, record: &FileRecord, when: &str) {
+        let file = &record.file;
+        let reason = format!("the file store does not have it any more ({when})");
+        let event = event_of(record, EventKind::FileMissing, format!("file \"{}\": {reason}", file.name));
+        tracing::warn!(job = %file.job, file = file.name, "{reason}");
+        let change = FileChange::Missing {
+            run: file.run,
+            name: file.name.clone(),
+            reason,
+            at_ms: os::clock::wall_ms(),
+        };
+        if let Err(e) = self.handle.files(vec![change], vec![event]).await {
+            tracing::warn!("that a file is missing is not written down yet: {e}");
+        }
+    }
+}
+
+/// An event about a file.
+pub(super) fn event_of(record: &FileRecord, kind: EventKind, text: String) -> Event {
+    let file = &record.file;
+    let data = serde_json::json!({"file": file.name, "bytes": file.bytes, "sha256": key::hex(&file.sha256),
+        "run_id": file.run.to_string(), "agent": file.agent, "reason": record.reason});
+    let event = Event::new(kind, Object::Job(file.job), text).with(data);
+    match &record.queue {
+        Some(queue) => event.in_queue(queue),
+        None => event,
+    }
+}
