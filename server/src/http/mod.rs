@@ -44,8 +44,8 @@ use crate::backup::Backups;
 use crate::bundle::Place;
 use crate::core::Handle;
 use crate::db::{Database, DbError};
-use crate::operation::Operations;
 use crate::files::Files;
+use crate::operation::Operations;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
