@@ -537,6 +537,24 @@ mod tests {
     }
 
     #[test]
+    fn beyond_the_room_that_settled_runs_may_take_outputs_go_first_and_then_the_oldest_runs() {
+        let mut lab = Lab::new(100);
+        lab.policy.full = Some(0); // what settled a moment ago may go
+        let one = taken(lab.root.run(Shelf::Settled, run(1)).path());
+        lab.policy.limits.settled_bytes_max = Some(Size::from_bytes(one * 60));
+        let done = lab.sweep();
+        assert_eq!((done.removed, lab.left().len()), (0, 100), "outputs suffice");
+        assert!((1..100).contains(&done.stripped) && lab.outputs() < 100, "{done:?}");
+        lab.policy.limits.settled_bytes_max = Some(Size::from_bytes(one * 10));
+        assert!(lab.sweep().removed > 0);
+        let (left, rest) = (lab.left(), (1..=100).rev());
+        let youngest: Vec<u64> = rest.take(left.len()).collect::<Vec<_>>().into_iter().rev().collect();
+        assert_eq!(left, youngest, "the oldest went");
+        let all: u64 = left.iter().map(|n| taken(lab.root.run(Shelf::Settled, run(*n)).path())).sum();
+        assert!(all <= one * 10, "{all} of {}", one * 10);
+    }
+
+    #[test]
     fn a_run_that_was_stripped_keeps_its_log() {
         let lab = Lab::new(1);
         let dir = lab.root.run(Shelf::Settled, run(1));

@@ -106,10 +106,15 @@ impl DataRoot {
         }
         let network =
             os::disk::file_system(&path).map_err(io_error("ask for its file system", &path))?.network;
-        if let Some(kind) = network.filter(|_| !allow_network) {
-            return Err(RootError::Network { path, kind });
+        DataRoot { path }.if_local(network, allow_network)
+    }
+
+    /// Gives it back if it is not on a network file system, or may be.
+    fn if_local(self, network: Option<&'static str>, allow_network: bool) -> Result<DataRoot, RootError> {
+        match network.filter(|_| !allow_network) {
+            Some(kind) => Err(RootError::Network { path: self.path, kind }),
+            None => Ok(self),
         }
-        Ok(DataRoot { path })
     }
 
     /// A data root that another process of the agent has made.
@@ -297,3 +302,20 @@ pub const CONTROL_SOCKET: &str = "ctl.sock";
 pub const MONITOR_SOCKET: &str = "monitor.sock";
 /// The network-processor's socket for hints in the data root.
 pub const WAKE_SOCKET: &str = "wake.sock";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_root_on_a_network_file_system_is_refused_unless_somebody_wants_it_so() {
+        let root = || DataRoot::at(Path::new("/mnt/agent"));
+        for kind in ["NFS", "SMB"] {
+            let text = root().if_local(Some(kind), false).unwrap_err().to_string();
+            assert!(text.contains(&format!("/mnt/agent is on {kind}")), "{text}");
+            assert!(text.contains("allow_network_file_system = true"), "{text}");
+            assert!(root().if_local(Some(kind), true).is_ok());
+        }
+        assert!(root().if_local(None, false).is_ok());
+    }
+}
