@@ -335,29 +335,25 @@ fn words(directory: &Directory, synced: bool) -> Words {
     Words { started, ended: directory.ended }
 }
 
-/// Whether the run's outcome is here and will come to that server by itself: it is live, or settled and asked for or sent again.
+/// Whether the run's outcome is here and will come to a server by itself: it is in `runs/`, or on its way, or settled and sent again because that
+/// server's database went back. That a server asks for a run that it misses does not count: by then the settled ones may have been removed.
 pub(crate) fn owes(state: &State, agent: usize, run: usize) -> bool {
-    let host = &state.agents[agent];
-    match host.disk[run].place {
+    let directory = &state.agents[agent].disk[run];
+    match directory.place {
         Place::Nowhere => false,
-        Place::Live | Place::Unsynced => host.disk[run].ended.is_some(),
+        Place::Live | Place::Unsynced => directory.ended.is_some(),
         Place::Settled => (0..SERVERS).any(|server| is_due(state, agent, server, run)),
     }
 }
 
 fn is_due(state: &State, agent: usize, server: usize, run: usize) -> bool {
-    let there = &state.servers[server];
-    if !there.exists {
-        return false;
-    }
-    let host = &state.agents[agent];
+    let (host, there) = (&state.agents[agent], &state.servers[server]);
     let acked = host.np.as_ref().map_or(host.acked, |np| np.acked);
     let database = &there.database;
-    let asked = database.runs[run].is_some_and(|row| row.agent == agent && row.ended.is_none());
     let on_its_way = state.links[agent][server].as_ref().is_some_and(|link| {
         link.up.iter().any(|frame| {
             matches!(frame, Up::Facts { run: sent, words, .. } if *sent == run && words.ended.is_some())
         })
     });
-    asked || on_its_way || went_back(acked, database.at, database.ancestors(agent))
+    there.exists && (on_its_way || went_back(acked, database.at, database.ancestors(agent)))
 }

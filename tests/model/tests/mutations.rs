@@ -70,7 +70,7 @@ fn an_equal_epoch_of_another_start_must_not_be_obeyed() {
 
 #[test]
 fn a_run_that_is_forgotten_when_it_is_settled_is_executed_again() {
-    let bounds = Bounds { repeats: 1, ..Bounds::QUIET };
+    let bounds = Bounds { links: 2, server_crashes: 1, back: Back::Restored, ..Bounds::QUIET };
     needs(bounds, Rules { settled_is_known: false, ..Rules::ALL }, AT_MOST_ONCE);
 }
 
