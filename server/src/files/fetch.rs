@@ -40,6 +40,8 @@ enum Failure {
     Store(StoreError),
     /// It came, and is not what was kept.
     Differs(String),
+    /// The store has no room for one so great.
+    NoRoom(String),
 }
 
 impl From<QueryError> for Failure {
@@ -74,6 +76,7 @@ impl Context {
                 | QueryError::Crowded
                 | QueryError::Failed { .. }),
             )) => (delayed(record, error.to_string()), None),
+            Err(Failure::NoRoom(reason)) => (delayed(record, reason), None),
             Err(Failure::Differs(reason)) => lost(record, reason),
             Err(Failure::Store(error)) => return Fetched::StoreAway(error),
         };
@@ -97,7 +100,9 @@ impl Context {
         if is_there(&store, &key, record).await? {
             return Ok(key); // put there by one that died before it could say so, or that knew more than this record
         }
-        self.store.check_room(file.bytes).await?;
+        if let Some(reason) = self.store.check_room(file.bytes).await? {
+            return Err(Failure::NoRoom(reason));
+        }
         let which = Which::Kept(file.name.clone());
         let wanted = Wanted { run: file.run, which, offset: 0, bytes_max: None, follow: false };
         let mut output = self.agents.output(&file.agent, wanted).await?;
@@ -216,10 +221,12 @@ fn delayed(record: &FileRecord, reason: String) -> FileChange {
 
 /// After so many tries.
 fn pause_ms(tries: u32) -> i64 {
-    PAUSE_MS_MIN
-        .saturating_mul(1_i64.checked_shl(tries.saturating_sub(1)).unwrap_or(i64::MAX))
-        .clamp(PAUSE_MS_MIN, PAUSE_MS_MAX)
+    let doubled = tries.saturating_sub(1).min(PAUSE_DOUBLED_MAX);
+    (PAUSE_MS_MIN << doubled).min(PAUSE_MS_MAX)
 }
+
+/// By then the longest pause is reached.
+const PAUSE_DOUBLED_MAX: u32 = 20;
 
 #[cfg(test)]
 mod tests {

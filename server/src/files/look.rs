@@ -93,12 +93,13 @@ impl Context {
             let piece = self.ask(move |db| db.files_stored_after(&from, CHUNK)).await?;
             let Some(last) = piece.last() else { return Ok(missing) };
             after = (last.file.run, last.file.name.clone());
-            let is_missing = |record: &&FileRecord| {
+            let is_missing = |record: &FileRecord| {
                 record.at_ms < began_ms && record.key.as_ref().is_some_and(|key| !keys.contains(&digest(key)))
             };
-            for record in piece.iter().filter(is_missing) {
-                self.missing(record, "the store was looked through").await;
-                missing += 1;
+            let lacking: Vec<FileRecord> = piece.into_iter().filter(is_missing).collect();
+            missing += lacking.len() as u64;
+            if !lacking.is_empty() {
+                self.missing(&lacking, "the store was looked through").await;
             }
         }
     }

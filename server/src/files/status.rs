@@ -36,7 +36,7 @@ impl Files {
     pub(crate) async fn on_missing(&self, record: &FileRecord) {
         let Some(context) = &self.0 else { return };
         if context.ready().await.is_ok() {
-            context.missing(record, "it was to be read").await;
+            context.missing(std::slice::from_ref(record), "it was to be read").await;
         }
     }
 }
@@ -123,20 +123,20 @@ impl Context {
         tokio::spawn(async move { handle.happened(event).await });
     }
 
-    /// The store lacks a file: it is fetched again.
-    pub(super) async fn missing(&self, record: &FileRecord, when: &str) {
-        let file = &record.file;
-        let reason = format!("the file store does not have it any more ({when})");
-        let event = event_of(record, EventKind::FileMissing, format!("file \"{}\": {reason}", file.name));
-        tracing::warn!(job = %file.job, file = file.name, "{reason}");
-        let change = FileChange::Missing {
-            run: file.run,
-            name: file.name.clone(),
-            reason,
-            at_ms: os::clock::wall_ms(),
-        };
-        if let Err(e) = self.handle.files(vec![change], vec![event]).await {
-            tracing::warn!("that a file is missing is not written down yet: {e}");
+    /// The store lacks files: they are fetched again.
+    pub(super) async fn missing(&self, records: &[FileRecord], when: &str) {
+        let (mut changes, mut events) = (Vec::new(), Vec::new());
+        for record in records {
+            let file = &record.file;
+            let reason = format!("the file store does not have it any more ({when})");
+            tracing::warn!(job = %file.job, file = file.name, "{reason}");
+            let text = format!("file \"{}\": {reason}", file.name);
+            events.push(event_of(record, EventKind::FileMissing, text));
+            let (run, name, at_ms) = (file.run, file.name.clone(), os::clock::wall_ms());
+            changes.push(FileChange::Missing { run, name, reason, at_ms });
+        }
+        if let Err(e) = self.handle.files(changes, events).await {
+            tracing::warn!("that files are missing is not written down yet: {e}");
         }
     }
 }

@@ -162,9 +162,9 @@ impl Store {
         Ok(Opened { inner: inner.await?, operations })
     }
 
-    /// Whether a file of that size may be put there.
-    pub(super) async fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
-        let Some(path) = self.folder().map(Path::to_owned) else { return Ok(()) };
+    /// Whether a file of that size may be put there. An error if none may; a reason if only this one is too great.
+    pub(super) async fn check_room(&self, bytes: u64) -> Result<Option<String>, StoreError> {
+        let Some(path) = self.folder().map(Path::to_owned) else { return Ok(None) };
         let asked = path.clone();
         let free = within(&self.operations, async move {
             let asked = tokio::task::spawn_blocking(move || os::disk::file_system(&asked));
@@ -172,16 +172,19 @@ impl Store {
             file_system.map(|found| found.free_bytes).map_err(|e| StoreError::Away(e.to_string()))
         });
         let free = free.await?;
-        if free.saturating_sub(bytes) >= self.free_bytes_min {
-            return Ok(());
-        }
-        Err(StoreError::Away(format!(
-            "{} has {} MiB free, and a file of {} MiB is to be stored there; [files] free_bytes_min keeps {} MiB free",
+        let rule = format!(
+            "{} has {} MiB free, of which [files] free_bytes_min keeps {} MiB free",
             path.display(),
             free >> 20,
-            bytes >> 20,
             self.free_bytes_min >> 20
-        )))
+        );
+        match free.checked_sub(self.free_bytes_min) {
+            None => Err(StoreError::Away(rule)),
+            Some(room) if room < bytes => {
+                Ok(Some(format!("it has {bytes} bytes, and there is no room: {rule}")))
+            }
+            Some(_) => Ok(None),
+        }
     }
 }
 

@@ -93,9 +93,11 @@ async fn a_file_that_would_leave_too_little_room_is_not_begun() {
     let settings = settings::Files::default();
     let store = Store::new(Place::of(&settings, dir.path()).unwrap().unwrap(), 1 << 20);
     open(&store).await.unwrap();
-    store.check_room(1).await.unwrap();
-    let error = store.check_room(1 << 60).await.unwrap_err().to_string();
-    assert!(error.contains("free_bytes_min"), "{error}");
+    assert_eq!(store.check_room(1).await, Ok(None));
+    let reason = store.check_room(1 << 60).await.unwrap().unwrap();
+    assert!(reason.contains("free_bytes_min"), "{reason}");
+    let full = Store::new(Place::of(&settings, dir.path()).unwrap().unwrap(), 1 << 60);
+    assert!(matches!(full.check_room(0).await, Err(StoreError::Away(_))), "not the least one then");
 }
 
 #[tokio::test]

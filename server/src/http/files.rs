@@ -102,19 +102,23 @@ pub(super) async fn read(
     Ok((headers, body).into_response())
 }
 
-/// From wherever it is. What the store has lost may still be with its agent.
+/// From wherever it is. What the store has lost, or cannot give now, may still be with its agent.
 async fn body(http: &Http, run: &RunRecord, kept: Kept, part: ops::Range<u64>) -> Result<Body, Problem> {
-    let place = kept.record.as_ref().map_or(Place::Agent, |record| record.place);
+    let mut away = None;
     if let Some(record) = &kept.record {
-        match (place, &record.key) {
+        match (record.place, &record.key) {
             (Place::Stored, Some(key)) => match from_store(&http.app.files, key, part.clone()).await {
                 Ok(body) => return Ok(body),
                 Err(StoreError::Missing) => http.app.files.on_missing(record).await,
-                Err(error) => return Err(error.into()),
+                Err(error @ StoreError::Away(_)) => away = Some(error),
             },
             (Place::Lost | Place::Removed, _) => {
-                let reason = record.reason.as_deref().unwrap_or("nobody knows why");
-                let detail = format!("file \"{}\" is {}: {reason}", kept.file.name, show(place).text());
+                let (state, why) = (show(record.place).text(), record.reason.as_deref());
+                let detail = format!(
+                    "file \"{}\" is {state}: {}",
+                    kept.file.name,
+                    why.unwrap_or("why is not on record")
+                );
                 return Err(Problem::new(StatusCode::GONE, "gone", "It is there no more", detail));
             }
             (Place::Agent | Place::Stored, _) => {}
@@ -122,8 +126,11 @@ async fn body(http: &Http, run: &RunRecord, kept: Kept, part: ops::Range<u64>) -
     }
     let (which, bytes_max) = (Which::Kept(kept.file.name), Some(part.end - part.start));
     let wanted = Wanted { run: run.id, which, offset: part.start, bytes_max, follow: false };
-    let output = http.app.agents.output(&run.agent, wanted).await?;
-    Ok(Body::new(Pieces::whole(output)))
+    match (http.app.agents.output(&run.agent, wanted).await, away) {
+        (Ok(output), _) => Ok(Body::new(Pieces::whole(output))),
+        (Err(_), Some(error)) => Err(error.into()),
+        (Err(error), None) => Err(error.into()),
+    }
 }
 
 async fn run(http: &Http, id: u64, attempt: Option<u32>) -> Result<RunRecord, Problem> {

@@ -29,6 +29,13 @@ pub const ACKED_IS_KEPT: Promise = || {
     })
 };
 
+/// The same, and an outcome also counts as kept if the server will ask for it.
+pub const ACKED_CAN_COME: Promise = || {
+    Property::always("acknowledged: kept, or asked for", |_: &World, state: &State| {
+        (0..RUNS).all(|run| !state.seen.acked[run] || is_kept(state, run) || is_asked_for(state, run))
+    })
+};
+
 /// The same of every outcome that was settled, acknowledged or not. Of one that is not settled it holds by itself: it is in `runs/`.
 pub const NOTHING_LOST: Promise = || {
     Property::always("settled: in the database or sent again", |_: &World, state: &State| {
@@ -132,4 +139,10 @@ fn is_settled(state: &State, run: usize) -> bool {
 fn is_kept(state: &State, run: usize) -> bool {
     let stored = state.servers.iter().any(|server| server.exists && server.database.has_outcome(run));
     stored || (0..AGENTS).any(|agent| owes(state, agent, run))
+}
+
+/// The run is open in a database, so its agent is asked for it when it connects.
+fn is_asked_for(state: &State, run: usize) -> bool {
+    let mut rows = state.servers.iter().filter_map(|server| server.database.runs[run]);
+    rows.any(|row| row.ended.is_none())
 }

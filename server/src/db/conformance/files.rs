@@ -64,6 +64,7 @@ pub(super) fn a_file_is_awaited_until_it_is_stored_and_its_agent_is_told_when_al
     db.commit(&jobs.chain(runs).collect::<Vec<_>>()).unwrap();
     let files = [kept(0, "b", "x"), kept(0, "../a", "x"), kept(1, "c", "y"), kept(0, "b", "x")];
     db.commit(&files.clone().map(Change::FileKept)).unwrap();
+    drop(db);
     let db = open();
     let [b, a, ..] = files;
     assert_eq!(
@@ -79,6 +80,7 @@ pub(super) fn a_file_is_awaited_until_it_is_stored_and_its_agent_is_told_when_al
     assert_eq!(place_of(&db, 0, "../a"), expected);
     assert_eq!((due(&db, "x", 0), db.file_words_to().unwrap()), (vec!["b".to_owned()], vec![]));
     write(&db, stored(0, "b", 8));
+    drop(db);
     let db = open();
     assert_eq!(
         (db.files_awaited_from().unwrap(), db.file_words_to().unwrap()),
@@ -176,5 +178,6 @@ pub(super) fn a_store_is_known_by_the_databases_first_id_and_its_address<D: Data
     assert_eq!((claim.id, claim.url), (db.identity().database_id, None));
     write(&db, FileChange::Claimed("file:///x".into()));
     write(&db, FileChange::Claimed("file:///y".into()));
+    drop(db);
     assert_eq!(open().store_claim().unwrap().url.as_deref(), Some("file:///y"));
 }
