@@ -3,6 +3,8 @@
 //!
 //! A process may stand still for as long as it likes between any two steps, so pauses are in every model.
 
+#![forbid(unsafe_code)]
+
 mod action;
 mod agent;
 mod bounds;
