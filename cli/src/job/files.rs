@@ -2,7 +2,7 @@
 
 use super::{JobRef, path};
 use crate::client::{Call, CallError, Client, encode};
-use crate::exit::{IO, failure};
+use crate::exit::{IO, NOT_FOUND, failure};
 use crate::output::{Output, Row, bytes, line, moment, or_empty};
 use crate::progress::Progress;
 use api::{JobFile, JobFiles};
@@ -50,10 +50,19 @@ impl Files {
                 }
             }
             (None, Some(directory)) => {
-                for file in &files.items {
+                let (there, gone): (Vec<_>, Vec<_>) =
+                    files.items.iter().partition(|file| file.state.may_be_read());
+                for file in there {
                     let to = place(directory, &file.name)?;
                     save(&to, |out| self.fetch(client, &file.name, Some(file), &attempt, out))?;
                     line(&to.display().to_string())?;
+                }
+                if let Some(file) = gone.first() {
+                    let why = file.reason.as_deref().unwrap_or_default();
+                    let text = format!("\"{}\" is {}: {why}", file.name, file.state.text());
+                    let more =
+                        if gone.len() > 1 { format!("; and {} more", gone.len() - 1) } else { String::new() };
+                    return Err(failure(NOT_FOUND, format!("{text}{more}")));
                 }
             }
             (None, None) => output.list(&files.items)?,

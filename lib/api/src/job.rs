@@ -319,13 +319,18 @@ pub enum FileState {
     WithAgent,
     /// In the server's file store.
     Stored,
-    /// Nowhere: it never came into the file store.
+    /// Nowhere, as far as is known: neither its agent nor the file store can give it.
     Lost,
     /// Nowhere: retention has removed it from the file store.
     Removed,
 }
 
 impl FileState {
+    /// Whether somebody can give it, perhaps later.
+    pub fn may_be_read(self) -> bool {
+        matches!(self, FileState::WithAgent | FileState::Stored)
+    }
+
     /// In words.
     pub fn text(self) -> &'static str {
         match self {

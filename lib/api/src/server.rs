@@ -54,7 +54,7 @@ pub struct FilesStatus {
     pub stored: u64,
     /// Bytes of those.
     pub stored_bytes: u64,
-    /// Files that never came into the store, and never will.
+    /// Files that neither their agents nor the store can give.
     pub lost: u64,
     /// Files that retention removed from the store.
     pub removed: u64,

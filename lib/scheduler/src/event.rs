@@ -160,7 +160,7 @@ kinds! {
     DiskEnough = "disk.enough", Info;
     /// A file that was kept of a job is in the server's file store.
     FileStored = "file.stored", Info;
-    /// A file that was kept of a job will never be there.
+    /// A file that was kept of a job cannot be had any more.
     FileLost = "file.lost", Warning;
     /// The file store has lost a file; it is fetched again, if its agent has it still.
     FileMissing = "file.missing", Warning;

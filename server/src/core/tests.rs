@@ -151,9 +151,6 @@ impl Database for Fragile {
     fn files_stored_after(&self, after: &(RunId, String), limit: usize) -> Result<Vec<FileRecord>, DbError> {
         self.inner.files_stored_after(after, limit)
     }
-    fn files_wanted(&self, runs: &[RunId]) -> Result<Vec<(JobId, RunId, String)>, DbError> {
-        self.inner.files_wanted(runs)
-    }
     fn file_objects_gone(&self, limit: usize) -> Result<Vec<String>, DbError> {
         self.inner.file_objects_gone(limit)
     }

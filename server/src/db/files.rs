@@ -4,7 +4,7 @@
 //! |-----------|---------------------------------------------------------|---------------------------------------------------------|
 //! | `Agent`   | its agent has it; it is to be fetched                   | stored; lost, when its agent cannot give it any more    |
 //! | `Stored`  | it is in the file store under its key                   | removed by retention; `Agent`, if the store has lost it |
-//! | `Lost`    | it never was in the store, and never will be            | nothing                                                 |
+//! | `Lost`    | nobody has it, as far as is known                       | the store turns out to have it                          |
 //! | `Removed` | it was in the store until retention took it             | nothing                                                 |
 //!
 //! Two lists beside it are what is owed to others: words to agents (`file_words`: the server has all files of this run) and objects that nothing
@@ -15,7 +15,6 @@ use super::sqlite::{one, rows};
 use job::{JobId, RunId};
 use rusqlite::{Connection, Row, params};
 use scheduler::KeptFile;
-use std::collections::BTreeSet;
 
 /// Where a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +23,7 @@ pub enum Place {
     Agent,
     /// In the file store.
     Stored,
-    /// Nowhere, and it never was in the store.
+    /// Nowhere, as far as is known.
     Lost,
     /// Nowhere any more.
     Removed,
@@ -100,7 +99,7 @@ pub enum FileChange {
         /// Not before, wall clock.
         next_at_ms: i64,
     },
-    /// It never will be there.
+    /// Nobody can give it any more.
     Lost {
         /// Of this run.
         run: RunId,
@@ -282,7 +281,7 @@ pub(super) fn write(c: &Connection, change: &FileChange) -> rusqlite::Result<()>
 fn stored(c: &Connection, run: RunId, name: &str, key: &str, at_ms: i64) -> rusqlite::Result<()> {
     let run_bytes = run.as_bytes().as_slice();
     c.prepare_cached(
-        "UPDATE files SET place = 2, at = ?4, key = ?3, reason = NULL, tries = 0 WHERE run = ?1 AND name = ?2 AND place = 1",
+        "UPDATE files SET place = 2, at = ?4, key = ?3, reason = NULL, tries = 0 WHERE run = ?1 AND name = ?2 AND place IN (1, 3)",
     )?
     .execute(params![run_bytes, name, key, at_ms])?;
     not_gone(c, key)?;
@@ -376,17 +375,6 @@ pub(super) fn stored_after(
         "SELECT {COLUMNS} FROM files WHERE (run, name) > (?1, ?2) AND place = 2 ORDER BY run, name LIMIT ?3"
     );
     rows(c, &sql, params![after.0.as_bytes().as_slice(), after.1, signed(limit as u64)], record)
-}
-
-/// Of these runs the files that are stored, or are to be.
-pub(super) fn wanted(c: &Connection, runs: &[RunId]) -> Result<Vec<(JobId, RunId, String)>, Bad> {
-    let mut wanted = Vec::new();
-    for run in runs.iter().collect::<BTreeSet<_>>() {
-        let sql = "SELECT run, name, job FROM files WHERE run = ?1 AND place IN (1, 2)";
-        let file = |row: &Row<'_>| Ok((JobId(unsigned(row.get(2)?)?), run_of(row)?, row.get(1)?));
-        wanted.extend(rows(c, sql, [run.as_bytes().as_slice()], file)?);
-    }
-    Ok(wanted)
 }
 
 pub(super) fn objects_gone(c: &Connection, limit: usize) -> Result<Vec<String>, Bad> {

@@ -266,9 +266,6 @@ pub trait Database: Send + Sync {
     /// Stored files behind this run and name, in their order, at most `limit`.
     fn files_stored_after(&self, after: &(RunId, String), limit: usize) -> Result<Vec<FileRecord>, DbError>;
 
-    /// Of these runs the files that are stored or are to be.
-    fn files_wanted(&self, runs: &[RunId]) -> Result<Vec<(JobId, RunId, String)>, DbError>;
-
     /// Keys of objects that are to be deleted from the store, at most `limit`.
     fn file_objects_gone(&self, limit: usize) -> Result<Vec<String>, DbError>;
 

@@ -430,10 +430,6 @@ impl Database for Sqlite {
         self.read(|c| files::stored_after(c, after, limit))
     }
 
-    fn files_wanted(&self, runs: &[RunId]) -> Result<Vec<(JobId, RunId, String)>, DbError> {
-        self.read(|c| files::wanted(c, runs))
-    }
-
     fn file_objects_gone(&self, limit: usize) -> Result<Vec<String>, DbError> {
         self.read(|c| files::objects_gone(c, limit))
     }

@@ -92,6 +92,22 @@ impl Context {
         }
     }
 
+    /// Takes a file that is in the store already, without its agent; whether it is.
+    pub(super) async fn take(
+        &self,
+        store: &Opened,
+        record: &FileRecord,
+    ) -> Result<bool, super::tidy::Failure> {
+        let file = &record.file;
+        let key = key::of(file.job, file.run, &file.name);
+        let is_there = is_there(store, &key, record).await?;
+        if is_there {
+            let (change, event) = stored(record, key);
+            self.handle.files(vec![change], event.into_iter().collect()).await?;
+        }
+        Ok(is_there)
+    }
+
     /// Its key in the store.
     async fn try_fetch(&self, record: &FileRecord) -> Result<String, Failure> {
         let file = &record.file;

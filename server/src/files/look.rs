@@ -7,9 +7,9 @@
 
 use super::tidy::Failure;
 use super::{Context, key, store};
-use crate::db::FileRecord;
+use crate::db::{FileRecord, Place};
 use job::RunId;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -19,10 +19,19 @@ const CHUNK: usize = 500;
 /// What was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Found {
-    objects: u64,
     orphans: u64,
+    taken: u64,
     missing: u64,
     halves: u64,
+}
+
+/// What a list has that the record has not as stored.
+#[derive(Default)]
+struct Compared {
+    /// Objects that nothing names, and when they were written.
+    orphans: Vec<(String, i64)>,
+    /// Files that are awaited, or lost, and that are here: put here by a server that died before it could say so, or brought back by somebody.
+    found: Vec<FileRecord>,
 }
 
 impl Context {
@@ -33,34 +42,37 @@ impl Context {
         let mut found = Found { halves: self.remove_halves().await?, ..Found::default() };
         let orphans_age_ms = i64::try_from(orphans_age.as_millis()).unwrap_or(i64::MAX);
         let may_delete = self.handle.recovery().await?.is_none();
-        let (mut list, mut keys, mut chunk, mut orphans) =
-            (store.list(), HashSet::new(), Vec::new(), Vec::new());
+        let (mut list, mut keys, mut chunk) = (store.list(), HashSet::new(), Vec::new());
+        let mut compared = Compared::default();
         loop {
             let next = list.recv().await.transpose()?;
             let is_end = next.is_none();
             if let Some(object) = next {
-                found.objects += 1;
                 keys.insert(digest(&object.key));
                 chunk.push(object);
             }
             if chunk.len() == CHUNK || is_end {
-                let of_chunk = self.orphans(std::mem::take(&mut chunk)).await?;
-                orphans.extend(
-                    of_chunk.into_iter().filter(|at| began_ms.saturating_sub(at.1) >= orphans_age_ms),
-                );
+                let Compared { orphans, found } = self.compare(std::mem::take(&mut chunk)).await?;
+                let is_old = |at: &(String, i64)| began_ms.saturating_sub(at.1) >= orphans_age_ms;
+                compared.orphans.extend(orphans.into_iter().filter(is_old));
+                compared.found.extend(found);
             }
             if is_end {
                 break;
             }
         }
         let store = self.ready().await?;
-        for (orphan, _) in orphans.iter().filter(|_| may_delete) {
+        for (orphan, _) in compared.orphans.iter().filter(|_| may_delete) {
             store.delete(orphan).await?;
             found.orphans += 1;
         }
+        for record in &compared.found {
+            found.taken += u64::from(self.take(&store, record).await?);
+        }
         found.missing = self.find_missing(&keys, began_ms).await?;
-        let Found { objects, orphans, missing, halves } = found;
-        tracing::info!(objects, orphans, missing, halves, "the file store was looked through");
+        let Found { orphans, taken, missing, halves } = found;
+        let objects = keys.len();
+        tracing::info!(objects, orphans, taken, missing, halves, "the file store was looked through");
         Ok(())
     }
 
@@ -72,17 +84,27 @@ impl Context {
         Ok(removed.ok().and_then(Result::ok).unwrap_or(0))
     }
 
-    /// Those that nothing in the record names, with the time of their writing. What is no key of ours is let alone.
-    async fn orphans(&self, objects: Vec<store::Listed>) -> Result<Vec<(String, i64)>, Failure> {
-        let read = |object: &store::Listed| key::read(&object.key);
-        let runs: Vec<RunId> = objects.iter().filter_map(read).map(|(_, run)| run).collect();
-        let wanted = self.ask(move |db| db.files_wanted(&runs)).await?;
-        let named: BTreeSet<String> =
-            wanted.iter().map(|(job, run, name)| key::of(*job, *run, name)).collect();
-        let is_orphan =
-            |object: &store::Listed| key::read(&object.key).is_some() && !named.contains(&object.key);
-        let orphans = objects.into_iter().filter(is_orphan);
-        Ok(orphans.map(|object| (object.key, object.written_at_ms)).collect())
+    /// Compares a piece of the list with the record. What is no key of ours is let alone.
+    async fn compare(&self, objects: Vec<store::Listed>) -> Result<Compared, Failure> {
+        let mut compared = Compared::default();
+        let mut of_run: (Option<RunId>, Vec<FileRecord>) = (None, Vec::new());
+        for object in objects {
+            let Some((_, run)) = key::read(&object.key) else { continue };
+            if of_run.0 != Some(run) {
+                of_run = (Some(run), self.ask(move |db| db.files(run)).await?);
+            }
+            let is_it = |record: &&FileRecord| {
+                object.key == key::of(record.file.job, record.file.run, &record.file.name)
+            };
+            match of_run.1.iter().find(is_it).map(|record| (record.place, record)) {
+                Some((Place::Stored, _)) => {}
+                Some((Place::Agent | Place::Lost, record)) => compared.found.push(record.clone()),
+                Some((Place::Removed, _)) | None => {
+                    compared.orphans.push((object.key, object.written_at_ms));
+                }
+            }
+        }
+        Ok(compared)
     }
 
     /// Files that the record has as stored since before `began_ms`, and that were not listed.

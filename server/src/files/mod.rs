@@ -13,7 +13,7 @@
 //! | in the store                                     | meaning                              | recovery                                                 |
 //! |--------------------------------------------------|--------------------------------------|----------------------------------------------------------|
 //! | a half-written object (`KEY#1`, parts of an upload) | died amid one file                 | no reader ever sees it; the file is fetched again; in a folder the rest is removed by the next look, in a bucket by its own rule for such parts |
-//! | an object, and the record says "awaited"         | died before the commit               | its content is compared: it is taken, or written over    |
+//! | an object, and the record says "awaited" or "lost" | died before the commit; brought back | its content is compared: it is taken, or written over    |
 //! | an object that nothing in the record names       | its job was deleted meanwhile, or the record is that of a backup | deleted when it is old enough, never while a restore is going on |
 //! | no object, and the record says "stored"          | the record is that of a backup, or somebody was at the store | fetched again, if its agent has it; else lost, and told |
 //! | another server's mark, or no mark where ours was | a wrong folder, or one that is not mounted | nothing is written, read or deleted before that is mended |

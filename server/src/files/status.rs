@@ -1,7 +1,8 @@
 //! The file store as the rest of the server sees it.
 
+use super::store::Opened;
 use super::{Context, StoreError, key};
-use crate::db::{FileChange, FileRecord};
+use crate::db::{FileChange, FileRecord, Place, StoreClaim};
 use axum::body::Bytes;
 use scheduler::{Event, EventKind, Object};
 use std::ops::Range;
@@ -43,54 +44,62 @@ impl Files {
 
 impl Context {
     /// The store, open and ours as it was when it was opened.
-    pub(super) async fn opened(&self) -> Result<super::store::Opened, StoreError> {
+    pub(super) async fn opened(&self) -> Result<Opened, StoreError> {
         self.store.opened(|opened| self.claim(opened)).await
     }
 
     /// The store, and it is ours at this moment: for whoever is going to write, to delete, or to believe that something is not there.
-    pub(super) async fn ready(&self) -> Result<super::store::Opened, StoreError> {
+    pub(super) async fn ready(&self) -> Result<Opened, StoreError> {
         let opened = self.opened().await?;
-        if let Err(error) = self.check_mark(&opened, true).await {
+        if let Err(error) = self.check_mark(&opened).await {
             self.store.close().await;
             return Err(error);
         }
         Ok(opened)
     }
 
-    /// Marks a store that nobody has, or finds our mark. Two servers in one folder would remove each other's files, and an empty mount point looks
-    /// like a store that lost everything.
-    async fn claim(&self, opened: super::store::Opened) -> Result<(), StoreError> {
+    /// Marks a new store, or finds our mark. Two servers in one folder would remove each other's files; an empty mount point looks like a store that
+    /// lost everything, and so does a new address to which nobody has moved the files.
+    async fn claim(&self, opened: Opened) -> Result<(), StoreError> {
         let url = self.store.url();
-        let claim = self.ask(|db| db.store_claim()).await.map_err(|e| StoreError::Away(e.to_string()))?;
-        let is_known = claim.url.as_ref() == Some(&url);
-        if !is_known && opened.read_small(key::MARK).await == Err(StoreError::Missing) {
+        let claim = self.store_claim().await?;
+        let counts = self.ask(|db| db.file_counts()).await.map_err(|e| StoreError::Away(e.to_string()))?;
+        let is_new = match &claim.url {
+            None => true,
+            Some(known) => *known != url && counts[Place::Stored as usize].files == 0,
+        };
+        if is_new && opened.read_small(key::MARK).await == Err(StoreError::Missing) {
             opened.put(key::MARK, key::hex(&claim.id).into_bytes()).await?;
             tracing::info!("the file store {url} is marked as this server's");
         }
-        self.check_mark(&opened, is_known).await?;
-        if !is_known {
+        self.check_mark(&opened).await?;
+        if claim.url.as_ref() != Some(&url) {
             let changes = vec![FileChange::Claimed(url)];
             self.handle.files(changes, Vec::new()).await.map_err(|e| StoreError::Away(e.to_string()))?;
         }
         Ok(())
     }
 
-    async fn check_mark(&self, opened: &super::store::Opened, is_known: bool) -> Result<(), StoreError> {
-        let claim = self.ask(|db| db.store_claim()).await.map_err(|e| StoreError::Away(e.to_string()))?;
-        let (ours, url) = (key::hex(&claim.id), self.store.url());
-        match opened.read_small(key::MARK).await {
+    async fn store_claim(&self) -> Result<StoreClaim, StoreError> {
+        self.ask(|db| db.store_claim()).await.map_err(|e| StoreError::Away(e.to_string()))
+    }
+
+    async fn check_mark(&self, opened: &Opened) -> Result<(), StoreError> {
+        let (claim, url, mark) = (self.store_claim().await?, self.store.url(), key::MARK);
+        let ours = key::hex(&claim.id);
+        match opened.read_small(mark).await {
             Ok(found) if found.trim_ascii() == ours.as_bytes() => Ok(()),
             Ok(_) => Err(StoreError::Away(format!(
-                "{url} has the mark of another server ({}): give each server a store of its own; this one's mark is {ours}",
-                key::MARK
+                "{url} has the mark of another server ({mark}): give each server a store of its own; this one's mark is {ours}"
             ))),
-            Err(StoreError::Missing) if is_known => Err(StoreError::Away(format!(
-                "{url} lacks this server's mark: is it mounted? If it was emptied on purpose, put a file {} with the text {ours} there",
-                key::MARK
-            ))),
-            Err(StoreError::Missing) => {
-                Err(StoreError::Away(format!("{url} does not keep what is put there")))
-            }
+            Err(StoreError::Missing) => Err(StoreError::Away(match claim.url {
+                Some(known) if known != url => format!(
+                    "{url} lacks this server's mark, and stored files are in {known}: move them there, {mark} with them"
+                ),
+                Some(_) | None => format!(
+                    "{url} lacks this server's mark: is it mounted? If it was emptied on purpose, put a file {mark} with the text {ours} there"
+                ),
+            })),
             Err(error) => Err(error),
         }
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tests::{CrashPoint, Dialling, Site, on_empty_site, on_site, wait_until};
 
 /// More than one part of an object.
-const GREAT: &str = "seq 1 1500000 > great.txt; sha256sum great.txt";
+const GREAT: &str = "seq 1 1250000 > great.txt; sha256sum great.txt";
 
 /// A job that leaves these files; its number.
 fn keeping(site: &Site, text: &str, patterns: &[&str]) -> Result<u64> {
@@ -66,48 +66,27 @@ fn get(site: &Site, id: u64, name: &str) -> Result<std::process::Output> {
 #[test]
 fn a_file_outlives_its_agent_and_the_agents_data_root() {
     on_site(|site| {
-        let t0 = std::time::Instant::now();
         let text = format!("mkdir out; echo two > 'out/b c.txt'; {GREAT}");
-        eprintln!("T 2 {:?}", t0.elapsed());
         let id = keeping(site, &text, &["great.txt", "out/*"])?;
-        eprintln!("T 3 {:?}", t0.elapsed());
         let kept = wait_state(site, id, 2, FileState::Stored)?;
-        eprintln!("T 4 {:?}", t0.elapsed());
         let told = site.client().stdout(id)?;
-        eprintln!("T 5 {:?}", t0.elapsed());
         site.agent()?.stop()?;
-        eprintln!("T 6 {:?}", t0.elapsed());
         site.wait_away("host1")?;
-        eprintln!("T 7 {:?}", t0.elapsed());
         std::fs::remove_dir_all(site.agents[0].root().path())?;
-        eprintln!("T 8 {:?}", t0.elapsed());
         let output = get(site, id, "great.txt")?; // compares the SHA-256 by itself
         anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        eprintln!("T 10 {:?}", t0.elapsed());
         assert_eq!(output.stdout.len() as u64, kept[0].bytes);
-        eprintln!("T 11 {:?}", t0.elapsed());
         assert!(told.starts_with(&kept[0].sha256), "the job saw the same: {told}");
-        eprintln!("T 12 {:?}", t0.elapsed());
         assert_eq!(get(site, id, "out/b c.txt")?.stdout, b"two\n");
-        eprintln!("T 13 {:?}", t0.elapsed());
         site.server.stop()?;
-        eprintln!("T 14 {:?}", t0.elapsed());
         site.server.restart()?;
-        eprintln!("T 15 {:?}", t0.elapsed());
         assert_eq!(get(site, id, "out/b c.txt")?.stdout, b"two\n");
-        eprintln!("T 16 {:?}", t0.elapsed());
         let table = String::from_utf8(site.lastword(&["job", "files", &id.to_string()])?.output()?.stdout)?;
-        eprintln!("T 17 {:?}", t0.elapsed());
         assert_eq!(table.matches("stored").count(), 2, "{table}");
-        eprintln!("T 18 {:?}", t0.elapsed());
         let status = status(site)?;
-        eprintln!("T 19 {:?}", t0.elapsed());
         assert_eq!((status.files.stored, status.files.with_agents, status.files.trouble), (2, 0, None));
-        eprintln!("T 20 {:?}", t0.elapsed());
         let output = String::from_utf8(site.lastword(&["job", "logs", &id.to_string()])?.output()?.stderr)?;
-        eprintln!("T 21 {:?}", t0.elapsed());
         assert!(output.contains("not connected"), "its output is the agent's alone: {output}");
-        eprintln!("T 22 {:?}", t0.elapsed());
         Ok(())
     });
 }
@@ -251,39 +230,57 @@ fn files_past_their_age_are_removed_from_the_store_and_said_to_be() {
 #[test]
 fn a_restored_record_says_which_objects_it_misses_and_fetches_what_it_can() {
     on_site(|site| {
-        let t0 = std::time::Instant::now();
         let id = keeping(site, "echo x > x.txt", &["x.txt"])?;
-        eprintln!("T 2 {:?}", t0.elapsed());
         wait_state(site, id, 1, FileState::Stored)?;
-        eprintln!("T 3 {:?}", t0.elapsed());
         let lost = keeping(site, "echo y > y.txt", &["y.txt"])?;
-        eprintln!("T 4 {:?}", t0.elapsed());
         wait_state(site, lost, 1, FileState::Stored)?;
-        eprintln!("T 5 {:?}", t0.elapsed());
         // The record has both, the store has neither, and the agent has only one.
         let store = site.server.data_root().join("files");
-        eprintln!("T 7 {:?}", t0.elapsed());
         site.server.stop()?;
-        eprintln!("T 8 {:?}", t0.elapsed());
+        let mut taken = Vec::new();
         for object in objects(&store) {
+            taken.push((object.clone(), std::fs::read(&object)?));
             std::fs::remove_file(object)?;
         }
         let run = site.agents[0].root().list(Shelf::Settled)?.into_iter().max().context("a run")?;
-        eprintln!("T 12 {:?}", t0.elapsed());
         std::fs::remove_dir_all(site.agents[0].root().run(Shelf::Settled, run).path())?;
-        eprintln!("T 13 {:?}", t0.elapsed());
         site.server.restart()?;
-        eprintln!("T 14 {:?}", t0.elapsed());
         let gone = wait_state(site, lost, 1, FileState::Lost)?;
-        eprintln!("T 15 {:?}", t0.elapsed());
         let reason = gone[0].reason.as_deref().unwrap_or_default();
-        eprintln!("T 16 {:?}", t0.elapsed());
         assert!(reason.contains("the file store does not have it any more"), "{reason}");
-        eprintln!("T 17 {:?}", t0.elapsed());
         wait_until("the other one to be fetched again", || Ok(objects(&store).len() == 1))?;
-        eprintln!("T 18 {:?}", t0.elapsed());
         wait_state(site, id, 1, FileState::Stored)?;
-        eprintln!("T 19 {:?}", t0.elapsed());
+        // Somebody finds the object: it is what it was.
+        site.server.stop()?;
+        for (object, content) in taken.into_iter().filter(|(_, content)| content == b"y\n") {
+            std::fs::create_dir_all(object.parent().context("a folder")?)?;
+            std::fs::write(object, content)?;
+        }
+        site.server.restart()?;
+        wait_state(site, lost, 1, FileState::Stored)?;
+        assert_eq!(get(site, lost, "y.txt")?.stdout, b"y\n");
+        Ok(())
+    });
+}
+
+#[test]
+fn another_store_is_not_used_before_the_files_are_moved_there() {
+    on_site(|site| {
+        let id = keeping(site, "echo x > x.txt", &["x.txt"])?;
+        wait_state(site, id, 1, FileState::Stored)?;
+        let (before, folder) = (site.server.data_root().join("files"), site.path().join("share"));
+        site.server.stop()?;
+        std::fs::create_dir(&folder)?;
+        site.server.restart_with(&[share(&folder)])?;
+        let trouble = || -> Result<String> { Ok(status(site)?.files.trouble.unwrap_or_default()) };
+        wait_until("the trouble to be told", || Ok(trouble()?.contains("move them there")))?;
+        assert_eq!(std::fs::read_dir(&folder)?.count(), 0, "nothing is written into it");
+        wait_state(site, id, 1, FileState::Stored)?;
+        std::fs::remove_dir(&folder)?;
+        std::fs::rename(&before, &folder)?;
+        wait_until("the trouble to be over", || Ok(trouble()?.is_empty()))?;
+        site.agents[0].stop()?;
+        assert_eq!(get(site, id, "x.txt")?.stdout, b"x\n");
         Ok(())
     });
 }

@@ -7,7 +7,7 @@ use protocol::handshake::PROTOCOL_VERSION;
 use protocol::message::{Accepted, Ended, Fact, FactBody, RefusalKind, Started};
 use scheduler::{
     Action, AgentRecord, Change, Connected, Counts, Dial, Engine, EventRecord, FactIn, Input, InventoryEntry,
-    JobRecord, JobSpec, NewAgent, QueueRecord, Recovery, Rejection, Reply, RunRecord, Snapshot,
+    JobRecord, JobSpec, KeptFile, NewAgent, QueueRecord, Recovery, Rejection, Reply, RunRecord, Snapshot,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +22,7 @@ pub(crate) struct Store {
     pub(crate) agents: BTreeMap<String, AgentRecord>,
     pub(crate) attachments: BTreeSet<(String, String)>,
     pub(crate) events: Vec<EventRecord>,
+    pub(crate) files: Vec<KeptFile>,
     pub(crate) recovery: Option<Recovery>,
 }
 
@@ -88,6 +89,7 @@ impl Store {
                 }
                 Change::FileKept(file) => {
                     assert_eq!(self.runs[&file.run].job, file.job, "a file of another job");
+                    self.files.push(file);
                 }
                 Change::StraysDeleted(run, _) => self.strays.retain(|(stray, _)| *stray != run),
                 Change::AgentTold(agent) => {
