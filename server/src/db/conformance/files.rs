@@ -115,6 +115,8 @@ pub(super) fn a_file_that_cannot_be_fetched_waits_and_one_that_never_will_be_is_
     write(&db, FileChange::Told(run));
     write(&db, stored(1, "c", 10));
     assert_eq!(place_of(&db, 1, "c").place, Place::Stored, "the store turned out to have it");
+    assert_eq!(db.file_words_to().unwrap(), ["y"], "and its agent is told once more");
+    write(&db, FileChange::Told(run));
 }
 
 pub(super) fn what_the_store_lost_is_awaited_again_and_what_retention_took_is_not<D: Database>(
