@@ -1,7 +1,7 @@
 //! Programs of this version and of the one before, together: agents are upgraded at another time than servers.
 
 use crate::outcomes::{shell, wait_for_line};
-use api::{FileState, JobFiles, JobSubmit, Status};
+use api::{JobSubmit, Status};
 use tests::{Dialling, Site, on_empty_site, wait_until};
 
 fn older() -> [(String, String); 1] {
@@ -18,14 +18,6 @@ fn all_is_as_ever(site: &mut Site) -> anyhow::Result<()> {
     assert!(text.lines().eq((1..=100_000).map(|n| n.to_string())), "{} bytes", text.len());
     assert_eq!(site.client().whole_output(id, "stderr")?, b"oops\n");
     assert!(site.client().proof(id)?.runs[0].agrees == Some(true));
-
-    let capture = vec!["kept".to_owned()];
-    let id = site.client().submit(&JobSubmit { capture, ..shell("seq 1 100000 > kept") })?;
-    site.client().wait(id)?;
-    wait_until("its file to be stored", || {
-        let list: JobFiles = site.client().call("GET", &format!("/api/v1/jobs/{id}/files"), None)?.json()?;
-        Ok(list.items.first().is_some_and(|file| file.state == FileState::Stored))
-    })?;
 
     let id = site.client().script("echo first; exec sleep 1000")?;
     wait_for_line(site, id, "first")?;
