@@ -1,6 +1,7 @@
 //! What a network-processor does. Each function is one step; `false`: it cannot be taken now.
 
 use crate::bounds::Rules;
+use crate::host::network_processor_dies;
 use crate::state::{
     Child, Directory, Down, Fence, Hello, Link, Outcome, Place, Position, RUNS, Run, SERVERS, State, Up,
     Words, Written,
@@ -22,8 +23,10 @@ pub(crate) fn starts(state: &mut State, agent: usize) -> bool {
     }
     agent.np = Some(agent.scan());
     for host in &mut agent.hosts {
-        // The monitor of now started it, so what it starts comes to that monitor.
-        host.descends |= host.launched == 0 && !host.locked && host.child == Child::None;
+        // The monitor of now started it, so what it starts comes to both.
+        if host.launched == 0 && !host.locked && host.child == Child::None {
+            (host.of_np, host.of_monitor) = (true, true);
+        }
     }
     true
 }
@@ -41,6 +44,7 @@ pub(crate) fn dies(state: &mut State, agent: usize, saved: bool) -> bool {
     if saved {
         agent.acked = np.acked;
     }
+    network_processor_dies(&mut agent.hosts);
     true
 }
 

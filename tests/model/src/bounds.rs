@@ -94,8 +94,8 @@ pub struct Rules {
     pub recovery_waits: bool,
     /// What is not synced yet is not reported. **The code does not have this one**: see `docs/model.md`.
     pub synced_before_report: bool,
-    /// A child whose gate closed notices before another job-processor has the lock. **An assumption**: see `docs/model.md`.
-    pub child_notices: bool,
+    /// A child says farewell only if the STARTED that stands in the log is its own.
+    pub farewell_is_own: bool,
 }
 
 impl Rules {
@@ -112,6 +112,6 @@ impl Rules {
         final_stays: true,
         recovery_waits: true,
         synced_before_report: true,
-        child_notices: true,
+        farewell_is_own: true,
     };
 }

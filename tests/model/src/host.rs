@@ -11,7 +11,7 @@ pub(crate) fn takes_lock(state: &mut State, agent: usize, run: usize, rules: &Ru
     let directory = state.agents[agent].disk[run];
     let host = &mut state.agents[agent].hosts[run];
     let orphan = host.child == Child::Gated && !host.locked;
-    if host.launched == 0 || (orphan && rules.child_notices) {
+    if host.launched == 0 {
         return false;
     }
     host.launched -= 1;
@@ -21,7 +21,8 @@ pub(crate) fn takes_lock(state: &mut State, agent: usize, run: usize, rules: &Ru
     if open && !host.locked {
         host.locked = true;
         if orphan {
-            (host.sleeper, host.child) = (true, Child::None);
+            // It sleeps, and says nothing when it wakes: what will be announced is another. Without that rule it may speak.
+            (host.sleeper, host.child) = (!rules.farewell_is_own, Child::None);
         }
     }
     forget_watch(state, agent, run);
@@ -89,7 +90,7 @@ pub(crate) fn job_ends(state: &mut State, agent: usize, run: usize) -> bool {
     if host.child != Child::Running {
         return false;
     }
-    host.child = if host.locked || host.descends { Child::Zombie } else { Child::Gone };
+    host.child = if host.locked || host.has_reaper() { Child::Zombie } else { Child::Gone };
     true
 }
 
@@ -111,7 +112,7 @@ pub(crate) fn job_processor_dies(state: &mut State, agent: usize, run: usize) ->
     let host = &mut state.agents[agent].hosts[run];
     if host.locked {
         host.locked = false;
-        if host.child == Child::Zombie && !host.descends {
+        if host.child == Child::Zombie && !host.has_reaper() {
             host.child = Child::Gone;
         }
     } else if host.launched > 0 {
@@ -152,7 +153,7 @@ pub(crate) fn sleeper_wakes(state: &mut State, agent: usize, run: usize) -> bool
 /// `platform_agent::witness::Orphan::try_record`: it records the end of an orphan, then reaps it.
 pub(crate) fn monitor_records(state: &mut State, agent: usize, run: usize) -> bool {
     let (directory, host) = of(state, agent, run);
-    if host.locked || host.child != Child::Zombie || !host.descends {
+    if host.locked || host.child != Child::Zombie || !host.of_monitor {
         return false;
     }
     host.child = Child::None;
@@ -162,15 +163,28 @@ pub(crate) fn monitor_records(state: &mut State, agent: usize, run: usize) -> bo
     true
 }
 
-/// The monitor dies. What runs now is nobody's child later, and zombies that it held are gone.
+/// The monitor dies. What runs now does not come to the next one, and zombies that it held are gone.
 pub(crate) fn monitor_dies(state: &mut State, agent: usize) -> bool {
     for host in &mut state.agents[agent].hosts {
-        host.descends = false;
-        if host.child == Child::Zombie && !host.locked {
-            host.child = Child::Gone;
-        }
+        host.of_monitor = false;
+        reap_what_nobody_holds(host);
     }
     true
+}
+
+/// The network-processor dies: its orphans go to the monitor, if that is older than they are.
+pub(crate) fn network_processor_dies(hosts: &mut [Host; RUNS]) {
+    for host in hosts {
+        host.of_np = false;
+        reap_what_nobody_holds(host);
+    }
+}
+
+/// `init` reaps what has no other reaper.
+fn reap_what_nobody_holds(host: &mut Host) {
+    if host.child == Child::Zombie && !host.locked && !host.has_reaper() {
+        host.child = Child::Gone;
+    }
 }
 
 /// Every process of the host is gone, and what was not synced too, unless it was `kept` by chance. The host is up again at once.

@@ -257,9 +257,12 @@ pub struct Host {
     pub locked: bool,
     /// Its child.
     pub child: Child,
-    /// Orphans of this run come to the present monitor.
-    pub descends: bool,
-    /// A gated child of a dead job-processor, which has not noticed while another job-processor came.
+    /// Orphans of this run come to the present network-processor while it lives.
+    pub of_np: bool,
+    /// Orphans of this run come to the present monitor if no network-processor is nearer.
+    pub of_monitor: bool,
+    /// A gated child of a dead job-processor, which has not noticed while another job-processor came, and will say farewell without a look at whom the
+    /// log announces.
     pub sleeper: bool,
 }
 
@@ -427,8 +430,19 @@ impl Directory {
 
 impl Host {
     /// No processes.
-    pub const NOTHING: Host =
-        Host { launched: 0, locked: false, child: Child::None, descends: true, sleeper: false };
+    pub const NOTHING: Host = Host {
+        launched: 0,
+        locked: false,
+        child: Child::None,
+        of_np: true,
+        of_monitor: true,
+        sleeper: false,
+    };
+
+    /// Whether an end that its job-processor does not see is seen by another.
+    pub fn has_reaper(&self) -> bool {
+        self.of_np || self.of_monitor
+    }
 }
 
 impl Agent {

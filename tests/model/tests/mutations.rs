@@ -87,6 +87,12 @@ fn a_restored_database_that_does_not_wait_for_its_agents_runs_a_job_twice() {
     needs(bounds, Rules { recovery_waits: false, ..Rules::ALL }, JOB_AT_MOST_ONCE);
 }
 
+#[test]
+fn a_farewell_after_the_announcement_of_another_child_says_that_a_running_job_never_started() {
+    let bounds = Bounds { jp_crashes: 2, ..Bounds::QUIET };
+    needs(bounds, Rules { farewell_is_own: false, ..Rules::ALL }, NEVER_INVENTED);
+}
+
 // What follows is no mutation: the system as it is, in the face of what docs/model.md calls its weaknesses.
 
 #[test]
@@ -105,10 +111,4 @@ fn weakness_a_database_put_back_by_hand_lacks_an_outcome_if_a_link_breaks_while_
 fn weakness_a_start_that_is_told_before_it_is_synced_hides_a_never_started() {
     let bounds = Bounds { links: 2, power_cuts: 1, jp_crashes: 2, ..Bounds::QUIET };
     needs(bounds, Rules { synced_before_report: false, ..Rules::ALL }, NOTHING_LOST);
-}
-
-#[test]
-fn weakness_a_child_that_sleeps_while_two_job_processors_die_says_that_a_running_job_never_started() {
-    let bounds = Bounds { jp_crashes: 2, ..Bounds::QUIET };
-    needs(bounds, Rules { child_notices: false, ..Rules::ALL }, NEVER_INVENTED);
 }
