@@ -58,13 +58,13 @@ fn settling_before_the_acknowledgement_loses_an_outcome() {
 
 #[test]
 fn without_the_epoch_check_a_server_that_stood_still_is_obeyed() {
-    let bounds = Bounds { runs: 2, links: 2, second: Second::TakesOver, ..Bounds::QUIET };
+    let bounds = Bounds { links: 2, second: Second::TakesOver, ..Bounds::QUIET };
     needs(bounds, Rules { epoch_check: false, ..Rules::ALL }, OLDER_NOT_OBEYED);
 }
 
 #[test]
 fn an_equal_epoch_of_another_start_must_not_be_obeyed() {
-    let bounds = Bounds { runs: 2, links: 2, second: Second::Twin, ..Bounds::QUIET };
+    let bounds = Bounds { links: 2, second: Second::Twin, ..Bounds::QUIET };
     needs(bounds, Rules { incarnation_check: false, ..Rules::ALL }, OLDER_NOT_OBEYED);
 }
 
