@@ -101,7 +101,10 @@ impl Keeper {
     /// Nothing is to be fetched, so nothing else would show that the store can be used again.
     async fn look_again(&mut self) -> Result<(), DbError> {
         match self.context.ready().await {
-            Ok(_) => self.context.on_well().await,
+            Ok(_) => {
+                self.pause.reset();
+                self.context.on_well().await;
+            }
             Err(error) => {
                 self.context.on_trouble(&error).await;
                 self.wait();

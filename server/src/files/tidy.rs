@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 /// Between two looks when there is nothing to do.
 const LOOK: Duration = Duration::from_secs(5);
+/// Between two pieces of what is to go: commits come first.
+const PIECE_PAUSE: Duration = Duration::from_millis(50);
 /// Between two applications of the rules.
 const RULES_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks through the whole store.
@@ -83,9 +85,7 @@ pub(super) async fn run(context: Context, rules: Rules) {
             Err(Failure::Database(error)) => tracing::warn!("the file store is not tidied now: {error}"),
             Err(Failure::Core(error)) => tracing::warn!("the file store is not tidied now: {error}"),
         }
-        if !more {
-            tokio::time::sleep(LOOK).await;
-        }
+        tokio::time::sleep(if more { PIECE_PAUSE } else { LOOK }).await;
     }
 }
 
@@ -135,6 +135,8 @@ impl Context {
 
     /// For the figures.
     async fn count(&self) -> Result<(), Failure> {
+        let is_up = if self.store.trouble().is_none() { 1.0 } else { 0.0 };
+        metrics::gauge!("lastword_file_store_up").set(is_up);
         let counts = self.ask(|db| db.file_counts()).await?;
         for place in Place::ALL {
             let count = counts[place as usize];
