@@ -64,11 +64,14 @@ impl Agent {
             self.watch_disk();
             self.watch_secrets();
             self.save_identity();
-            if self.tidying.more || self.tidying.is_short || now_ms >= self.swept_ms + RETENTION_ROUND_MS {
+            if self.tidying.is_short || now_ms >= self.swept_ms + RETENTION_ROUND_MS {
                 self.swept_ms = now_ms;
-                self.sweep();
+                self.sweep(true);
                 self.rotate_job_processors_trace();
             }
+        }
+        if self.tidying.more {
+            self.sweep(false); // the last round was stopped by its time, not by its end
         }
     }
 
@@ -122,8 +125,8 @@ impl Agent {
         }
     }
 
-    /// Lets settled runs go that may not or need not stay.
-    fn sweep(&mut self) {
+    /// Lets settled runs go that may not or need not stay; and `groups`, if they are empty.
+    fn sweep(&mut self, groups: bool) {
         if std::mem::replace(&mut self.tidying.sweeping, true) {
             return;
         }
@@ -137,8 +140,8 @@ impl Agent {
         self.disk.spawn(move |disk| {
             let free = || Ok(os::disk::file_system(disk.root.path())?.free_bytes);
             let remove = |dir: &RunDir| launcher.remove(disk, dir);
-            let groups =
-                launcher.cgroup_parent().map_or(0, |parent| groups::remove_empty(parent, &disk.root));
+            let parent = launcher.cgroup_parent().filter(|_| groups);
+            let groups = parent.map_or(0, |parent| groups::remove_empty(parent, &disk.root));
             if groups > 0 {
                 tracing::info!(groups, "empty control groups of runs that are over were removed");
             }

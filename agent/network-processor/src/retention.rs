@@ -137,18 +137,18 @@ impl Settled {
 impl Known {
     fn take_news(&mut self, root: &DataRoot, policy: &Policy, news: News) -> io::Result<()> {
         let counts = policy.limits.settled_bytes_max.is_some();
+        if !counts || news.too_many {
+            self.bytes = None; // not wanted, or not known any more
+        }
+        if let Some(bytes) = &mut self.bytes {
+            *bytes += news.runs.iter().map(|run| taken(root.run(Shelf::Settled, *run).path())).sum::<u64>();
+        }
         let used_up = self.oldest.is_empty() && !self.complete;
         if !self.listed || news.too_many || used_up || (counts && self.bytes.is_none()) {
             return self.list(root, counts);
         }
-        if !counts {
-            self.bytes = None;
-        }
         for run_id in news.runs {
             self.count += 1;
-            if let Some(bytes) = &mut self.bytes {
-                *bytes += taken(root.run(Shelf::Settled, run_id).path());
-            }
             if self.complete || self.oldest.last().is_some_and(|last| run_id < *last) {
                 self.keep(run_id);
             }
@@ -156,8 +156,9 @@ impl Known {
         Ok(())
     }
 
+    /// Lists the shelf. The room that all take is counted only if it is not known: that is a look at every file.
     fn list(&mut self, root: &DataRoot, counts: bool) -> io::Result<()> {
-        let stripped_to = self.stripped_to.take();
+        let (stripped_to, known) = (self.stripped_to.take(), self.bytes.take());
         *self = Known { listed: true, complete: true, stripped_to, ..Known::default() };
         let mut bytes = 0;
         for entry in std::fs::read_dir(root.shelf(Shelf::Settled))? {
@@ -167,11 +168,11 @@ impl Known {
             };
             self.count += 1;
             self.keep(run_id);
-            if counts {
+            if counts && known.is_none() {
                 bytes += taken(&entry.path());
             }
         }
-        self.bytes = counts.then_some(bytes);
+        self.bytes = counts.then_some(known.unwrap_or(bytes));
         Ok(())
     }
 
@@ -552,6 +553,34 @@ mod tests {
         assert_eq!(left, youngest, "the oldest went");
         let all: u64 = left.iter().map(|n| taken(lab.root.run(Shelf::Settled, run(*n)).path())).sum();
         assert!(all <= one * 10, "{all} of {}", one * 10);
+    }
+
+    #[test]
+    fn a_shelf_of_more_runs_than_are_remembered_is_listed_again_and_not_counted_again() {
+        const ALL: u64 = OLDEST_MAX as u64 + 40;
+        let mut lab = Lab::new(0);
+        for n in 1..=ALL {
+            std::fs::create_dir(lab.root.run(Shelf::Settled, run(n)).path()).unwrap();
+        }
+        lab.policy.limits.settled_bytes_max = Some(Size::from_bytes(u64::MAX));
+        lab.sweep();
+        let one = taken(lab.root.run(Shelf::Settled, run(1)).path());
+        assert_eq!(lock(&lab.settled.known).bytes, Some(ALL * one));
+        lab.policy.retention_ms = 0;
+        let mut removed = 0;
+        while removed < OLDEST_MAX as u64 {
+            removed += lab.sweep().removed;
+        }
+        // Something that nobody told of: a new count would see it.
+        std::fs::write(lab.root.run(Shelf::Settled, run(ALL)).out(), vec![b'x'; 64 << 10]).unwrap();
+        lab.policy.retention_ms = u64::MAX;
+        settle(&lab.root, ALL + 1);
+        lab.settled.add(run(ALL + 1));
+        lab.sweep();
+        let known = lock(&lab.settled.known);
+        let last = taken(lab.root.run(Shelf::Settled, run(ALL + 1)).path());
+        assert_eq!((known.count, known.complete), (ALL - removed + 1, true), "it was listed again");
+        assert_eq!(known.bytes, Some((ALL - removed) * one + last));
     }
 
     #[test]
