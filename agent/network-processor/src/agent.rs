@@ -2,7 +2,7 @@
 //! event.
 
 use crate::delivery::{Delivered, Settling};
-use crate::disk::Disk;
+use crate::disk::{Disk, Recalled};
 use crate::event::{Event, NotPrepared};
 use crate::housekeeping::Tidying;
 use crate::identity::Identity;
@@ -23,8 +23,8 @@ use protocol::message::{Kill, NoRecord, RefusalKind, Refused, Start, Stop};
 use protocol::outbox::Outbox;
 use protocol::{Frame, RunSpec, convert};
 use spool::PrepareError;
-use std::collections::HashMap;
 use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +33,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 /// Job-processors that are started for one run before it is given up.
 pub(crate) const LAUNCHES_MAX: u32 = 5;
+/// How often a settled log is read that cannot be read now, and the pause between.
+const RECALLS_MAX: u32 = 5;
+const RECALL_AGAIN: Duration = Duration::from_secs(1);
 /// A stop waits so long for the disk.
 const STOP_SAVE_MAX: Duration = Duration::from_secs(2);
 /// Before a directory that could not be synced is tried again.
@@ -141,7 +144,7 @@ impl Agent {
             Event::MonitorTold(run_id, monitor) => self.on_monitor_told(run_id, monitor),
             Event::Moved(run_id, moved) => self.on_moved(run_id, moved),
             Event::Settled(moved) => self.on_settled(moved),
-            Event::Recalled(run_id, ledger) => self.on_recalled(run_id, *ledger),
+            Event::Recalled(run_id, recalled) => self.on_recalled(run_id, recalled),
             Event::Resent(session, resent) => self.on_resent(session, resent),
             Event::Swept(done) => self.on_swept(done),
             Event::Room(room) => self.on_room(room),
@@ -178,17 +181,10 @@ impl Agent {
         if let Err(e) = spec.check() {
             return self.refuse(run_id, RefusalKind::Invalid, e.to_string());
         }
-        // A repeated START of a settled run is answered with what its log says, whether there is room or not.
-        if self.recall_settled(run_id) {
-            return;
-        }
-        if !self.refusing.is_empty() {
-            return self.refuse(run_id, RefusalKind::NoRoom, self.refusing.clone());
-        }
         let mut run = Run::new(Keeper::Preparing);
         (run.timeout_ms, run.grace_ms, run.launches) = (spec.timeout_ms, spec.grace_ms, 1);
         self.runs.insert(run_id, run);
-        self.launcher.prepare(&self.disk, run_id, spec, self.identity.file.clone());
+        self.launcher.prepare(&self.disk, run_id, spec, self.identity.file.clone(), self.refusing.clone());
     }
 
     pub(crate) fn on_kill(&mut self, session: u64, kill: Kill) {
@@ -199,11 +195,12 @@ impl Agent {
         if self.is_fenced(session, kill.epoch) {
             return tracing::warn!(run = %run_id, "a kill of a server of an earlier epoch is not obeyed");
         }
-        if self.runs.contains_key(&run_id) {
-            self.want_stop(run_id, Stop { grace_ms: kill.grace_ms, by: kill.by });
-        } else if !self.recall_settled(run_id) {
-            self.runs.insert(run_id, Run::new(Keeper::Preparing));
-            self.launcher.entomb(&self.disk, run_id, kill.by);
+        match self.runs.entry(run_id) {
+            Entry::Occupied(_) => self.want_stop(run_id, Stop { grace_ms: kill.grace_ms, by: kill.by }),
+            Entry::Vacant(vacant) => {
+                vacant.insert(Run::new(Keeper::Preparing));
+                self.launcher.entomb(&self.disk, run_id, kill.by);
+            }
         }
     }
 
@@ -244,15 +241,14 @@ impl Agent {
             NotPrepared::Settled
             | NotPrepared::Quarantined
             | NotPrepared::Expired
+            | NotPrepared::Refusing(_)
             | NotPrepared::User(_)
             | NotPrepared::Failed(_) => {}
         }
         self.runs.remove(&run_id);
         match not_prepared {
             NotPrepared::Unsynced(_) | NotPrepared::Present => {}
-            NotPrepared::Settled => {
-                self.recall_settled(run_id);
-            }
+            NotPrepared::Settled => self.recall(run_id),
             NotPrepared::Quarantined => self.report_damaged(run_id),
             NotPrepared::Expired => {
                 let reason =
@@ -260,6 +256,7 @@ impl Agent {
                         .to_owned();
                 self.refuse(run_id, RefusalKind::Expired, reason);
             }
+            NotPrepared::Refusing(reason) => self.refuse(run_id, RefusalKind::NoRoom, reason),
             NotPrepared::User(NotResolved::Refused(reason)) => {
                 self.refuse(run_id, RefusalKind::Invalid, reason);
             }
@@ -367,34 +364,46 @@ impl Agent {
         });
     }
 
-    /// Answers a START or KILL of a settled run with what its log says. `false`: there is none.
-    fn recall_settled(&mut self, run_id: RunId) -> bool {
-        let dir = self.disk.root.run(spool::Shelf::Settled, run_id);
-        let there = dir.path().exists();
-        if there {
-            self.disk.spawn(move |disk| Event::Recalled(run_id, Box::new(disk.read_settled(run_id))));
-        }
-        there
+    /// Says of a run that is not live what its log says, if it is here.
+    fn recall(&self, run_id: RunId) {
+        let (disk, events) = (self.disk.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let mut tries = 0;
+            let recalled = loop {
+                let disk = disk.clone();
+                let recalled = tokio::task::spawn_blocking(move || disk.recall(run_id)).await;
+                tries += 1;
+                match recalled {
+                    Ok(Recalled::NotNow(_)) if tries < RECALLS_MAX => tokio::time::sleep(RECALL_AGAIN).await,
+                    Ok(recalled) => break recalled,
+                    Err(_) => return, // the loop is going
+                }
+            };
+            let _ = events.send(Event::Recalled(run_id, recalled));
+        });
     }
 
-    fn on_recalled(&mut self, run_id: RunId, ledger: Result<spool::Ledger, spool::LedgerError>) {
-        match ledger {
-            Ok(ledger) => self.send_delivered(&[Delivered { run_id, messages: ledger.messages }]),
-            Err(e) => {
+    fn on_recalled(&mut self, run_id: RunId, recalled: Recalled) {
+        if self.runs.contains_key(&run_id) {
+            return; // it came while its record was looked for
+        }
+        match recalled {
+            Recalled::Settled(ledger) => {
+                self.send_delivered(&[Delivered { run_id, messages: ledger.messages }]);
+            }
+            Recalled::Damaged => self.report_damaged(run_id),
+            Recalled::NotNow(e) => {
                 tracing::error!(run = %run_id, "a settled run cannot be read: {e}");
                 self.report_damaged(run_id);
             }
+            Recalled::None => self.say(Frame::NoRecord(NoRecord { run_id: convert::run_id_field(run_id) })),
         }
     }
 
     /// Says of a run that the server misses what is known.
     pub(crate) fn account_for(&mut self, run_id: RunId) {
-        if self.runs.contains_key(&run_id) || self.recall_settled(run_id) {
-            return;
+        if !self.runs.contains_key(&run_id) {
+            self.recall(run_id);
         }
-        if self.is_quarantined(run_id) {
-            return self.report_damaged(run_id);
-        }
-        self.say(Frame::NoRecord(NoRecord { run_id: convert::run_id_field(run_id) }));
     }
 }

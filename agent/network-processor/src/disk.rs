@@ -32,6 +32,19 @@ pub(crate) struct Seen {
     pub(crate) job: Option<Pidfd>,
 }
 
+/// What is here of a run that is not live.
+#[derive(Debug)]
+pub(crate) enum Recalled {
+    /// It is settled.
+    Settled(Box<Ledger>),
+    /// Its log is damaged.
+    Damaged,
+    /// Its log cannot be read now.
+    NotNow(io::Error),
+    /// Nothing.
+    None,
+}
+
 /// The data root for many threads.
 #[derive(Clone, Debug)]
 pub(crate) struct Disk {
@@ -154,6 +167,22 @@ impl Disk {
             }
         }
         read
+    }
+
+    /// Looks for a run that is not live.
+    pub(crate) fn recall(&self, run_id: RunId) -> Recalled {
+        match self.read_settled(run_id) {
+            Ok(ledger) => Recalled::Settled(Box::new(ledger)),
+            Err(LedgerError::Damaged(_)) => Recalled::Damaged,
+            Err(LedgerError::Io(e)) if e.kind() != io::ErrorKind::NotFound => Recalled::NotNow(e),
+            Err(LedgerError::Io(_)) => {
+                match os::disk::exists(self.root.run(Shelf::Quarantined, run_id).path()) {
+                    Ok(true) => Recalled::Damaged,
+                    Ok(false) => Recalled::None,
+                    Err(e) => Recalled::NotNow(e),
+                }
+            }
+        }
     }
 
     /// Records an outcome in the place of a job-processor that is gone.

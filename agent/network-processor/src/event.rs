@@ -1,6 +1,6 @@
 //! Everything that can happen to the agent, in one queue: one owner of the table of runs, one order of events.
 
-use crate::disk::Seen;
+use crate::disk::{Recalled, Seen};
 use crate::launch::{Launched, NotLaunched};
 use crate::resend::Resent;
 use crate::retention::Done;
@@ -55,8 +55,8 @@ pub(crate) enum Event {
     MonitorSeen(Option<u32>),
     /// That monitor was handed the pidfd of an adopted job, or none was.
     MonitorTold(RunId, Option<u32>),
-    /// A settled run's log was read, to be sent again.
-    Recalled(RunId, Box<Result<spool::Ledger, spool::LedgerError>>),
+    /// The record of a run that is not live was looked for.
+    Recalled(RunId, Recalled),
     /// Every settled run was sent again in that session, or not.
     Resent(u64, Resent),
     /// A round of retention is over.
@@ -96,6 +96,8 @@ pub(crate) enum NotPrepared {
     Expired,
     /// It is there and whole, but its name may not be durable: it is not refused any more, and not started yet.
     Unsynced(std::io::Error),
+    /// No new runs are taken; why.
+    Refusing(String),
     /// It cannot have its user.
     User(NotResolved),
     /// It could not be written.

@@ -107,10 +107,22 @@ impl Launcher {
     }
 
     /// Prepares a run and starts its job-processor. Reports [`Event::Prepared`].
-    pub(crate) fn prepare(&self, disk: &Disk, run_id: RunId, spec: RunSpec, identity: IdentityFile) {
+    /// With `refusing` it says so of a run that is not here already.
+    pub(crate) fn prepare(
+        &self,
+        disk: &Disk,
+        run_id: RunId,
+        spec: RunSpec,
+        identity: IdentityFile,
+        refusing: String,
+    ) {
         let launcher = self.clone();
         disk.spawn(move |disk| {
-            Event::Prepared(run_id, launcher.prepare_and_launch(disk, run_id, &spec, &identity))
+            let checked = check_new(disk, run_id, &identity).and_then(|()| match refusing.is_empty() {
+                true => launcher.prepare_and_launch(disk, run_id, &spec),
+                false => Err(NotPrepared::Refusing(refusing)),
+            });
+            Event::Prepared(run_id, checked)
         });
     }
 
@@ -119,9 +131,7 @@ impl Launcher {
         disk: &Disk,
         run_id: RunId,
         spec: &RunSpec,
-        identity: &IdentityFile,
     ) -> Result<Launched, NotPrepared> {
-        check_new(disk, run_id, identity)?;
         let user = users::resolve(&self.agent, &self.users, spec).map_err(NotPrepared::User)?;
         let messages = prepare(disk, run_id, spec, None)?.messages;
         let launched =

@@ -16,7 +16,7 @@ use protocol::message::{
 };
 use protocol::reconcile::{History, account_parts, history};
 use protocol::{Frame, convert};
-use spool::{Fence, Shelf};
+use spool::Fence;
 use std::collections::HashMap;
 use tokio::sync::mpsc;
 
@@ -393,11 +393,6 @@ impl Agent {
         );
         let kind = Some(RefusalKind::Damaged as i32);
         self.say(Frame::Refused(Refused { run_id: convert::run_id_field(run_id), kind, reason }));
-    }
-
-    /// Whether the run was set aside.
-    pub(crate) fn is_quarantined(&self, run_id: RunId) -> bool {
-        self.disk.root.run(Shelf::Quarantined, run_id).path().exists()
     }
 }
 
