@@ -254,7 +254,13 @@ fn spawn_chores(
     tokio::spawn(settings.retention.jobs().run(handle.clone(), Arc::clone(database)));
     tokio::spawn(recover::run(handle.clone(), agents.clone(), Arc::clone(database)));
     let (every, keep) = (settings.backup.every.std(), settings.backup.keep);
-    tokio::spawn(backup::on_schedule(backups, Arc::clone(database), operations, every, keep));
+    tokio::spawn(backup::on_schedule(
+        backups,
+        Arc::clone(database),
+        (operations, handle.clone()),
+        every,
+        keep,
+    ));
     Ok(())
 }
 
