@@ -218,6 +218,15 @@ impl Store {
     }
 }
 
+/// Whether the place can be used as far as this host can tell without asking a bucket: that the folder is there, that there are credentials. Makes nothing.
+pub(crate) fn check(place: &Place) -> Result<(), StoreError> {
+    match place {
+        Place::Folder { own: true, .. } => Ok(()),
+        Place::Folder { path, own: false } => open_folder(path, false).map(drop),
+        Place::Bucket(bucket) => open_bucket(bucket).map(drop),
+    }
+}
+
 fn open_folder(path: &Path, own: bool) -> Result<Arc<dyn ObjectStore>, StoreError> {
     let away = |e: &dyn std::fmt::Display| StoreError::Away(format!("{}: {e}", path.display()));
     if own {

@@ -361,6 +361,32 @@ fn files_that_are_still_being_gathered_are_waited_for_and_never_look_like_none()
 }
 
 #[test]
+fn a_check_of_the_configuration_finds_a_file_store_that_cannot_be_used() {
+    on_empty_site(|site| {
+        let (config, folder) = (site.path().join("checked.toml"), site.path().join("share"));
+        let root = site.path().join("checked");
+        let check = |files: &str| -> Result<(Option<i32>, String)> {
+            let text =
+                format!("[node]\nname = \"a\"\ndata_root = \"{}\"\n[files]\n{files}\n", root.display());
+            std::fs::write(&config, text)?;
+            let mut command = std::process::Command::new(tests::program("central-server")?);
+            let output = command.args(["--check", "--config"]).arg(&config).output()?;
+            Ok((output.status.code(), String::from_utf8(output.stderr)?))
+        };
+        let share = format!("url = \"file://{}\"", folder.display());
+        let (code, told) = check(&share)?;
+        anyhow::ensure!(code == Some(78) && told.contains("is it mounted?"), "{told}");
+        std::fs::create_dir(&folder)?;
+        assert_eq!(check(&share)?.0, Some(0));
+        assert_eq!(check("url = \"file:files\"")?.0, Some(0), "that one is made by the server");
+        anyhow::ensure!(!root.exists(), "a check makes nothing");
+        let (code, told) = check("url = \"s3://bucket\"\ncredentials_file = \"none\"")?;
+        anyhow::ensure!(code == Some(78) && told.contains("credentials file"), "{told}");
+        Ok(())
+    });
+}
+
+#[test]
 fn whoever_asks_for_files_of_a_job_without_any_is_told_why_there_are_none() {
     on_site(|site| {
         let list = |id: u64| -> Result<JobFiles> {
