@@ -5,7 +5,11 @@ use crate::core::{Handle, Order};
 use crate::operation::{Begun, Key, Kind, NotBegun, Operation, Operations, Outcome, Tell};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
+
+/// Whoever asked waits no longer than this for the entry of the beginning.
+const NOTE_MAX: Duration = Duration::from_secs(5);
 
 /// Begins `work` on behalf of that order; `asked` is what the audit says of it.
 pub(crate) async fn begin(
@@ -37,7 +41,7 @@ pub(crate) async fn begin(
                 audit.note("begun", &id, asked, None).await;
                 let _ = noted.send(()); // it was over already, if nobody hears
             });
-            let _ = note.await; // it panicked, which is traced
+            let _ = tokio::time::timeout(NOTE_MAX, note).await; // while the database cannot be written it is noted later
         }
         Err(NotBegun::KeyReused(_)) => {}
         Err(busy @ NotBegun::Busy { .. }) => audit.note("begun", "", asked, Some(busy.to_string())).await,

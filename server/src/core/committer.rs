@@ -347,7 +347,10 @@ impl Core {
         os::crash::point("commit.before");
         while let Err(e) = self.database.commit_with(changes, entries) {
             tracing::error!("{} changes are not written: {e}; next try in {pause:?}", changes.len());
-            self.shared.on_trouble(e.to_string());
+            self.shared.on_trouble(match e {
+                DbError::Retry(why) => why,
+                e @ (DbError::Unusable(_) | DbError::Damaged(_)) => e.to_string(),
+            });
             std::thread::sleep(pause);
             pause = (pause * 2).min(RETRY_MAX);
         }
