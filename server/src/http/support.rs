@@ -20,8 +20,6 @@ use std::time::Duration;
 
 /// The newest events and audit entries, if nobody said otherwise.
 const LINES: u32 = 2_000;
-/// So long has the core for an answer.
-
 /// So long is waited for a check of the database, whose result is a part.
 const CHECK_MAX: Duration = Duration::from_secs(30);
 /// So many agents and queues are told of.
