@@ -11,10 +11,14 @@
 //!
 //! Making one reads the database at one moment and lets commits go on. The server's file store and the agents' data roots are not in it.
 
+use crate::audited;
+use crate::auth::{Caller, Role};
+use crate::core::{Handle, Order};
 use crate::db::{self, Contents, Database};
 use crate::operation::{self, Operations, Outcome, Progress, Tell, Unit};
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -184,7 +188,7 @@ impl Backups {
 pub(crate) async fn on_schedule(
     backups: Arc<Backups>,
     database: Arc<dyn Database>,
-    operations: Operations,
+    (operations, handle): (Operations, Handle),
     every: Duration,
     keep: usize,
 ) {
@@ -192,7 +196,7 @@ pub(crate) async fn on_schedule(
         return;
     }
     loop {
-        let made = make_if_due(&backups, &database, &operations, every, keep).await;
+        let made = make_if_due(&backups, &database, (&operations, &handle), every, keep).await;
         if let Err(e) = made {
             tracing::error!(
                 "the scheduled backup could not be made; next try in {} s: {e:#}",
@@ -207,7 +211,7 @@ pub(crate) async fn on_schedule(
 async fn make_if_due(
     backups: &Arc<Backups>,
     database: &Arc<dyn Database>,
-    operations: &Operations,
+    (operations, handle): (&Operations, &Handle),
     every: Duration,
     keep: usize,
 ) -> anyhow::Result<()> {
@@ -225,7 +229,10 @@ async fn make_if_due(
         making.thin_out(keep)?;
         Ok(Outcome::Made(Box::new(made)))
     };
-    let begun = operations.begin((operation::Kind::Backup, THE_SERVER, None), work, |_| async {});
+    let caller = Caller { name: SCHEDULE.to_owned(), role: Role::Admin, ..Caller::default() };
+    let order = Arc::new(Order::new(caller, String::new(), String::new()));
+    let asked = (operation::Kind::Backup, json!({}));
+    let begun = audited::begin(operations, handle, &order, asked, work).await;
     let Ok(mut begun) = begun else { return Ok(()) }; // one that somebody asked for is being made
     match operation::wait(&mut begun.state, Duration::MAX).await.outcome {
         Some(Outcome::Made(made)) => {
@@ -238,8 +245,8 @@ async fn make_if_due(
     }
 }
 
-/// Who makes the backups that nobody asks for.
-const THE_SERVER: &str = "the server";
+/// Who makes the backups that nobody asks for, in the audit and in the list of operations.
+const SCHEDULE: &str = "schedule";
 
 /// Between two looks whether a backup is due.
 const LOOK: Duration = Duration::from_secs(60);

@@ -13,6 +13,7 @@
 
 pub mod agents;
 mod args;
+mod audited;
 pub mod auth;
 pub mod backup;
 pub mod bundle;

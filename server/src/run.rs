@@ -54,8 +54,8 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     match asked {
         Asked::Help => say(USAGE),
         Asked::Version => say(concat!("central-server ", env!("CARGO_PKG_VERSION"))),
-        Asked::Check(config) => match Settings::load(&config) {
-            Ok(_) => say(&format!("{} is in order", config.display())),
+        Asked::Check(config) => match Settings::load(&config).and_then(|settings| check(&settings)) {
+            Ok(()) => say(&format!("{} is in order", config.display())),
             Err(e) => complain(&e, EXIT_CONFIG),
         },
         Asked::Run(config) => match Settings::load(&config) {
@@ -77,6 +77,14 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             Ok(lines) => say(&lines.join("\n")),
             Err(e) => complain(&e, EXIT_FAILURE),
         },
+    }
+}
+
+/// What the server would start with, and could not use as things stand.
+fn check(settings: &Settings) -> anyhow::Result<()> {
+    match settings.store()? {
+        Some(place) => files::check(&place).context("[files]"),
+        None => Ok(()),
     }
 }
 
@@ -254,7 +262,13 @@ fn spawn_chores(
     tokio::spawn(settings.retention.jobs().run(handle.clone(), Arc::clone(database)));
     tokio::spawn(recover::run(handle.clone(), agents.clone(), Arc::clone(database)));
     let (every, keep) = (settings.backup.every.std(), settings.backup.keep);
-    tokio::spawn(backup::on_schedule(backups, Arc::clone(database), operations, every, keep));
+    tokio::spawn(backup::on_schedule(
+        backups,
+        Arc::clone(database),
+        (operations, handle.clone()),
+        every,
+        keep,
+    ));
     Ok(())
 }
 

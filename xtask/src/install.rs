@@ -9,12 +9,14 @@
 //!
 //! A program is written beside its place and renamed into it: one that runs goes on from its old file, and a crash leaves the old or
 //! the new one, never half of one. What it leaves behind (`.NAME.new`) is written over the next time.
+//!
+//! A program that was made setuid there (`[users] switch = "setuid"`) stays so, with its owner and group: without it no job could be started.
 
 use crate::build::{self, Profile};
 use crate::step;
 use anyhow::{Context, Result};
 use std::fs::{self, File};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -22,6 +24,10 @@ use std::process::Command;
 const LINKED: [&str; 3] = ["central-server", "lastword", "platform-agent"];
 /// Runs by everybody, written by its owner.
 const PROGRAM_MODE: u32 = 0o755;
+/// Runs as its owner.
+const SETUID: u32 = 0o4000;
+/// What a file's mode says of rights.
+const MODE_BITS: u32 = 0o7777;
 
 /// Builds as it is shipped, and installs below `prefix`.
 pub(crate) fn run(prefix: &Path) -> Result<()> {
@@ -49,6 +55,10 @@ fn place(from: &Path, folder: &Path, name: &str) -> Result<()> {
     let beside = folder.join(format!(".{name}.new"));
     fs::copy(from, &beside)?;
     fs::set_permissions(&beside, fs::Permissions::from_mode(PROGRAM_MODE))?;
+    if let Some(old) = fs::metadata(folder.join(name)).ok().filter(|old| old.mode() & SETUID != 0) {
+        chown(&beside, Some(old.uid()), Some(old.gid()))?; // before the mode: it takes the bit away
+        fs::set_permissions(&beside, fs::Permissions::from_mode(old.mode() & MODE_BITS))?;
+    }
     File::open(&beside)?.sync_all()?;
     fs::rename(&beside, folder.join(name))?;
     Ok(File::open(folder)?.sync_all()?)
@@ -87,6 +97,21 @@ fn documents(lastword: &Path, prefix: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_was_made_setuid_stays_so_and_others_are_ordinary() {
+        let folder = std::env::temp_dir().join(format!("lastword-install-setuid-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let mode = || fs::metadata(folder.join("program")).unwrap().mode() & MODE_BITS;
+        place(Path::new("/bin/true"), &folder, "program").unwrap();
+        let ordinary = mode();
+        fs::set_permissions(folder.join("program"), fs::Permissions::from_mode(0o4750)).unwrap();
+        place(Path::new("/bin/false"), &folder, "program").unwrap();
+        let (again, is_new) =
+            (mode(), fs::read(folder.join("program")).unwrap() == fs::read("/bin/false").unwrap());
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!((ordinary, again, is_new), (PROGRAM_MODE, 0o4750, true));
+    }
 
     #[test]
     fn a_running_program_is_replaced_and_goes_on() {

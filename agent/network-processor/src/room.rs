@@ -22,6 +22,9 @@ pub(crate) const MARGIN_BYTES: u64 = 2 * FREE_BYTES_MIN;
 /// The ballast is at most this part of the file system.
 const BALLAST_PART: u64 = 16;
 
+/// What to do, for people.
+const MAKE_ROOM: &str = "make room there, or let [retention] of the agent keep less";
+
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Room {
@@ -62,14 +65,14 @@ fn look_at(root: &Path, wanted: u64, fs: FileSystem) -> io::Result<Room> {
     let is_there = std::fs::metadata(&path).map_or(0, |m| m.len()) >= wanted;
     let free = free_bytes >> 10;
     let refusing = if fs.free_bytes < FREE_BYTES_MIN {
-        format!("disk full: {free} KiB are free in the data root")
+        format!("disk full: {free} KiB are free in the data root; {MAKE_ROOM}")
     } else if !is_there {
         format!(
-            "disk full: {free} KiB are free in the data root, too little for the ballast of {} KiB",
+            "disk full: {free} KiB are free in the data root, too little for the ballast of {} KiB; {MAKE_ROOM}",
             wanted >> 10
         )
     } else if fs.free_inodes < FREE_INODES_MIN {
-        format!("disk full: {} inodes are free in the data root", fs.free_inodes)
+        format!("disk full: {} inodes are free in the data root; {MAKE_ROOM}", fs.free_inodes)
     } else {
         String::new()
     };

@@ -376,7 +376,10 @@ impl Agent {
     /// Tells the server, if it is a change, that no new runs are taken and why (or that they are again).
     pub(crate) fn set_refusing(&mut self, refusing: String) {
         if self.refusing != refusing {
-            tracing::warn!("new runs are {}", if refusing.is_empty() { "taken again" } else { &refusing });
+            match refusing.as_str() {
+                "" => tracing::info!("new runs are taken again"),
+                why => tracing::warn!("new runs are refused: {why}"),
+            }
             self.refusing.clone_from(&refusing);
             self.say(Frame::AgentState(AgentState { refusing, ..AgentState::default() }));
         }

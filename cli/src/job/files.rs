@@ -2,18 +2,21 @@
 
 use super::{JobRef, path};
 use crate::client::{Call, CallError, Client, encode};
-use crate::exit::{IO, NOT_FOUND, failure};
+use crate::exit::{IO, LATER, NOT_FOUND, failure};
 use crate::output::{Output, Row, bytes, line, moment, or_empty};
 use crate::progress::Progress;
-use api::{JobFile, JobFiles};
+use api::{Gathering, JobFile, JobFiles, Span};
 use clap::Args;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Fetched at a time.
 const PIECE_BYTES: u64 = 4 << 20;
+/// The server is asked to wait so long at once.
+const WAIT_AT_ONCE: Duration = Duration::from_secs(20);
 
 /// Which files, and where to.
 #[derive(Debug, Args)]
@@ -22,7 +25,11 @@ Examples:
   lastword job files 1042                  each with where it is: with the agent, stored, lost, removed
   lastword job files 1042 -o wide          and since when, and why
   lastword job files 1042 --get report/sum.pdf -O sum.pdf
-  lastword job files 1042 --all results/")]
+  lastword job files 1042 --all results/
+  lastword job wait 1042 && lastword job files 1042 --all results/ --wait 1m
+
+A job's outcome does not wait for its files: right after its end they are still being gathered. This waits for
+them, 10 s unless --wait says otherwise; exit code 75 if they are not all there by then.")]
 pub(crate) struct Files {
     /// The job's number, perhaps with that of an attempt: 1042.2.
     job: JobRef,
@@ -35,15 +42,21 @@ pub(crate) struct Files {
     /// Fetch all files into this directory, each under its name.
     #[arg(long, value_name = "DIR", conflicts_with = "get")]
     all: Option<PathBuf>,
+    /// Wait so long while files of a job that is over are still being gathered; 0s: not at all.
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    wait: Span,
 }
 
 impl Files {
     pub(crate) fn run(self, client: &Client, output: &Output) -> anyhow::Result<u8> {
         let attempt = self.job.attempt.map(|attempt| format!("attempt={attempt}")).unwrap_or_default();
-        let files: JobFiles = client.get(&path(self.job.id, &format!("/files?{attempt}")))?;
+        let files = self.list(client, &attempt)?;
         match (&self.get, &self.all) {
             (Some(name), _) => {
                 let file = files.items.iter().find(|file| file.name == *name);
+                if let (None, Some(late)) = (file, self.late(&files)) {
+                    return Err(failure(LATER, late));
+                }
                 match &self.output_file {
                     Some(to) => save(to, |out| self.fetch(client, name, file, &attempt, out))?,
                     None => self.fetch(client, name, file, &attempt, &mut Stdout)?,
@@ -67,7 +80,49 @@ impl Files {
             }
             (None, None) => output.list(&files.items)?,
         }
-        Ok(0)
+        if self.get.is_some() {
+            return Ok(0);
+        }
+        self.explain(&files);
+        self.late(&files).map_or(Ok(0), |late| Err(failure(LATER, late)))
+    }
+
+    /// The files, all of them if they come in time.
+    fn list(&self, client: &Client, attempt: &str) -> anyhow::Result<JobFiles> {
+        let until = Instant::now() + Duration::from_millis(self.wait.ms);
+        loop {
+            let wait = until.saturating_duration_since(Instant::now()).min(WAIT_AT_ONCE).as_millis();
+            let question = path(self.job.id, &format!("/files?wait={wait}ms&{attempt}"));
+            let files: JobFiles = client.get(&question)?;
+            if files.gathering != Gathering::GoesOn || Instant::now() >= until {
+                return Ok(files);
+            }
+        }
+    }
+
+    /// What to say if files are missing only because it is too early.
+    fn late(&self, files: &JobFiles) -> Option<String> {
+        let job = self.job.id;
+        match files.gathering {
+            Gathering::GoesOn => Some(format!(
+                "files of job {job} are still being gathered by its agent; ask again, or wait longer with --wait 1m"
+            )),
+            Gathering::Waits => Some(format!(
+                "job {job} is not over, and its files are kept after its end: lastword job wait {job}"
+            )),
+            Gathering::None | Gathering::Complete => None,
+        }
+    }
+
+    /// What is not in the list, and why.
+    fn explain(&self, files: &JobFiles) {
+        files.unkept.iter().for_each(|text| eprintln!("lastword: {text}"));
+        if files.gathering == Gathering::None {
+            let job = self.job.id;
+            eprintln!(
+                "lastword: nothing is kept of job {job}: it names no files (--capture), or never started"
+            );
+        }
     }
 
     /// Writes a file that was kept; an error if its bytes are not those that were kept.

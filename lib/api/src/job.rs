@@ -284,8 +284,27 @@ pub struct LateOutcome {
 pub struct JobFiles {
     /// Of which attempt.
     pub attempt: u32,
+    /// Whether more are to come.
+    pub gathering: Gathering,
+    /// What was asked for and is not kept, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unkept: Vec<String>,
     /// By name.
     pub items: Vec<JobFile>,
+}
+
+/// How far the gathering of a run's files is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gathering {
+    /// The job asks for none, or never started.
+    None,
+    /// The job is not over: files are kept after its end.
+    Waits,
+    /// The job is over; its agent keeps files, or has not told yet that it kept them all.
+    GoesOn,
+    /// All are listed.
+    Complete,
 }
 
 /// A file that was kept of a run.

@@ -25,8 +25,8 @@ pub use ::job::span::ParseSpanError;
 pub use access::{Token, TokenList, TokenMade, TokenNew, User, UserAdd, UserList};
 pub use agent::{Agent, AgentAdd, AgentChange, AgentDrain, AgentDrainRequest, AgentList, Ping};
 pub use job::{
-    BATCH_JOBS_MAX, BatchSubmit, Counts, FileState, Job, JobFile, JobFiles, JobList, JobSubmit, JobSubmitted,
-    JobSummary, Kill, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, LateOutcome, Run, Why,
+    BATCH_JOBS_MAX, BatchSubmit, Counts, FileState, Gathering, Job, JobFile, JobFiles, JobList, JobSubmit,
+    JobSubmitted, JobSummary, Kill, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, LateOutcome, Run, Why,
 };
 pub use operate::{
     Backup, BackupList, BackupMake, Check, Finding, Operation, OperationList, Progress, Recovery,

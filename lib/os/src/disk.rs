@@ -1,6 +1,7 @@
 //! Durable file operations. Each says what is on disk when it returns.
 
 use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,7 +32,10 @@ pub fn open_plain(path: &Path) -> io::Result<File> {
 /// As [`open_plain`], by its name in an open directory.
 pub fn open_plain_at(dir: impl AsFd, name: &str) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    plain(File::from(fs::openat(dir, name, flags, Mode::empty())?))
+    match fs::openat(dir, name, flags, Mode::empty()) {
+        Err(Errno::LOOP) => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link")),
+        opened => plain(File::from(opened?)),
+    }
 }
 
 /// As [`open_plain`], for writing in place; the file must be there.

@@ -144,8 +144,12 @@ fn captured() -> Captured {
     Captured { name: "report/sum.pdf".into(), bytes: Some(12_345), sha256: vec![0x5a; 32] }
 }
 
+fn gathered() -> Gathered {
+    Gathered { files: Some(3), unkept: vec!["no file to keep fits \"*.log\"".into()] }
+}
+
 /// Facts that came with the control of running jobs.
-fn control_facts() -> [(&'static str, FactBody); 5] {
+fn control_facts() -> [(&'static str, FactBody); 6] {
     let boottime_ms = Some(9_876_543_210);
     [
         ("fact_ended_accounting", FactBody::Ended(ended_accounting())),
@@ -153,6 +157,7 @@ fn control_facts() -> [(&'static str, FactBody); 5] {
         ("fact_suspended", FactBody::Suspended(Suspended { by: "anna".into(), boottime_ms })),
         ("fact_resumed", FactBody::Resumed(Resumed { by: "ben".into(), boottime_ms })),
         ("fact_captured", FactBody::Captured(captured())),
+        ("fact_gathered", FactBody::Gathered(gathered())),
     ]
 }
 

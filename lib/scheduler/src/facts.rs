@@ -111,7 +111,7 @@ impl Engine {
             Some(FactBody::Resumed(_)) => self.on_paused(run, false),
             Some(FactBody::Captured(file)) => self.on_file_kept(run, file, fact.at_ms),
             // The outcome itself says who wanted the end; these are for people.
-            Some(FactBody::Stopping(_) | FactBody::Note(_)) | None => {}
+            Some(FactBody::Stopping(_) | FactBody::Note(_) | FactBody::Gathered(_)) | None => {}
         }
     }
 

@@ -6,6 +6,7 @@
 //! | no `files/complete`, ENDED is there  | died before or amid keeping | everything again; what is told already stays |
 //! | `files/new`                          | died amid one file          | overwritten                                 |
 //! | a file without its fact              | died between the two        | kept and told again                         |
+//! | GATHERED, no `complete`              | died between the two        | gathered and told again                     |
 //! | files and facts, no `complete`       | there was no room for more  | what is told stays; the rest in a while     |
 //!
 //! A file is kept if it belongs to the user that the job ran as: the agent may be able to read more than the job was.
@@ -15,7 +16,7 @@ use crate::root::{DataRoot, RunDir};
 use job::{CAPTURE_BYTES_MAX, CAPTURE_FILES_MAX, name_fits};
 use os::disk;
 use protocol::RunSpec;
-use protocol::message::{Captured, FactBody, Note};
+use protocol::message::{Captured, FactBody, Gathered, Note};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -27,6 +28,8 @@ use store::WriteError;
 
 /// Directories one below the other that `**` goes down.
 const DEPTH_MAX: usize = 32;
+/// Directories that are looked into for one pattern, each as often as it is met: with several `**` in it a deep tree has ways without end.
+const LOOKS_MAX: usize = 100_000;
 /// Read at a time.
 const PIECE_BYTES: usize = 64 << 10;
 /// Of one note, names that did not fit.
@@ -86,7 +89,7 @@ pub fn capture(
     for pattern in &spec.capture {
         keeper.pattern(base, pattern)?;
     }
-    keeper.note_failed()?;
+    keeper.conclude()?;
     dir.note_files_complete().map_err(|e| NotKept::io("complete", &files, &e))
 }
 
@@ -140,8 +143,9 @@ impl<'a> Keeper<'a> {
             Some(rest) => (Path::new("/"), rest),
             None => (base, pattern),
         };
-        let parts: Vec<&str> = relative.split('/').collect();
-        let mut found = 0;
+        let mut parts: Vec<&str> = relative.split('/').collect();
+        parts.dedup_by(|one, other| *one == "**" && *other == "**"); // says no more than one
+        let (mut found, mut looks) = (0, LOOKS_MAX);
         if let Ok(start) = disk::open_dir(start) {
             let mut on_file = |name: String, directory: &OwnedFd, last: &str| {
                 found += 1;
@@ -150,9 +154,11 @@ impl<'a> Keeper<'a> {
                 }
                 Ok(found <= CAPTURE_FILES_MAX) // one more is told as beyond the limit
             };
-            find(&start, "", &parts, DEPTH_MAX, &mut on_file)?;
+            find(&start, "", &parts, (DEPTH_MAX, &mut looks), &mut on_file)?;
         }
-        if found == 0 {
+        if looks == 0 {
+            self.unfit.push(format!("\"{pattern}\" was given up after {LOOKS_MAX} directories"));
+        } else if found == 0 {
             self.unfit.push(format!("no file to keep fits \"{pattern}\""));
         }
         Ok(())
@@ -251,7 +257,8 @@ impl<'a> Keeper<'a> {
         synced.map_err(|e| ours("name a file in", &files, &e))
     }
 
-    fn note_failed(&mut self) -> Result<(), NotKept> {
+    /// Notes what is not kept, and that nothing more is to come.
+    fn conclude(&mut self) -> Result<(), NotKept> {
         let mut texts = std::mem::take(&mut self.unfit);
         if !self.failed.is_empty() {
             let more = self.failed.len().saturating_sub(NAMES_NOTED_MAX);
@@ -259,7 +266,8 @@ impl<'a> Keeper<'a> {
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             texts.push(format!("not kept: {}{more}", self.failed.join(", ")));
         }
-        texts.into_iter().try_for_each(|text| self.record(FactBody::Note(Note { text })))
+        texts.iter().try_for_each(|text| self.record(FactBody::Note(Note { text: text.clone() })))?;
+        self.record(FactBody::Gathered(Gathered { files: Some(self.told.len() as u64), unkept: texts }))
     }
 
     fn record(&mut self, fact: FactBody) -> Result<(), NotKept> {
@@ -285,19 +293,23 @@ fn find(
     dir: &OwnedFd,
     prefix: &str,
     parts: &[&str],
-    depth: usize,
+    (depth, looks): (usize, &mut usize),
     on_file: &mut OnFile<'_>,
 ) -> Result<bool, NotKept> {
     let Some((part, rest)) = parts.split_first() else { return Ok(true) };
+    *looks = looks.saturating_sub(1);
+    if *looks == 0 {
+        return Ok(false);
+    }
     let below = |name: &str| format!("{prefix}{name}");
     let down = |name: &str| format!("{prefix}{name}/");
     if *part == "**" {
-        if !find(dir, prefix, rest, depth, on_file)? {
+        if !find(dir, prefix, rest, (depth, looks), on_file)? {
             return Ok(false);
         }
         for name in names(dir, "*", depth) {
             if let Ok(sub) = disk::open_dir_at(dir, &name)
-                && !find(&sub, &down(&name), parts, depth - 1, on_file)?
+                && !find(&sub, &down(&name), parts, (depth - 1, looks), on_file)?
             {
                 return Ok(false);
             }
@@ -307,7 +319,7 @@ fn find(
     for name in names(dir, part, 1) {
         let more = match (rest.is_empty(), disk::open_dir_at(dir, &name)) {
             (true, Err(_)) => on_file(below(&name), dir, &name)?,
-            (false, Ok(sub)) => find(&sub, &down(&name), rest, depth, on_file)?,
+            (false, Ok(sub)) => find(&sub, &down(&name), rest, (depth, looks), on_file)?,
             (true, Ok(_)) | (false, Err(_)) => true, // a directory is no file, a file is no directory
         };
         if !more {
@@ -391,6 +403,22 @@ mod tests {
             rustix::process::setrlimit(rustix::process::Resource::Nofile, few).unwrap();
         });
         assert_eq!(names.len(), FILES, "{last}");
+    }
+
+    #[test]
+    fn a_pattern_with_more_ways_than_there_is_time_for_is_given_up_and_said_so() {
+        let pattern = format!("{}nothing", "**/*/".repeat(20));
+        let (names, last) = kept(&pattern, |dir| {
+            let deep = (0..DEPTH_MAX).fold(dir.work(), |path, _| path.join("d"));
+            std::fs::create_dir_all(deep).unwrap();
+        });
+        assert!(names.is_empty() && last.contains("given up"), "{last}");
+        let (names, _) = kept(&format!("{}a", "**/".repeat(300)), |dir| {
+            let deep = (0..DEPTH_MAX).fold(dir.work(), |path, _| path.join("d"));
+            std::fs::create_dir_all(&deep).unwrap();
+            std::fs::write(deep.join("a"), "x").unwrap();
+        });
+        assert_eq!(names.len(), 1);
     }
 
     #[test]

@@ -74,6 +74,7 @@ fn meaning(body: Option<&FactBody>) -> String {
         Some(FactBody::Suspended(s)) => format!("SUSPENDED asked by {}", s.by),
         Some(FactBody::Resumed(r)) => format!("RESUMED asked by {}", r.by),
         Some(FactBody::Captured(c)) => format!("CAPTURED {} of {} bytes", c.name, c.bytes.unwrap_or(0)),
+        Some(FactBody::Gathered(g)) => format!("GATHERED {} files", g.files.unwrap_or(0)),
         Some(FactBody::Note(note)) => format!("NOTE {}", note.text),
         Some(FactBody::Ended(ended)) => match Outcome::try_from(ended) {
             Err(e) => format!("ENDED, but unreadable: {e}"),

@@ -100,7 +100,10 @@ impl Ledger {
                 Some(FactBody::Stopping(stopping)) => ledger.stopping = Some(stopping),
                 Some(FactBody::Suspended(suspended)) => ledger.pauses.on_suspended(suspended.boottime_ms),
                 Some(FactBody::Resumed(resumed)) => ledger.pauses.on_resumed(resumed.boottime_ms),
-                Some(FactBody::Accepted(_) | FactBody::Note(_) | FactBody::Captured(_)) | None => {}
+                Some(
+                    FactBody::Accepted(_) | FactBody::Note(_) | FactBody::Captured(_) | FactBody::Gathered(_),
+                )
+                | None => {}
             }
             ledger.messages.push(Stored { seq: record.seq, bytes: record.payload });
         }
@@ -117,7 +120,8 @@ impl Ledger {
             | FactBody::Note(_)
             | FactBody::Stopping(_)
             | FactBody::Suspended(_)
-            | FactBody::Resumed(_) => None,
+            | FactBody::Resumed(_)
+            | FactBody::Gathered(_) => None,
         };
         self.messages.iter().filter_map(name).collect()
     }
@@ -186,6 +190,7 @@ pub(crate) fn slot_of(body: &FactBody) -> Option<u32> {
         | FactBody::Stopping(_)
         | FactBody::Suspended(_)
         | FactBody::Resumed(_)
-        | FactBody::Captured(_) => None,
+        | FactBody::Captured(_)
+        | FactBody::Gathered(_) => None,
     }
 }

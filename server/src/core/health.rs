@@ -1,5 +1,6 @@
 //! What the core shows of itself without being asked.
 
+use crate::db::DbError;
 use scheduler::{Counts, Event, EventKind, Object};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -52,7 +53,8 @@ impl Shared {
 
     pub(super) fn health(&self) -> Health {
         let state = self.lock();
-        let mut problems: Vec<String> = state.database.iter().cloned().collect();
+        let unwritten = state.database.clone().map(|why| DbError::Retry(why).to_string());
+        let mut problems: Vec<String> = unwritten.into_iter().collect();
         problems.extend(state.disk.clone());
         let still = state.progress.elapsed();
         if still > PROGRESS_MAX {
@@ -80,7 +82,7 @@ impl Shared {
         state.database = None;
     }
 
-    /// The database cannot be written.
+    /// The database cannot be written, and why.
     pub(super) fn on_trouble(&self, text: String) {
         let mut state = self.lock();
         state.progress = Instant::now();

@@ -4,7 +4,7 @@
 //! are decided meanwhile: for everything else, and for whatever has to be looked up in the database, the core waits first.
 
 use super::health::Shared;
-use crate::db::{Database, Entry};
+use crate::db::{Database, DbError, Entry};
 use scheduler::Change;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -31,7 +31,10 @@ pub(super) fn write(database: &dyn Database, shared: &Shared, batch: &Batch) {
     os::crash::point("commit.before");
     while let Err(e) = database.commit_with(&batch.changes, &batch.entries) {
         tracing::error!("{} changes are not written: {e}; next try in {pause:?}", batch.changes.len());
-        shared.on_trouble(e.to_string());
+        shared.on_trouble(match e {
+            DbError::Retry(why) => why,
+            e @ (DbError::Unusable(_) | DbError::Damaged(_)) => e.to_string(),
+        });
         std::thread::sleep(pause);
         pause = (pause * 2).min(RETRY_MAX);
     }

@@ -174,7 +174,7 @@ fn statuses(c: &Connection, findings: &mut Vec<Finding>, told: &dyn Fn(u64)) -> 
         let run = map::run_id(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
         if present.as_ref().is_none_or(|told| told.run != run) {
             let recorded = (map::status(row.get(1)?)?, row.get(2)?, row.get(3)?);
-            let next = Told { run, recorded, late: row.get(4)?, outcome: None };
+            let next = Told { run, recorded, late: row.get(4)?, heard: false, outcome: None };
             texts.extend(present.replace(next).and_then(|told| told.contradiction()));
         }
         if let Some(told) = &mut present
@@ -196,11 +196,14 @@ struct Told {
     run: RunId,
     recorded: (Status, Option<u8>, Option<u8>),
     late: bool,
+    /// Whether there is any message of it.
+    heard: bool,
     outcome: Option<Outcome>,
 }
 
 impl Told {
     fn hear(&mut self, bytes: &[u8]) {
+        self.heard = true;
         let body = Fact::read(bytes).ok().and_then(|fact| fact.body);
         if let Some(FactBody::Ended(ended)) = body
             && self.outcome.is_none()
@@ -224,6 +227,8 @@ impl Told {
                 "run {run} is {status} (exit code {exit_code:?}, signal {signal:?}), and its agent said {told} \
                  (exit code {told_code:?}, signal {told_signal:?})"
             )),
+            // Refused by its agent, which wrote nothing of it: nothing of it was executed.
+            None if self.recorded == (Status::Error, None, None) && !self.heard => None,
             None if matches!(status, Status::Completed | Status::Error | Status::Killed) => {
                 Some(format!("run {run} is {status}, and no message of its agent says so"))
             }
@@ -235,6 +240,7 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::super::{Database, Sqlite};
+    use super::*;
     use rusqlite::Connection;
 
     #[test]
@@ -270,6 +276,22 @@ mod tests {
             database.check(&|_| {}).unwrap().findings.into_iter().map(|f| f.what).collect();
         for expected in ["agent a, which is not there", "is attempt 7", "no message of its agent says so"] {
             assert!(found.iter().any(|what| what.contains(expected)), "{expected}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_its_agent_refused_left_no_message_and_contradicts_nothing() {
+        let run = RunId::new(1_000, 7);
+        let told =
+            |recorded, heard| Told { run, recorded, late: false, heard, outcome: None }.contradiction();
+        assert_eq!(told((Status::Error, None, None), false), None);
+        for (recorded, heard) in [
+            ((Status::Error, None, None), true), // its agent took it, so it says how it ended
+            ((Status::Error, Some(1), None), false),
+            ((Status::Completed, Some(0), None), false),
+            ((Status::Killed, None, Some(9)), false),
+        ] {
+            assert!(told(recorded, heard).is_some_and(|text| text.contains("no message")), "{recorded:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One file, from its agent into the store: its size and its hash are compared on the way, and it is there whole or not at all.
 
 use super::status::event_of;
-use super::store::{Opened, StoreError};
+use super::store::{Opened, Room, StoreError};
 use super::{Context, key};
 use crate::agents::{Output, QueryError, Wanted};
 use crate::core::CoreError;
@@ -81,6 +81,7 @@ impl Context {
             Err(Failure::Store(error)) => return Fetched::StoreAway(error),
         };
         let is_stored = matches!(change, FileChange::Stored { .. });
+        let is_lost = matches!(change, FileChange::Lost { .. });
         match self.handle.files(vec![change], event.into_iter().collect()).await {
             Err(error) => Fetched::NotNoted(error),
             Ok(()) if is_stored => {
@@ -88,7 +89,10 @@ impl Context {
                 metrics::counter!("lastword_files_stored_bytes_total").increment(record.file.bytes);
                 Fetched::Stored
             }
-            Ok(()) => Fetched::Noted,
+            Ok(()) => {
+                metrics::counter!("lastword_files_lost_total").increment(u64::from(is_lost));
+                Fetched::Noted
+            }
         }
     }
 
@@ -116,9 +120,10 @@ impl Context {
         if is_there(&store, &key, record).await? {
             return Ok(key); // put there by one that died before it could say so, or that knew more than this record
         }
-        if let Some(reason) = self.store.check_room(file.bytes).await? {
-            return Err(Failure::NoRoom(reason));
-        }
+        let _room = match self.store.room(file.bytes).await? {
+            Room::Enough(promise) => promise,
+            Room::TooLittle(reason) => return Err(Failure::NoRoom(reason)),
+        };
         let which = Which::Kept(file.name.clone());
         let wanted = Wanted { run: file.run, which, offset: 0, bytes_max: None, follow: false };
         let mut output = self.agents.output(&file.agent, wanted).await?;
@@ -219,7 +224,6 @@ fn lost(record: &FileRecord, reason: String) -> (FileChange, Option<Event>) {
     };
     let text = format!("file \"{}\" is lost: {reason}", file.name);
     tracing::warn!(job = %file.job, file = file.name, "a file that was kept is lost: {reason}");
-    metrics::counter!("lastword_files_lost_total").increment(1);
     let record = FileRecord { reason: Some(reason.clone()), ..record.clone() };
     let event = event_of(&record, EventKind::FileLost, text);
     let at_ms = os::clock::wall_ms();

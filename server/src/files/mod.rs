@@ -41,6 +41,7 @@ pub(crate) use place::Place;
 pub use status::Files;
 pub(crate) use store::Store;
 pub use store::StoreError;
+pub(crate) use store::check;
 pub(crate) use tidy::Rules;
 
 use crate::agents::Directory;

@@ -12,6 +12,7 @@ use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
@@ -52,6 +53,8 @@ pub(crate) struct Store {
     place: Place,
     /// A folder's file system keeps so much free.
     free_bytes_min: u64,
+    /// Bytes for which there was room and which may not be written yet.
+    promised: Arc<AtomicU64>,
     state: tokio::sync::Mutex<State>,
     operations: Arc<Semaphore>,
     trouble: Mutex<Option<String>>,
@@ -61,6 +64,26 @@ pub(crate) struct Store {
 struct State {
     opened: Option<Opened>,
     failed: Option<(Instant, StoreError)>,
+}
+
+/// Whether a file may be put there.
+pub(super) enum Room {
+    /// Yes, as long as this is kept.
+    Enough(Option<Promise>),
+    /// Not this one, and why.
+    TooLittle(String),
+}
+
+/// Bytes that are going to be written.
+pub(super) struct Promise {
+    promised: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.promised.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
 }
 
 /// A store that is open, and known to be ours.
@@ -83,6 +106,7 @@ impl Store {
         Store {
             place,
             free_bytes_min,
+            promised: Arc::default(),
             state: tokio::sync::Mutex::default(),
             operations,
             trouble: Mutex::default(),
@@ -162,9 +186,12 @@ impl Store {
         Ok(Opened { inner: inner.await?, operations })
     }
 
-    /// Whether a file of that size may be put there. An error if none may; a reason if only this one is too great.
-    pub(super) async fn check_room(&self, bytes: u64) -> Result<Option<String>, StoreError> {
-        let Some(path) = self.folder().map(Path::to_owned) else { return Ok(None) };
+    /// Room for a file of that size, held until the file is written: those that come at the same time each see the same free bytes. An error if there
+    /// is room for none.
+    pub(super) async fn room(&self, bytes: u64) -> Result<Room, StoreError> {
+        let Some(path) = self.folder().map(Path::to_owned) else { return Ok(Room::Enough(None)) };
+        let others = self.promised.fetch_add(bytes, Ordering::SeqCst);
+        let promise = Promise { promised: Arc::clone(&self.promised), bytes };
         let asked = path.clone();
         let free = within(&self.operations, async move {
             let asked = tokio::task::spawn_blocking(move || os::disk::file_system(&asked));
@@ -181,10 +208,22 @@ impl Store {
         match free.checked_sub(self.free_bytes_min) {
             None => Err(StoreError::Away(rule)),
             Some(room) if room < bytes => {
-                Ok(Some(format!("it has {bytes} bytes, and there is no room: {rule}")))
+                Ok(Room::TooLittle(format!("it has {bytes} bytes, and there is no room: {rule}")))
             }
-            Some(_) => Ok(None),
+            Some(room) if room < bytes.saturating_add(others) => Ok(Room::TooLittle(format!(
+                "it has {bytes} bytes, and there is no room beside other files that are just coming: {rule}"
+            ))),
+            Some(_) => Ok(Room::Enough(Some(promise))),
         }
+    }
+}
+
+/// Whether the place can be used as far as this host can tell without asking a bucket: that the folder is there, that there are credentials. Makes nothing.
+pub(crate) fn check(place: &Place) -> Result<(), StoreError> {
+    match place {
+        Place::Folder { own: true, .. } => Ok(()),
+        Place::Folder { path, own: false } => open_folder(path, false).map(drop),
+        Place::Bucket(bucket) => open_bucket(bucket).map(drop),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Both kinds of stores keep the same promises.
 
-use super::store::{Opened, remove_halves};
+use super::store::{Opened, Room, remove_halves};
 use super::{Place, Store, StoreError};
 use crate::settings;
 use std::path::Path;
@@ -93,11 +93,25 @@ async fn a_file_that_would_leave_too_little_room_is_not_begun() {
     let settings = settings::Files::default();
     let store = Store::new(Place::of(&settings, dir.path()).unwrap().unwrap(), 1 << 20);
     open(&store).await.unwrap();
-    assert_eq!(store.check_room(1).await, Ok(None));
-    let reason = store.check_room(1 << 60).await.unwrap().unwrap();
+    assert!(matches!(store.room(1).await.unwrap(), Room::Enough(_)));
+    let Room::TooLittle(reason) = store.room(1 << 60).await.unwrap() else { panic!("not for so many") };
     assert!(reason.contains("free_bytes_min"), "{reason}");
     let full = Store::new(Place::of(&settings, dir.path()).unwrap().unwrap(), 1 << 60);
-    assert!(matches!(full.check_room(0).await, Err(StoreError::Away(_))), "not the least one then");
+    assert!(matches!(full.room(0).await, Err(StoreError::Away(_))), "not the least one then");
+}
+
+#[tokio::test]
+async fn files_that_come_at_once_do_not_all_get_the_same_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = folder(dir.path(), "file:files");
+    open(&store).await.unwrap();
+    let most = os::disk::file_system(dir.path()).unwrap().free_bytes / 3 * 2;
+    let first = store.room(most).await.unwrap();
+    assert!(matches!(first, Room::Enough(_)));
+    let Room::TooLittle(reason) = store.room(most).await.unwrap() else { panic!("it was given away twice") };
+    assert!(reason.contains("just coming"), "{reason}");
+    drop(first);
+    assert!(matches!(store.room(most).await.unwrap(), Room::Enough(_)), "what did not come needs no room");
 }
 
 #[tokio::test]

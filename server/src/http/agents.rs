@@ -35,7 +35,8 @@ pub(super) async fn list(
     State(http): State<Http>,
     Params(page): Params<Page>,
 ) -> Result<Json<AgentList>, Problem> {
-    let (views, next_cursor) = page.of_names(http.app.handle.agents().await?, |view| &view.record.name)?;
+    let (views, next_cursor) =
+        page.of_names(http.ask(http.app.handle.agents()).await?, |view| &view.record.name)?;
     let live = |name: &str| http.app.agents.live(name);
     let items = views.iter().map(|view| show::agent(view, live(&view.record.name).as_ref())).collect();
     Ok(Json(AgentList { items, next_cursor }))
@@ -62,7 +63,7 @@ pub(super) async fn show(
     State(http): State<Http>,
     Part(name): Part<String>,
 ) -> Result<Tagged<Agent>, Problem> {
-    let view = http.app.handle.agent(&name).await?;
+    let view = http.ask(http.app.handle.agent(&name)).await?;
     let body = show::agent(&view, http.app.agents.live(&name).as_ref());
     Ok(Tagged { version: tag::of_agent(&view), body })
 }
@@ -173,7 +174,7 @@ pub(super) async fn logs(
         let detail = format!("an agent has traces of {names}, not of \"{program}\"");
         Problem::new(StatusCode::NOT_FOUND, "no-such-address", "No such address", detail)
     })?;
-    http.app.handle.agent(&name).await?;
+    http.ask(http.app.handle.agent(&name)).await?;
     let wanted = TraceWanted { program, tail: part.tail.unwrap_or(TAIL_BYTES), follow: part.follow };
     let output = http.app.agents.trace(&name, wanted).await?;
     let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")];
@@ -196,13 +197,13 @@ const TAIL_BYTES: u64 = 64 << 10;
     responses((status = 200, body = Ping), (status = 404, body = api::Problem),
         (status = 503, description = "it is not connected", body = api::Problem)))]
 pub(super) async fn ping(State(http): State<Http>, Part(name): Part<String>) -> Result<Json<Ping>, Problem> {
-    http.app.handle.agent(&name).await?;
+    http.ask(http.app.handle.agent(&name)).await?;
     let round_trip_ms = http.app.agents.ping(&name).await?.as_secs_f64() * 1000.0;
     Ok(Json(Ping { name, round_trip_ms }))
 }
 
 async fn load(http: &Http, name: &str) -> Result<Agent, Problem> {
-    let view = http.app.handle.agent(name).await?;
+    let view = http.ask(http.app.handle.agent(name)).await?;
     Ok(show::agent(&view, http.app.agents.live(name).as_ref()))
 }
 

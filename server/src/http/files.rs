@@ -7,8 +7,8 @@ use super::problem::Problem;
 use super::{Http, jobs};
 use crate::agents::Wanted;
 use crate::db::{FileRecord, Place};
-use crate::files::{Files, StoreError};
-use api::{FileState, JobFile, JobFiles};
+use crate::files::{Files as FileStore, StoreError};
+use api::{FileState, Gathering, JobFile, JobFiles, Span};
 use axum::Json;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
@@ -17,13 +17,14 @@ use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
 use job::{JobId, RunId};
-use protocol::message::{Captured, Fact, FactBody};
+use protocol::message::{Captured, Fact, FactBody, Gathered};
 use protocol::stream::Which;
-use scheduler::RunRecord;
+use scheduler::{JobRecord, RunRecord};
 use serde::Deserialize;
 use std::ops;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use utoipa::IntoParams;
 
@@ -31,14 +32,23 @@ use utoipa::IntoParams;
 const PIECE_BYTES: u64 = 1 << 20;
 /// Pieces that wait for a slow reader.
 const PIECES_WAITING_MAX: usize = 1;
+/// The longest wait for files that are being gathered.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Pauses between two looks meanwhile; each is twice the one before.
+const LOOK_MIN: Duration = Duration::from_millis(20);
+const LOOK_MAX: Duration = Duration::from_millis(500);
 
-/// Of which attempt.
+/// Of which attempt, and how patiently.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Attempt {
+pub(super) struct ListParams {
     /// Of this attempt; the latest if absent.
     attempt: Option<u32>,
+    /// Answer when nothing is being gathered any more, or after this long (at most 60 s), whatever comes first: `10s`. Of a job that is not over the
+    /// answer comes at once.
+    #[param(value_type = Option<String>)]
+    wait: Option<Span>,
 }
 
 /// Which part of a file.
@@ -55,17 +65,53 @@ pub(super) struct Range {
     limit: Option<u64>,
 }
 
-/// List the files that were kept of a job (`capture`), as far as they are there by now, and where each of them is.
-#[utoipa::path(get, path = "/api/v1/jobs/{id}/files", tag = "jobs", operation_id = "files", params(("id" = u64, Path), Attempt),
+/// List the files that were kept of a job (`capture`), as far as they are there by now, and where each of them is. A job's outcome does not wait for
+/// them: right after its end `gathering` says that more may come.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/files", tag = "jobs", operation_id = "files", params(("id" = u64, Path), ListParams),
     responses((status = 200, body = JobFiles), (status = 404, description = "no such job, or it has no run yet", body = api::Problem)))]
 pub(super) async fn list(
     State(http): State<Http>,
     Part(id): Part<u64>,
-    Params(which): Params<Attempt>,
+    Params(params): Params<ListParams>,
 ) -> Result<Json<JobFiles>, Problem> {
-    let run = run(&http, id, which.attempt).await?;
-    let items = kept(&http, run.id).await?.into_iter().map(Kept::show).collect();
-    Ok(Json(JobFiles { attempt: run.attempt, items }))
+    let limit = params.wait.map_or(Duration::ZERO, |wait| Duration::from_millis(wait.ms).min(WAIT_MAX));
+    let until = tokio::time::Instant::now() + limit;
+    let (mut stopping, mut pause) = (http.stopping.clone(), LOOK_MIN);
+    loop {
+        let files = files(&http, id, params.attempt).await?;
+        let is_late = tokio::time::Instant::now() >= until || *stopping.borrow();
+        if files.gathering != Gathering::GoesOn || is_late {
+            return Ok(Json(files));
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until(until.min(tokio::time::Instant::now() + pause)) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
+        pause = (pause * 2).min(LOOK_MAX);
+    }
+}
+
+async fn files(http: &Http, id: u64, attempt: Option<u32>) -> Result<JobFiles, Problem> {
+    let (job, run) = run(http, id, attempt).await?;
+    let Files { kept, gathered } = files_of(http, run.id).await?;
+    Ok(JobFiles {
+        attempt: run.attempt,
+        gathering: gathering(&job, &run, gathered.is_some()),
+        unkept: gathered.map(|gathered| gathered.unkept).unwrap_or_default(),
+        items: kept.into_iter().map(Kept::show).collect(),
+    })
+}
+
+/// By what the job asked for, and whether the agent has said that this is all.
+fn gathering(job: &JobRecord, run: &RunRecord, is_gathered: bool) -> Gathering {
+    let executed = run.started_at_ms.is_some();
+    match (is_gathered, run.status.is_final()) {
+        (true, _) => Gathering::Complete,
+        (false, _) if job.spec.capture.is_empty() => Gathering::None,
+        (false, false) => Gathering::Waits,
+        (false, true) if executed => Gathering::GoesOn,
+        (false, true) => Gathering::None,
+    }
 }
 
 /// Read a file that was kept of a job. A slash in its name is written as `%2F`.
@@ -82,9 +128,18 @@ pub(super) async fn read(
     Part((id, name)): Part<(u64, String)>,
     Params(range): Params<Range>,
 ) -> Result<Response, Problem> {
-    let run = run(&http, id, range.attempt).await?;
-    let Some(kept) = kept(&http, run.id).await?.into_iter().find(|kept| kept.file.name == name) else {
-        let detail = format!("no file \"{name}\" was kept of job {id}; see `lastword job files {id}`");
+    let (job, run) = run(&http, id, range.attempt).await?;
+    let Files { kept, gathered } = files_of(&http, run.id).await?;
+    let Some(kept) = kept.into_iter().find(|kept| kept.file.name == name) else {
+        let detail = match gathering(&job, &run, gathered.is_some()) {
+            Gathering::GoesOn => {
+                format!("file \"{name}\" of job {id} is not there yet: its files are still being gathered")
+            }
+            Gathering::Waits => format!("file \"{name}\" of job {id} is not there yet: the job is not over"),
+            Gathering::None | Gathering::Complete => {
+                format!("no file \"{name}\" was kept of job {id}; see `lastword job files {id}`")
+            }
+        };
         return Err(Problem::new(StatusCode::NOT_FOUND, "no-such-file", "No such file", detail));
     };
     let size = kept.file.bytes.unwrap_or(0);
@@ -133,13 +188,13 @@ async fn body(http: &Http, run: &RunRecord, kept: Kept, part: ops::Range<u64>) -
     }
 }
 
-async fn run(http: &Http, id: u64, attempt: Option<u32>) -> Result<RunRecord, Problem> {
-    let (_, mut runs) = jobs::records(http, JobId(id)).await?;
+async fn run(http: &Http, id: u64, attempt: Option<u32>) -> Result<(JobRecord, RunRecord), Problem> {
+    let (job, mut runs) = jobs::records(http, JobId(id)).await?;
     let found = match attempt {
         None => runs.pop(),
         Some(n) => runs.into_iter().find(|run| run.attempt == n),
     };
-    found.ok_or_else(|| {
+    found.map(|run| (job, run)).ok_or_else(|| {
         let detail = format!("job {id} has no such run, or none yet; see `lastword job show {id}`");
         Problem::new(StatusCode::NOT_FOUND, "no-run-yet", "No such run", detail)
     })
@@ -179,21 +234,31 @@ fn show(place: Place) -> FileState {
     }
 }
 
-/// The files that the run's facts tell of, by name.
-async fn kept(http: &Http, run: RunId) -> Result<Vec<Kept>, Problem> {
+/// What the run's facts tell of its files.
+struct Files {
+    /// By name.
+    kept: Vec<Kept>,
+    /// That there are no more; absent if more may come.
+    gathered: Option<Gathered>,
+}
+
+async fn files_of(http: &Http, run: RunId) -> Result<Files, Problem> {
     let (facts, records) = http.read(move |db| Ok((db.facts(run)?, db.files(run)?))).await?;
-    let file = |bytes: &[u8]| match Fact::read(bytes).ok()? {
-        Fact { at_ms, body: Some(FactBody::Captured(file)) } => Some((at_ms, file)),
-        Fact { .. } => None,
-    };
-    let mut files: Vec<_> = facts.iter().filter_map(|fact| file(&fact.bytes)).collect();
+    let (mut files, mut gathered) = (Vec::new(), None);
+    for fact in facts {
+        match Fact::read(&fact.bytes) {
+            Ok(Fact { at_ms, body: Some(FactBody::Captured(file)) }) => files.push((at_ms, file)),
+            Ok(Fact { body: Some(FactBody::Gathered(all)), .. }) => gathered = Some(all),
+            Ok(Fact { .. }) | Err(_) => {}
+        }
+    }
     files.sort_by(|(_, one), (_, other)| one.name.cmp(&other.name));
     files.dedup_by(|(_, one), (_, other)| one.name == other.name); // told again after a crash
     let of = |(kept_at_ms, file): (Option<i64>, Captured)| {
         let record = records.iter().find(|record| record.file.name == file.name).cloned();
         Kept { kept_at_ms, file, record }
     };
-    Ok(files.into_iter().map(of).collect())
+    Ok(Files { kept: files.into_iter().map(of).collect(), gathered })
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -201,7 +266,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// A body whose first bytes are there already: what is not in the store at all is told before anything else.
-async fn from_store(files: &Files, key: &str, part: ops::Range<u64>) -> Result<Body, StoreError> {
+async fn from_store(files: &FileStore, key: &str, part: ops::Range<u64>) -> Result<Body, StoreError> {
     let until = |from: u64| from..part.end.min(from.saturating_add(PIECE_BYTES));
     let first = files.read(key, until(part.start)).await?;
     let (pieces, receiver) = mpsc::channel(PIECES_WAITING_MAX);

@@ -42,11 +42,12 @@ use crate::agents::Directory;
 use crate::auth::Tokens;
 use crate::backup::Backups;
 use crate::bundle::Place;
-use crate::core::Handle;
+use crate::core::{CoreError, Handle};
 use crate::db::{Database, DbError};
 use crate::files::Files;
 use crate::operation::Operations;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 pub use serve::{Limits, serve};
@@ -86,7 +87,23 @@ struct Http {
     bundles: Arc<Semaphore>,
 }
 
+/// So long has the core for a question before it counts as stuck.
+const CORE_MAX: Duration = Duration::from_secs(5);
+
 impl Http {
+    /// Asks the core. It does not answer while the database cannot be written, and nobody waits for that.
+    async fn ask<T>(
+        &self,
+        question: impl Future<Output = Result<T, CoreError>>,
+    ) -> Result<T, problem::Problem> {
+        let handle = &self.app.handle;
+        let answered = match handle.has_database_trouble() {
+            true => None,
+            false => tokio::time::timeout(CORE_MAX, question).await.ok(),
+        };
+        answered.map_or_else(|| Err(problem::Problem::stuck(&handle.health().problems)), |answer| Ok(answer?))
+    }
+
     /// Reads the record on a thread that may block.
     async fn read<T: Send + 'static>(
         &self,

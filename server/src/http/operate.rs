@@ -7,14 +7,13 @@
 //! | without, and it takes longer       | after [`ANSWER_MAX`], as the first                                                |
 //! | while another one goes on          | 409, and which it is                                                              |
 //! | with the key of an earlier request | as that one                                                                       |
-//!
-//! The audit has it twice: when it begins, with who, from where and why, and when it is over, with what came of it.
 
 use super::Http;
 use super::extract::{OptionalBody, Params, Part};
 use super::problem::Problem;
+use crate::audited;
 use crate::backup::Made;
-use crate::core::{CoreError, Handle, Order};
+use crate::core::{CoreError, Order};
 use crate::operation::{self, Begun, Kind, NotBegun, Outcome, Tell};
 use api::{Backup, BackupList, BackupMake, Check, Finding, Operation, OperationList, Progress, Span};
 use axum::Json;
@@ -23,11 +22,11 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use utoipa::IntoParams;
 
 /// Who wants to wait for the end itself is answered after this long at the latest; shorter than any request may take.
@@ -140,80 +139,18 @@ async fn begin(
     work: impl FnOnce(Tell<'_>) -> anyhow::Result<Outcome> + Send + 'static,
 ) -> Result<Begun, Problem> {
     let order = Order::present().ok_or_else(Problem::stopping)?; // every request that may change something has one
-    let by = order.caller.name.clone();
-    let once = order.once.as_ref();
-    let key =
-        once.map(|once| operation::Key { user: by.clone(), key: once.key.clone(), digest: once.digest });
-    let audit = Audit { handle: http.app.handle.clone(), order: Arc::clone(&order), kind };
-    let (noted, is_noted) = oneshot::channel::<()>();
-    let over = {
-        let audit = audit.clone();
-        move |operation: operation::Operation| async move {
-            let _ = is_noted.await; // the beginning first
-            audit.note_end(&operation).await;
-        }
-    };
-    match http.app.operations.begin((kind, &by, key), work, over) {
-        Ok(begun) if begun.repeated => {
-            order.on_repeated();
-            Ok(begun)
-        }
+    let Http { app, .. } = http;
+    match audited::begin(&app.operations, &app.handle, &order, (kind, asked), work).await {
         Ok(begun) => {
-            let id = begun.state.borrow().id.clone();
-            // On its own, so that nobody who hangs up now keeps it from the audit.
-            let note = tokio::spawn(async move {
-                audit.note("begun", &id, asked, None).await;
-                let _ = noted.send(()); // it was over already, if nobody hears
-            });
-            let _ = note.await; // it panicked, which is traced
+            if begun.repeated {
+                order.on_repeated();
+            }
             Ok(begun)
         }
         Err(NotBegun::KeyReused(key)) => Err(CoreError::KeyReused(key).into()),
         Err(busy @ NotBegun::Busy { .. }) => {
-            audit.note("begun", "", asked, Some(busy.to_string())).await;
             let title = "One of its kind goes on";
             Err(Problem::new(StatusCode::CONFLICT, "busy", title, busy.to_string()))
-        }
-    }
-}
-
-/// Writes what becomes of an operation into the audit, on behalf of whoever began it.
-#[derive(Clone)]
-struct Audit {
-    handle: Handle,
-    order: Arc<Order>,
-    kind: Kind,
-}
-
-impl Audit {
-    async fn note_end(&self, operation: &operation::Operation) {
-        let (detail, refusal) = match &operation.outcome {
-            Some(Outcome::Made(made)) => {
-                let file = made.path.display().to_string();
-                (json!({"file": file, "bytes": made.manifest.bytes, "commit": made.manifest.commit}), None)
-            }
-            Some(Outcome::Checked(checked)) => (json!({"contradictions": checked.findings.len()}), None),
-            Some(Outcome::Failed(why)) => (json!({}), Some(why.clone())),
-            None => return,
-        };
-        if let Some(why) = &refusal {
-            tracing::error!("the {} of {} failed: {why}", self.kind.name(), operation.by);
-        }
-        self.note("over", &operation.id, detail, refusal).await;
-    }
-
-    /// What cannot be noted now is traced: the operation itself may be what is needed while the database cannot be written.
-    async fn note(&self, stage: &str, id: &str, detail: Value, refusal: Option<String>) {
-        let action = format!("server.{}", self.kind.name());
-        let mut all = Map::new();
-        all.insert("stage".to_owned(), stage.into());
-        if !id.is_empty() {
-            all.insert("operation".to_owned(), id.into());
-        }
-        all.extend(detail.as_object().cloned().into_iter().flatten().filter(|(_, value)| !value.is_null()));
-        let note = self.handle.note(&action, "server", all, refusal);
-        if let Err(e) = Arc::clone(&self.order).during(note).await {
-            tracing::warn!("{action} of {} could not be noted in the audit: {e}", self.order.caller.name);
         }
     }
 }

@@ -53,6 +53,15 @@ impl Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "The server stops", detail)
     }
 
+    /// The core does not answer, for these reasons as far as they are known.
+    pub(super) fn stuck(problems: &[String]) -> Problem {
+        let detail = match problems {
+            [] => "the core does not answer; try again in a moment".to_owned(),
+            known => known.join("; "),
+        };
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stuck", "No progress", detail)
+    }
+
     /// What was tried, and what went wrong.
     pub(super) fn detail(self) -> String {
         self.detail

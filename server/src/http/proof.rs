@@ -129,6 +129,7 @@ fn name(fact: &Fact) -> &'static str {
         Some(FactBody::Suspended(_)) => "suspended",
         Some(FactBody::Resumed(_)) => "resumed",
         Some(FactBody::Captured(_)) => "captured",
+        Some(FactBody::Gathered(_)) => "gathered",
         Some(FactBody::Note(_)) => "note",
         Some(FactBody::Ended(_)) => "ended",
         None => "other",
@@ -146,6 +147,7 @@ fn describe(fact: &Fact) -> String {
         Some(FactBody::Suspended(suspended)) => format!("asked for by {}", suspended.by),
         Some(FactBody::Resumed(resumed)) => format!("asked for by {}", resumed.by),
         Some(FactBody::Captured(file)) => format!("{}, {} bytes", file.name, file.bytes.unwrap_or(0)),
+        Some(FactBody::Gathered(gathered)) => format!("{} files", gathered.files.unwrap_or(0)),
         Some(FactBody::Note(note)) => note.text.clone(),
         Some(FactBody::Ended(ended)) => match Outcome::try_from(ended) {
             Ok(outcome) => describe_outcome(&outcome),

@@ -18,7 +18,8 @@ pub(super) async fn list(
     State(http): State<Http>,
     Params(page): Params<Page>,
 ) -> Result<Json<QueueList>, Problem> {
-    let (views, next_cursor) = page.of_names(http.app.handle.queues().await?, |view| &view.record.name)?;
+    let (views, next_cursor) =
+        page.of_names(http.ask(http.app.handle.queues()).await?, |view| &view.record.name)?;
     Ok(Json(QueueList { items: views.iter().map(show::queue).collect(), next_cursor }))
 }
 
@@ -52,7 +53,7 @@ pub(super) async fn show(
     State(http): State<Http>,
     Part(name): Part<String>,
 ) -> Result<Tagged<Queue>, Problem> {
-    let view = http.app.handle.queue(&name).await?;
+    let view = http.ask(http.app.handle.queue(&name)).await?;
     Ok(Tagged { version: tag::of_queue(&view), body: show::queue(&view) })
 }
 
@@ -130,5 +131,5 @@ pub(super) async fn detach(
 }
 
 async fn load(http: &Http, name: &str) -> Result<Json<Queue>, Problem> {
-    Ok(Json(show::queue(&http.app.handle.queue(name).await?)))
+    Ok(Json(show::queue(&http.ask(http.app.handle.queue(name)).await?)))
 }

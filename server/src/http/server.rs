@@ -1,7 +1,7 @@
 //! The server's own state: for people, for whoever restarts it, for Prometheus.
 
 use super::problem::Problem;
-use super::{Http, show};
+use super::{CORE_MAX, Http, show};
 use crate::db::Place;
 use api::{FilesStatus, Health, Recovery, ServerStatus};
 use axum::Json;
@@ -9,19 +9,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use std::time::Duration;
-
-/// So long has the core for a question before it counts as stuck.
-const CORE_MAX: Duration = Duration::from_secs(5);
 
 /// Show whether the server makes progress, and what it holds.
 #[utoipa::path(get, path = "/api/v1/server/status", tag = "server",
     responses((status = 200, body = ServerStatus), (status = 503, body = api::Problem)))]
 pub(super) async fn status(State(http): State<Http>) -> Result<Json<ServerStatus>, Problem> {
-    let answer = tokio::time::timeout(CORE_MAX, http.app.handle.status()).await;
-    let stuck =
-        || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stuck", "No progress", "the core does not answer");
-    let status = answer.map_err(|_| stuck())??;
+    let status = http.ask(http.app.handle.status()).await?;
     let health = http.app.handle.health();
     let counts = http.read(|db| db.file_counts()).await?;
     let count = |place: Place| counts[place as usize];

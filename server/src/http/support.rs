@@ -3,7 +3,7 @@
 use super::extract::OptionalBody;
 use super::operate::{check_of, operation as shown_operation, shown as shown_backup};
 use super::problem::Problem;
-use super::{Http, audit, events, server, show};
+use super::{CORE_MAX, Http, audit, events, server, show};
 use crate::bundle::{Bundle, Found, Scrub};
 use crate::core::CoreError;
 use crate::db::{AuditFilter, Database, DbError, Walk};
@@ -20,8 +20,6 @@ use std::time::Duration;
 
 /// The newest events and audit entries, if nobody said otherwise.
 const LINES: u32 = 2_000;
-/// So long has the core for an answer.
-const CORE_MAX: Duration = Duration::from_secs(5);
 /// So long is waited for a check of the database, whose result is a part.
 const CHECK_MAX: Duration = Duration::from_secs(30);
 /// So many agents and queues are told of.

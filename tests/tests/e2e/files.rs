@@ -3,10 +3,11 @@
 use crate::outcomes::shell;
 use crate::restore::{back_up, destroy, server_verb};
 use anyhow::{Context, Result};
-use api::{FileState, JobFile, JobFiles, JobSubmit, ServerStatus, Status};
+use api::{FileState, Gathering, JobFile, JobFiles, JobSubmit, ServerStatus, Status};
 use os::signal::Signal;
 use spool::Shelf;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use tests::{CrashPoint, Dialling, Site, on_empty_site, on_site, wait_until};
 
 /// More than one part of an object.
@@ -310,6 +311,103 @@ fn another_store_is_not_used_before_the_files_are_moved_there() {
         wait_until("the trouble to be over", || Ok(trouble()?.is_empty()))?;
         site.agents[0].stop()?;
         assert_eq!(get(site, id, "x.txt")?.stdout, b"x\n");
+        Ok(())
+    });
+}
+
+#[test]
+fn files_that_are_still_being_gathered_are_waited_for_and_never_look_like_none() {
+    on_site(|site| {
+        let go = site.path().join("go");
+        // What the job leaves behind is waited for after its outcome and before its files.
+        let text = format!(
+            "echo x > x.txt; ln -s x.txt l.txt; (until [ -e {} ]; do sleep .05; done) &",
+            go.display()
+        );
+        let capture = vec!["?.txt".to_owned(), "*.pdf".to_owned()];
+        let job = JobSubmit { capture, leftovers: Some("wait".to_owned()), ..shell(&text) };
+        let id = site.client().submit(&job)?;
+        assert_eq!(site.client().wait(id)?.status.0, Status::Completed);
+        let list: JobFiles = site.client().call("GET", &format!("/api/v1/jobs/{id}/files"), None)?.json()?;
+        assert_eq!((list.gathering, list.items.len()), (Gathering::GoesOn, 0));
+        let early = site.client().call("GET", &format!("/api/v1/jobs/{id}/files/x.txt"), None)?;
+        anyhow::ensure!(
+            early.status == 404 && String::from_utf8_lossy(&early.body).contains("still being gathered")
+        );
+        for arguments in [["--wait", "0s"].as_slice(), &["--wait", "100ms", "--get", "x.txt"]] {
+            let late = site.lastword(&["job", "files", &id.to_string()])?.args(arguments).output()?;
+            let told = String::from_utf8(late.stderr)?;
+            anyhow::ensure!(
+                late.status.code() == Some(75) && told.contains("still being gathered"),
+                "{told}"
+            );
+        }
+        let id = id.to_string();
+        let listing = site
+            .lastword(&["job", "files", &id, "--wait", "60s"])?
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        std::fs::write(&go, "")?;
+        let listed = listing.wait_with_output()?;
+        let (table, told) = (String::from_utf8(listed.stdout)?, String::from_utf8(listed.stderr)?);
+        anyhow::ensure!(listed.status.success() && table.contains("x.txt"), "{table} {told}");
+        for text in ["no file to keep fits \"*.pdf\"", "l.txt (it is a symbolic link)"] {
+            anyhow::ensure!(told.contains(text), "{told}");
+        }
+        assert_eq!(site.lastword(&["job", "files", &id, "--get", "x.txt"])?.output()?.stdout, b"x\n");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_check_of_the_configuration_finds_a_file_store_that_cannot_be_used() {
+    on_empty_site(|site| {
+        let (config, folder) = (site.path().join("checked.toml"), site.path().join("share"));
+        let root = site.path().join("checked");
+        let check = |files: &str| -> Result<(Option<i32>, String)> {
+            let text =
+                format!("[node]\nname = \"a\"\ndata_root = \"{}\"\n[files]\n{files}\n", root.display());
+            std::fs::write(&config, text)?;
+            let mut command = std::process::Command::new(tests::program("central-server")?);
+            let output = command.args(["--check", "--config"]).arg(&config).output()?;
+            Ok((output.status.code(), String::from_utf8(output.stderr)?))
+        };
+        let share = format!("url = \"file://{}\"", folder.display());
+        let (code, told) = check(&share)?;
+        anyhow::ensure!(code == Some(78) && told.contains("is it mounted?"), "{told}");
+        std::fs::create_dir(&folder)?;
+        assert_eq!(check(&share)?.0, Some(0));
+        assert_eq!(check("url = \"file:files\"")?.0, Some(0), "that one is made by the server");
+        anyhow::ensure!(!root.exists(), "a check makes nothing");
+        let (code, told) = check("url = \"s3://bucket\"\ncredentials_file = \"none\"")?;
+        anyhow::ensure!(code == Some(78) && told.contains("credentials file"), "{told}");
+        Ok(())
+    });
+}
+
+#[test]
+fn whoever_asks_for_files_of_a_job_without_any_is_told_why_there_are_none() {
+    on_site(|site| {
+        let list = |id: u64| -> Result<JobFiles> {
+            site.client().call("GET", &format!("/api/v1/jobs/{id}/files?wait=10s"), None)?.json()
+        };
+        let plain = keeping(site, "true", &[])?;
+        assert_eq!(list(plain)?.gathering, Gathering::None);
+        let told = site.lastword(&["job", "files", &plain.to_string()])?.output()?;
+        anyhow::ensure!(told.status.success() && String::from_utf8(told.stderr)?.contains("--capture"));
+        let capture = vec!["x".to_owned()];
+        let running = site.client().submit(&JobSubmit { capture, ..shell("sleep 60") })?;
+        wait_until("it to run", || Ok(site.client().job(running)?.status.0 == Status::Running))?;
+        assert_eq!(list(running)?.gathering, Gathering::Waits, "and nobody waits for that");
+        let told = site.lastword(&["job", "files", &running.to_string()])?.output()?;
+        anyhow::ensure!(
+            told.status.code() == Some(75) && String::from_utf8(told.stderr)?.contains("is not over")
+        );
+        site.client().call("POST", &format!("/api/v1/jobs/{running}/kill"), None)?;
+        site.client().wait(running)?;
+        let list = list(running)?;
+        assert_eq!((list.gathering, list.items.len(), list.unkept.len()), (Gathering::Complete, 0, 1));
         Ok(())
     });
 }

@@ -166,3 +166,18 @@ fn a_backup_and_a_check_are_operations_that_can_be_listed_waited_for_and_found_i
         Ok(())
     });
 }
+
+#[test]
+fn a_backup_that_nobody_asked_for_is_in_the_audit_as_the_schedules() {
+    on_site(|site| {
+        site.server.stop()?;
+        site.server.restart_with(&[("LASTWORD_BACKUP__EVERY".to_owned(), "1h".to_owned())])?;
+        wait_until("the backup to be audited", || {
+            let audit = lastword(site, &["audit", "--who", "schedule", "--columns", "action,result,detail"])?;
+            Ok(audit.matches("server.backup").count() == 2 && audit.contains("\"stage\":\"over\""))
+        })?;
+        let audit = lastword(site, &["audit", "--who", "schedule", "-o", "jsonl"])?;
+        ensure!(audit.lines().all(|line| line.contains("\"done\"")) && audit.contains(".backup"), "{audit}");
+        Ok(())
+    });
+}

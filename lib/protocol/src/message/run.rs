@@ -150,7 +150,7 @@ pub struct Fact {
     #[prost(int64, optional, tag = "1")]
     pub at_ms: Option<i64>,
     /// What happened.
-    #[prost(oneof = "FactBody", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "FactBody", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub body: Option<FactBody>,
 }
 
@@ -181,6 +181,9 @@ pub enum FactBody {
     /// A file of the job was kept; written after its bytes were durable.
     #[prost(message, tag = "9")]
     Captured(Captured),
+    /// All files were kept that can be; behind the last [`FactBody::Captured`]. Not of a run whose spec asks for none, nor of one that never started.
+    #[prost(message, tag = "10")]
+    Gathered(Gathered),
 }
 
 /// The job's processes stand still. Its time limit does not count meanwhile.
@@ -217,6 +220,17 @@ pub struct Captured {
     /// SHA-256 of its content, 32 bytes.
     #[prost(bytes = "vec", tag = "3")]
     pub sha256: Vec<u8>,
+}
+
+/// The run's files are complete.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Gathered {
+    /// How many were kept.
+    #[prost(uint64, optional, tag = "1")]
+    pub files: Option<u64>,
+    /// What was asked for and is not kept, for people: a pattern that no file fits, a file that is too great.
+    #[prost(string, repeated, tag = "2")]
+    pub unkept: Vec<String>,
 }
 
 /// Why a run was told to end.

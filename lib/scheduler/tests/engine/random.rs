@@ -336,7 +336,8 @@ impl World {
             | FactBody::Ended(_)
             | FactBody::Note(_)
             | FactBody::Stopping(_)
-            | FactBody::Captured(_) => None,
+            | FactBody::Captured(_)
+            | FactBody::Gathered(_) => None,
         });
         if record.facts.len() > 1 && last.unwrap_or(false) != suspend {
             record.facts.push(match suspend {

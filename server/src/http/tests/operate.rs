@@ -1,10 +1,11 @@
 //! What an operator does with the server itself: backups and checks as operations, the support bundle, what agents traced.
 
-use super::{Answer, Server, agent};
+use super::{Answer, DEADLINE, Server, agent};
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::time::Instant;
 use ureq::http::Request;
 
 const BACKUPS: &str = "/api/v1/server/backups";
@@ -240,4 +241,30 @@ fn a_support_bundle_has_as_much_as_was_asked_for() {
     assert!(parts["INDEX.md"].contains("- trace/central-server.log: the trace cannot be read"));
     let refused = server.post("/api/v1/server/support-bundle", json!({"events": 20_001}));
     assert_eq!((refused.status, refused.kind().as_str()), (422, "invalid"));
+}
+
+#[test]
+fn who_asks_while_the_database_cannot_be_written_is_soon_told_so_instead_of_waiting() {
+    let server = Server::start();
+    let other = rusqlite::Connection::open(server.root.path().join("server.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap(); // nobody else can write until this is over
+    std::thread::scope(|scope| {
+        let submitted = scope.spawn(|| server.post("/api/v1/jobs", json!({"command": ["/bin/true"]})));
+        let deadline = Instant::now() + DEADLINE;
+        for path in ["/api/v1/agents", "/api/v1/queues", "/api/v1/queues/default", "/api/v1/server/status"] {
+            loop {
+                let answer = server.get(path);
+                if answer.status == 503 {
+                    let text = String::from_utf8_lossy(&answer.body).into_owned();
+                    if text.matches("the database cannot be written at the moment").count() == 1 {
+                        break;
+                    }
+                }
+                assert!(Instant::now() < deadline, "{path}: {}", String::from_utf8_lossy(&answer.body));
+            }
+        }
+        other.execute_batch("COMMIT").unwrap();
+        assert_eq!(submitted.join().unwrap().status, 201, "what was asked for before is done");
+    });
+    assert_eq!(server.get("/api/v1/queues").status, 200);
 }
