@@ -79,7 +79,8 @@ impl Ledger {
         Ledger::from_contents(store::read_file(log)?, run_id)
     }
 
-    pub(crate) fn from_contents(contents: Contents, run_id: RunId) -> Result<Ledger, LedgerError> {
+    /// The same from what is read already.
+    pub fn from_contents(contents: Contents, run_id: RunId) -> Result<Ledger, LedgerError> {
         if &contents.owner != run_id.as_bytes() {
             return Err(LedgerError::Damaged("the log belongs to another run".into()));
         }

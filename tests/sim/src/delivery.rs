@@ -1,0 +1,262 @@
+//! Reading logs and sending what is in them, until the server has it; then settling: mirrors
+//! `agent/network-processor/src/{delivery,disk}.rs`.
+
+use crate::disk::Name;
+use crate::host::Holder;
+use crate::log;
+use crate::mutation::Mutation;
+use crate::network_processor::Errand;
+use crate::run::Keeper;
+use crate::world::World;
+use job::RunId;
+use protocol::message::{Acks, Facts, RunFact};
+use protocol::convert;
+use spool::{Ledger, LedgerError, Stored};
+use std::collections::VecDeque;
+
+/// Messages in one frame of facts (`FACTS_PER_FRAME_MAX`; small, so that there are many).
+const FACTS_PER_FRAME_MAX: usize = 8;
+/// Runs that are moved by one errand.
+const SETTLES_MAX: usize = 256;
+
+/// Runs that are over and wait to be moved to the settled ones.
+#[derive(Debug, Default)]
+pub(crate) struct Settling {
+    due: VecDeque<RunId>,
+    is_busy: bool,
+}
+
+/// What was found in a live run's directory.
+struct Seen {
+    ledger: Ledger,
+    holder: Option<u32>,
+    job: Option<u32>,
+}
+
+impl World {
+    pub(crate) fn np_is_woken(&mut self, host: usize, run: RunId) {
+        self.np_read(host, run);
+    }
+
+    /// Reads the run's log soon; what comes while it is being read is not missed.
+    pub(crate) fn np_read(&mut self, host: usize, run: RunId) {
+        let Some(known) = self.np_run(host, run) else { return };
+        if known.is_reading || matches!(known.keeper, Keeper::Preparing | Keeper::Quarantined) {
+            known.is_dirty = true;
+            return;
+        }
+        (known.is_reading, known.is_dirty) = (true, false);
+        self.errand(host, Errand::Read(run));
+    }
+
+    pub(crate) fn np_does_read(&mut self, host: usize, run: RunId) {
+        if self.hosts[host].locks.get(&run) == Some(&Holder::NetworkProcessor) {
+            return self.errand(host, Errand::Read(run)); // readers and the recorder of this process exclude each other
+        }
+        let seen = self.look(host, run);
+        self.on_read(host, run, seen);
+        self.pump(host);
+        self.np_settles(host, false);
+    }
+
+    /// `Ok(None)`: not now.
+    fn look(&mut self, host: usize, run: RunId) -> Result<Option<Seen>, String> {
+        let disk = self.disk(host);
+        let holder = match self.hosts[host].locks.get(&run) {
+            Some(Holder::JobProcessor(jp)) => Some(*jp),
+            Some(Holder::Monitor | Holder::NetworkProcessor) => return Ok(None),
+            None => None,
+        };
+        let ledger = match log::read(&disk, Name::Live(run), run) {
+            Ok(ledger) => ledger,
+            Err(LedgerError::Io(_)) => return Ok(None),
+            Err(LedgerError::Damaged(_)) if holder.is_some() => return Ok(None),
+            Err(LedgerError::Damaged(what)) => {
+                return match log::take(&disk, run) {
+                    Err(LedgerError::Damaged(_)) => Err(what),
+                    Ok(_) | Err(LedgerError::Io(_)) => Ok(None),
+                };
+            }
+        };
+        let same_boot = ledger.started_boot().is_some_and(|boot| boot.0 == self.hosts[host].boot_id);
+        let pid = ledger.started.as_ref().and_then(|started| started.pid);
+        let wanted = same_boot && ledger.ended.is_none();
+        let job = pid.filter(|pid| wanted && self.hosts[host].exists(*pid));
+        Ok(Some(Seen { ledger, holder, job }))
+    }
+
+    fn on_read(&mut self, host: usize, run: RunId, seen: Result<Option<Seen>, String>) {
+        let Some(known) = self.np_run(host, run) else { return };
+        known.is_reading = false;
+        let first = std::mem::take(&mut known.is_awaited);
+        if first && let Some(np) = self.np(host) {
+            np.unread = np.unread.saturating_sub(1);
+        }
+        let Some(known) = self.np_run(host, run) else { return };
+        match seen {
+            Err(what) => {
+                self.np_quarantines(host, run, &what);
+            }
+            Ok(None) => {
+                known.is_dirty = true; // the tick tries again
+                return;
+            }
+            Ok(Some(seen)) => {
+                known.take(&seen.ledger);
+                known.job = if known.ended.is_none() { seen.job.or(known.job) } else { None };
+                let last_seq = known.last_seq;
+                if let Some(np) = self.np(host) {
+                    np.outbox.on_stored(run, last_seq);
+                }
+                self.keep(host, run, seen.holder);
+                if self.np_run(host, run).is_some_and(|known| known.is_dirty) {
+                    self.np_read(host, run);
+                }
+                self.settle_if_over(host, run);
+            }
+        }
+        if first && self.np(host).is_some_and(|np| np.unread == 0) {
+            self.greet_early(host);
+        }
+    }
+
+    /// Sends what is stored and not sent, as far as the window allows.
+    pub(crate) fn pump(&mut self, host: usize) {
+        loop {
+            let Some(np) = self.np(host).filter(|np| np.active.is_some()) else { return };
+            let ranges = np.outbox.next(FACTS_PER_FRAME_MAX);
+            if ranges.is_empty() {
+                return;
+            }
+            let mut facts = Vec::new();
+            for (run, first, last) in ranges {
+                let Some(known) = np.runs.get(&run) else { continue };
+                let wanted = known.messages.iter().filter(|message| (first..=last).contains(&message.seq));
+                facts.extend(wanted.map(|message| run_fact(run, message)));
+            }
+            self.say(host, Facts { facts }.into());
+        }
+    }
+
+    pub(crate) fn np_recalls(&mut self, host: usize, run: RunId) {
+        let disk = self.disk(host);
+        match log::read(&disk, Name::Settled(run), run) {
+            Ok(ledger) => {
+                let facts = ledger.messages.iter().map(|message| run_fact(run, message)).collect();
+                self.say(host, Facts { facts }.into());
+            }
+            Err(_) => self.report_damaged(host, run),
+        }
+    }
+
+    pub(crate) fn on_acks(&mut self, host: usize, acks: Acks) {
+        if !acks.notice.is_empty() {
+            return self.oracle.fail(format!("the server complains of an agent in good order: {}", acks.notice));
+        }
+        for ack in &acks.acks {
+            let (Ok(run), Some(seq)) = (convert::run_id("RunPosition", &ack.run_id), ack.seq) else {
+                return self.oracle.fail("an acknowledgement without a run or a number".to_owned());
+            };
+            self.oracle.on_acked(run, seq, &self.database);
+            if let Some(np) = self.np(host) {
+                np.outbox.on_acked(run, seq);
+            }
+            self.settle_if_over(host, run);
+        }
+        self.np_acked(host, acks.position.as_ref());
+        self.np_settles(host, false);
+    }
+
+    /// Has a run moved to the settled ones when its outcome and all else is acknowledged and nobody works in its directory.
+    pub(crate) fn settle_if_over(&mut self, host: usize, run: RunId) {
+        let early = self.mutation == Some(Mutation::SettleBeforeAck);
+        let Some(np) = self.np(host) else { return };
+        let acked = np.outbox.acked(run).unwrap_or(0);
+        let Some(known) = np.runs.get_mut(&run) else { return };
+        let over = matches!(known.keeper, Keeper::Over) && known.ended.is_some();
+        let acknowledged = acked == known.last_seq && acked > 0;
+        if over && (acknowledged || early) && !known.is_moving && !known.is_reading {
+            known.is_moving = true;
+            np.settling.due.push_back(run);
+        }
+    }
+
+    pub(crate) fn np_settles(&mut self, host: usize, urgent: bool) {
+        let Some(np) = self.np(host) else { return };
+        let Settling { due, is_busy } = &mut np.settling;
+        if due.is_empty() || *is_busy || (!urgent && np.outbox.has_unsent()) {
+            return;
+        }
+        *is_busy = true;
+        let runs: Vec<RunId> = due.drain(..due.len().min(SETTLES_MAX)).collect();
+        self.errand(host, Errand::Settle(runs));
+    }
+
+    pub(crate) fn np_moves(&mut self, host: usize, runs: Vec<RunId>) {
+        let disk = self.disk(host);
+        for run in runs {
+            let moved = disk.borrow_mut().rename(Name::Live(run), Name::Settled(run), false);
+            if moved.is_ok() {
+                let ledger = log::read(&disk, Name::Settled(run), run);
+                self.oracle.on_settled(run, ledger.ok().as_ref(), &self.database);
+            }
+            self.on_moved(host, run, moved);
+        }
+        if let Some(np) = self.np(host) {
+            np.settling.is_busy = false;
+        }
+    }
+
+    pub(crate) fn np_quarantines(&mut self, host: usize, run: RunId, what: &str) {
+        self.oracle.on_damaged(run, what);
+        if let Some(known) = self.np_run(host, run) {
+            (known.keeper, known.is_moving) = (Keeper::Quarantined, true);
+            self.errand(host, Errand::Quarantine(run));
+        }
+    }
+
+    pub(crate) fn np_sets_aside(&mut self, host: usize, run: RunId) {
+        let moved = self.disk(host).borrow_mut().rename(Name::Live(run), Name::Quarantined(run), false);
+        self.on_moved(host, run, moved);
+    }
+
+    fn on_moved(&mut self, host: usize, run: RunId, moved: std::io::Result<()>) {
+        match moved {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                if let Some(known) = self.np_run(host, run) {
+                    known.is_moving = false; // the tick tries again
+                }
+            }
+            Ok(()) | Err(_) => {
+                let Some(np) = self.np(host) else { return };
+                let quarantined =
+                    np.runs.remove(&run).is_some_and(|known| matches!(known.keeper, Keeper::Quarantined));
+                np.outbox.forget(run);
+                if quarantined {
+                    self.report_damaged(host, run);
+                }
+            }
+        }
+    }
+
+    /// Tries again what could not be done.
+    pub(crate) fn np_retries_moves_and_reads(&mut self, host: usize) {
+        let Some(np) = self.np(host) else { return };
+        let all: Vec<RunId> = np.runs.keys().copied().collect();
+        for run in all {
+            let Some(known) = self.np_run(host, run) else { continue };
+            let unstarted = matches!(known.keeper, Keeper::JobProcessor(_)) && known.started.is_none();
+            if known.is_dirty || unstarted || matches!(known.keeper, Keeper::Nobody | Keeper::Unread) {
+                self.np_read(host, run);
+            } else if matches!(known.keeper, Keeper::Quarantined) && !known.is_moving {
+                self.np_quarantines(host, run, "it could not be moved before");
+            } else {
+                self.settle_if_over(host, run);
+            }
+        }
+    }
+}
+
+fn run_fact(run: RunId, message: &Stored) -> RunFact {
+    RunFact { run_id: convert::run_id_field(run), seq: Some(message.seq), fact: message.bytes.clone() }
+}

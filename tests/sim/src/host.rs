@@ -1,0 +1,250 @@
+//! A host: its power, its kernel's table of job processes, the record locks, and the agent's processes on it.
+
+use crate::disk::{Disk, Name, Shared};
+use crate::job_processor::JobProcessor;
+use crate::monitor::Monitor;
+use crate::network_processor::NetworkProcessor;
+use crate::queue::Ms;
+use crate::rng::Rng;
+use crate::world::{Event, World};
+use job::{End, RunId};
+use std::collections::BTreeMap;
+
+/// Who holds the record lock of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    JobProcessor(u32),
+    Monitor,
+    NetworkProcessor,
+}
+
+/// Who will be told the end of a process by `wait(2)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parent {
+    JobProcessor(u32),
+    Monitor(u64),
+}
+
+/// How far a job's process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Waits at the start gate.
+    Gated,
+    /// Executes.
+    Running,
+    /// Ended, and somebody has still to reap it.
+    Zombie(End),
+    /// Gone; a kernel that keeps exit information tells it to those who hold the process's descriptor.
+    Reaped(End),
+}
+
+/// A job's process.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    pub(crate) run: RunId,
+    pub(crate) life: Life,
+    pub(crate) parent: Option<Parent>,
+    /// What a gated child writes when its gate closes without a word: where the announcement stands, where the words go, the words.
+    pub(crate) farewell: Option<(u64, u64, Vec<u8>)>,
+    /// Ends when it is asked to.
+    pub(crate) is_polite: bool,
+}
+
+/// A host.
+pub(crate) struct Host {
+    pub(crate) name: String,
+    pub(crate) is_powered: bool,
+    pub(crate) boot_id: [u8; 16],
+    pub(crate) agent_id: [u8; 16],
+    pub(crate) disk: Shared,
+    pub(crate) processes: BTreeMap<u32, Process>,
+    pub(crate) locks: BTreeMap<RunId, Holder>,
+    pub(crate) monitor: Option<Monitor>,
+    pub(crate) np: Option<NetworkProcessor>,
+    pub(crate) jps: BTreeMap<u32, JobProcessor>,
+    /// Its kernel tells the exit of a reaped process to whoever holds its descriptor (Linux 6.15 or later).
+    pub(crate) tells_exits: bool,
+}
+
+impl Host {
+    pub(crate) fn new(name: String, rng: &mut Rng) -> Host {
+        Host {
+            name,
+            is_powered: true,
+            boot_id: rng.bytes(),
+            agent_id: rng.bytes(),
+            disk: Disk::new(rng.fork()),
+            processes: BTreeMap::new(),
+            locks: BTreeMap::new(),
+            monitor: None,
+            np: None,
+            jps: BTreeMap::new(),
+            tells_exits: rng.percent(50),
+        }
+    }
+
+    /// What is known of how a process ended, to whoever holds its descriptor.
+    pub(crate) fn end_of(&self, pid: u32) -> Option<End> {
+        match self.processes.get(&pid)?.life {
+            Life::Zombie(end) => Some(end),
+            Life::Reaped(end) => Some(end).filter(|_| self.tells_exits),
+            Life::Gated | Life::Running => None,
+        }
+    }
+
+    /// Whether the process exists, as somebody finds who opens it by its pid.
+    pub(crate) fn exists(&self, pid: u32) -> bool {
+        self.processes.get(&pid).is_some_and(|process| !matches!(process.life, Life::Reaped(_)))
+    }
+
+    pub(crate) fn reap(&mut self, pid: u32) {
+        if let Some(process) = self.processes.get_mut(&pid)
+            && let Life::Zombie(end) = process.life
+        {
+            process.life = Life::Reaped(end);
+        }
+    }
+
+    pub(crate) fn unlock(&mut self, run: RunId, holder: Holder) {
+        if self.locks.get(&run) == Some(&holder) {
+            self.locks.remove(&run);
+        }
+    }
+}
+
+/// How long a signal takes to end a process, milliseconds.
+const DYING_MS: Ms = 3;
+
+impl World {
+    /// The clock of a host's disk is ours.
+    pub(crate) fn disk(&self, host: usize) -> Shared {
+        let disk = self.hosts[host].disk.clone();
+        disk.borrow_mut().set_now_ms(self.queue.now_ms());
+        disk
+    }
+
+    pub(crate) fn done_at_ms(&self, host: usize) -> Ms {
+        self.hosts[host].disk.borrow().done_at_ms()
+    }
+
+    pub(crate) fn signal(&mut self, host: usize, pid: u32, kill: bool) {
+        let Some(process) = self.hosts[host].processes.get(&pid) else { return };
+        if kill || process.is_polite {
+            let end = End::Signaled { signal: if kill { 9 } else { 15 }, core: false };
+            self.queue.after(DYING_MS, Event::JobEnds { host, pid, end });
+        }
+    }
+
+    /// A job's process ends, whoever wanted it.
+    pub(crate) fn on_job_ends(&mut self, host: usize, pid: u32, end: End) {
+        let Some(process) = self.hosts[host].processes.get_mut(&pid) else { return };
+        if !matches!(process.life, Life::Gated | Life::Running) {
+            return;
+        }
+        let (run, executed) = (process.run, process.life == Life::Running);
+        process.life = Life::Zombie(end);
+        if executed {
+            self.oracle.on_job_ended(run, end);
+        }
+        let parent = process.parent;
+        self.tell_end(host, pid, run);
+        match parent {
+            Some(Parent::JobProcessor(_)) => {}
+            Some(Parent::Monitor(_)) => self.monitor_reaps(host),
+            None => self.hosts[host].reap(pid),
+        }
+    }
+
+    /// Everybody who holds the process's descriptor sees its end.
+    fn tell_end(&mut self, host: usize, pid: u32, run: RunId) {
+        let jp = self.hosts[host].jps.iter().find(|(_, jp)| jp.child == Some(pid)).map(|(jp, _)| *jp);
+        if let Some(jp) = jp {
+            self.queue.after(0, Event::Jp { host, jp });
+        }
+        if let Some(monitor) = self.hosts[host].monitor.as_ref().map(|monitor| monitor.id) {
+            self.queue.after(0, Event::MonitorTry { host, monitor, run });
+        }
+        self.np_hears_of_job_gone(host, run);
+    }
+
+    /// A job-processor is gone, by itself or by force.
+    pub(crate) fn on_jp_gone(&mut self, host: usize, jp: u32, well: bool) {
+        let Some(gone) = self.hosts[host].jps.remove(&jp) else { return };
+        self.hosts[host].unlock(gone.run, Holder::JobProcessor(jp));
+        if !well {
+            self.oracle.on_jp_died(gone.run);
+        }
+        if let Some(monitor) = &self.hosts[host].monitor {
+            let delay_ms = self.rng.below(4);
+            self.queue.after(delay_ms, Event::MonitorClosed { host, monitor: monitor.id, jp });
+        }
+        self.np_hears_of_jp_gone(host, jp, gone.run, well);
+        let Some(pid) = gone.child else { return };
+        let reaper = self.hosts[host].monitor.as_ref().map(|m| m.id).filter(|id| Some(*id) == gone.under);
+        let Some(process) = self.hosts[host].processes.get_mut(&pid) else { return };
+        process.parent = reaper.map(Parent::Monitor);
+        match process.life {
+            Life::Gated => {
+                let delay_ms = self.rng.below(10);
+                self.queue.after(delay_ms, Event::GateClosed { host, pid });
+            }
+            Life::Zombie(_) if reaper.is_none() => self.hosts[host].reap(pid),
+            Life::Zombie(_) => self.monitor_reaps(host),
+            Life::Running | Life::Reaped(_) => {}
+        }
+    }
+
+    /// The child's farewell, as `lib/os/src/child/body.rs` says it: only if it was announced, nobody else has the log, and no outcome is there.
+    pub(crate) fn on_gate_closed(&mut self, host: usize, pid: u32) {
+        let Some(process) = self.hosts[host].processes.get(&pid) else { return };
+        if process.life != Life::Gated {
+            return;
+        }
+        let (run, farewell) = (process.run, process.farewell.clone());
+        let disk = self.disk(host);
+        let free = !self.hosts[host].locks.contains_key(&run);
+        if let (Some((announced_at, at, words)), Ok(mut log)) =
+            (farewell, Disk::open_log(&disk, Name::Live(run)))
+            && let Ok(bytes) = log.read()
+        {
+            let is_filled = |at: u64| {
+                let at = usize::try_from(at).unwrap_or(usize::MAX);
+                bytes.get(at..at + 8).is_some_and(|eight| eight.iter().any(|byte| *byte != 0))
+            };
+            if is_filled(announced_at) && free && !is_filled(at) {
+                let _ = store::Medium::write_at(&mut log, &words, at);
+                let _ = store::Medium::sync(&mut log);
+            }
+        }
+        let done = self.done_at_ms(host);
+        self.queue.at(done, Event::JobEnds { host, pid, end: End::Exited { code: 125 } });
+    }
+
+    /// The power of a host goes: every process, and what was not synced.
+    pub(crate) fn on_power_cut(&mut self, host: usize) {
+        let now_ms = self.queue.now_ms();
+        if !self.hosts[host].is_powered {
+            return;
+        }
+        self.drop_links(host);
+        let boot_id = self.rng.bytes();
+        let cut = &mut self.hosts[host];
+        cut.is_powered = false;
+        cut.boot_id = boot_id;
+        (cut.monitor, cut.np) = (None, None);
+        cut.jps.clear();
+        cut.locks.clear();
+        let runs: Vec<RunId> = cut.processes.values().map(|process| process.run).collect();
+        cut.processes.clear();
+        cut.disk.borrow_mut().power_cut(now_ms);
+        let name = cut.name.clone();
+        self.oracle.on_power_cut(&name, &runs);
+        let delay_ms = self.rng.range(500, 6_000);
+        self.queue.after(delay_ms, Event::PowerOn { host });
+    }
+
+    pub(crate) fn on_power_on(&mut self, host: usize) {
+        self.hosts[host].is_powered = true;
+        self.queue.after(10, Event::MonitorStart { host });
+    }
+}

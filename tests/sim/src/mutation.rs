@@ -1,0 +1,30 @@
+//! Faults of our own, put into the drivers to show that the oracle finds them.
+
+/// A rule that a driver breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// The server acknowledges before its commit.
+    AckBeforeCommit,
+    /// The agent settles a run that is over before everything of it is acknowledged.
+    SettleBeforeAck,
+    /// The start gate opens before STARTED is synced.
+    GateBeforeStarted,
+    /// A START of a run that is there is taken for a new one.
+    ForgetDedup,
+    /// `runs/` is not synced after the rename.
+    NoDirectorySync,
+    /// A server of a lower epoch, or over another than the active link, is obeyed.
+    LowerEpoch,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Mutation; 6] = [
+        Mutation::AckBeforeCommit,
+        Mutation::SettleBeforeAck,
+        Mutation::GateBeforeStarted,
+        Mutation::ForgetDedup,
+        Mutation::NoDirectorySync,
+        Mutation::LowerEpoch,
+    ];
+}

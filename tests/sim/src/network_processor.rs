@@ -1,0 +1,746 @@
+//! The network-processor: mirrors `agent/network-processor/src/{start,agent,session,launch}.rs`: its start, its links, what servers order, and the
+//! way from a START to a job-processor. Reading, sending and settling are in [`crate::delivery`], runs without a job-processor in [`crate::adopt`].
+//! What the real one does on threads for the disk are [`Errand`]s here: each step is an event, and the process may die between any two.
+
+use crate::delivery::Settling;
+use crate::disk::{Disk, Name};
+use crate::host::Holder;
+use crate::identity::Identity;
+use crate::log;
+use crate::mutation::Mutation;
+use crate::net::{Conn, Side};
+use crate::queue::Ms;
+use crate::run::{Keeper, Run};
+use crate::scenario::DISK_FULL;
+use crate::world::{Event, World};
+use job::{Outcome, RunId};
+use prost::Message;
+use protocol::backoff::Backoff;
+use protocol::message::{
+    Accepted, AgentHello, AgentState, FactBody, InventoryItem, Kill, NoRecord, Position, RefusalKind, Refused, ServerHello,
+    Start, Stop, Stopping,
+};
+use protocol::outbox::Outbox;
+use protocol::reconcile::{History, account_parts, history};
+use protocol::{Frame, RunSpec, convert};
+use spool::{Fence, SLOT_ENDED, Shelf, Stored};
+use std::collections::BTreeMap;
+use store::{Blank, Log};
+
+/// Zeros written in advance for appended records (`ROOM_BYTES` of `lib/spool/src/prepare.rs`).
+const ROOM_BYTES: usize = 2_048;
+/// The tick, the slow round, the longest scan (`agent/network-processor/src/housekeeping.rs`).
+const TICK_MS: Ms = 250;
+const SLOW_ROUND_MS: Ms = 2_000;
+const SCAN_MS_MAX: Ms = 2_000;
+/// Before a directory that could not be synced is tried again (`SYNC_AGAIN`).
+const SYNC_AGAIN_MS: Ms = 1_000;
+
+/// A step of a preparation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Make,
+    WriteLog,
+    SyncDirectory,
+    Rename,
+    SyncRuns,
+    Launch,
+}
+
+/// A run that is being prepared.
+#[derive(Clone, Debug)]
+pub(crate) struct Preparing {
+    pub(crate) run: RunId,
+    spec: Box<RunSpec>,
+    never: Option<Outcome>,
+    messages: Vec<Stored>,
+}
+
+/// Work for a thread that touches the disk or asks a local process.
+#[derive(Clone, Debug)]
+pub(crate) enum Errand {
+    Prepare(Preparing, Step),
+    PrepareAgain(RunId),
+    Relaunch(RunId),
+    Read(RunId),
+    Settle(Vec<RunId>),
+    Quarantine(RunId),
+    Record(RunId, Outcome),
+    NoteStop(RunId, Stopping),
+    AskMonitor(RunId),
+    TellStop(RunId, Stop),
+    Recall(RunId),
+    Raise(Conn, Box<ServerHello>, Fence),
+    Save,
+    /// A recording is durable: its lock goes, its result is told.
+    Recorded(RunId, bool),
+    /// The fence is durable.
+    Raised(Conn, Box<ServerHello>, Fence, bool),
+}
+
+/// A link.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    /// What came while its epoch was being written down.
+    held: Option<Vec<Frame>>,
+}
+
+/// The network-processor.
+pub(crate) struct NetworkProcessor {
+    pub(crate) id: u64,
+    /// The monitor that started it.
+    pub(crate) under: Option<u64>,
+    pub(crate) identity: Identity,
+    pub(crate) runs: BTreeMap<RunId, Run>,
+    pub(crate) outbox: Outbox,
+    pub(crate) settling: Settling,
+    pub(crate) links: BTreeMap<Conn, Link>,
+    pub(crate) active: Option<Conn>,
+    early: Vec<Conn>,
+    /// Runs of the start that were not read yet.
+    pub(crate) unread: usize,
+    refusing: String,
+    pub(crate) acked_is_dirty: bool,
+    begun_ms: Ms,
+    housekept_ms: Ms,
+    backoff: Backoff,
+    is_dialling: bool,
+}
+
+impl World {
+    pub(crate) fn np(&mut self, host: usize) -> Option<&mut NetworkProcessor> {
+        self.hosts[host].np.as_mut()
+    }
+
+    pub(crate) fn np_run(&mut self, host: usize, run: RunId) -> Option<&mut Run> {
+        self.np(host)?.runs.get_mut(&run)
+    }
+
+    pub(crate) fn on_np_start(&mut self, host: usize) {
+        let now_ms = self.queue.now_ms();
+        let Some(under) = self.hosts[host].monitor.as_ref().map(|monitor| monitor.id) else { return };
+        if self.hosts[host].np.is_some() {
+            return; // the monitor takes over the one that is there
+        }
+        let disk = self.disk(host);
+        disk.borrow_mut().sweep();
+        let identity = Identity::open(&disk).and_then(|identity| disk.borrow_mut().sync_runs().map(|()| identity));
+        let identity = match identity {
+            Ok(identity) => identity,
+            Err(_) => return self.queue.after(1_000, Event::NpStart { host }), // it ends abnormally and is started again
+        };
+        let runs = disk.borrow().list(Shelf::Live);
+        let id = self.new_instance();
+        let at_ms = self.done_at_ms(host);
+        self.hosts[host].np = Some(NetworkProcessor {
+            id,
+            under: Some(under),
+            identity,
+            runs: BTreeMap::new(),
+            outbox: Outbox::new(),
+            settling: Settling::default(),
+            links: BTreeMap::new(),
+            active: None,
+            early: Vec::new(),
+            unread: runs.len(),
+            refusing: String::new(),
+            acked_is_dirty: false,
+            begun_ms: now_ms,
+            housekept_ms: now_ms,
+            backoff: Backoff::new(),
+            is_dialling: false,
+        });
+        self.queue.at(at_ms, Event::NpBegin { host, np: id, runs });
+    }
+
+    /// What it opened is durable: it looks at the runs of the last time, and dials.
+    pub(crate) fn on_np_begin(&mut self, host: usize, runs: Vec<RunId>) {
+        for run in runs {
+            if let Some(np) = self.np(host) {
+                np.runs.insert(run, Run { is_awaited: true, ..Run::new(Keeper::Unread) });
+            }
+            self.np_read(host, run);
+        }
+        self.np_dial(host);
+        self.np_tick_later(host);
+    }
+
+    fn np_tick_later(&mut self, host: usize) {
+        if let Some(np) = self.np(host).map(|np| np.id) {
+            self.queue.after(TICK_MS, Event::NpTick { host, np });
+        }
+    }
+
+    /// Killed: the kernel closes its links, and its job-processors stay.
+    pub(crate) fn kill_np(&mut self, host: usize) {
+        let Some(np) = self.hosts[host].np.take() else { return };
+        for conn in np.links.keys().chain(&np.early) {
+            self.close(*conn, Side::Agent);
+        }
+        let locked = self.hosts[host].locks.iter().filter(|(_, holder)| **holder == Holder::NetworkProcessor);
+        let locked: Vec<RunId> = locked.map(|(run, _)| *run).collect();
+        locked.into_iter().for_each(|run| self.hosts[host].unlock(run, Holder::NetworkProcessor));
+        let delay_ms = self.rng.range(50, 3_000);
+        self.queue.after(delay_ms, Event::NpStart { host });
+    }
+
+    /// The power went: no goodbye.
+    pub(crate) fn drop_links(&mut self, host: usize) {
+        for connection in self.connections.iter_mut().filter(|connection| connection.host == host) {
+            connection.drop_end(Side::Agent);
+        }
+    }
+
+    pub(crate) fn errand(&mut self, host: usize, errand: Errand) {
+        let delay_ms = self.rng.below(4);
+        self.errand_at(host, self.queue.now_ms() + delay_ms, errand);
+    }
+
+    pub(crate) fn errand_at(&mut self, host: usize, at_ms: Ms, errand: Errand) {
+        if let Some(np) = self.np(host).map(|np| np.id) {
+            self.queue.at(at_ms, Event::Errand { host, np, errand: Box::new(errand) });
+        }
+    }
+
+    pub(crate) fn on_errand(&mut self, host: usize, errand: Errand) {
+        match errand {
+            Errand::Prepare(preparing, step) => self.prepare_step(host, preparing, step),
+            Errand::PrepareAgain(run) => self.prepare_again(host, run),
+            Errand::Relaunch(run) => self.np_launch(host, run),
+            Errand::Read(run) => self.np_does_read(host, run),
+            Errand::Settle(runs) => self.np_moves(host, runs),
+            Errand::Quarantine(run) => self.np_sets_aside(host, run),
+            Errand::Record(run, outcome) => self.np_does_record(host, run, outcome),
+            Errand::NoteStop(run, stopping) => self.np_notes_stop(host, run, stopping),
+            Errand::AskMonitor(run) => self.np_asks_monitor(host, run),
+            Errand::TellStop(run, stop) => self.np_tells_stop(host, run, &stop),
+            Errand::Recall(run) => self.np_recalls(host, run),
+            Errand::Raise(conn, hello, fence) => self.np_raises(host, conn, hello, fence),
+            Errand::Save => self.np_saves(host),
+            Errand::Recorded(run, well) => self.np_recorded(host, run, well),
+            Errand::Raised(conn, hello, fence, well) => self.np_raised(host, conn, *hello, fence, well),
+        }
+    }
+
+    pub(crate) fn on_np_tick(&mut self, host: usize) {
+        let now_ms = self.queue.now_ms();
+        let Some(np) = self.np(host) else { return };
+        if now_ms >= np.begun_ms + SCAN_MS_MAX && !np.early.is_empty() {
+            self.greet_early(host);
+        }
+        self.np_retries_stops(host);
+        self.np_ticks_adopted(host);
+        self.np_settles(host, true);
+        let Some(np) = self.np(host) else { return };
+        if now_ms >= np.housekept_ms + SLOW_ROUND_MS {
+            np.housekept_ms = now_ms;
+            let dirty = std::mem::take(&mut np.acked_is_dirty);
+            self.np_retries_moves_and_reads(host);
+            let full = self.disk(host).borrow().faults.full;
+            self.set_refusing(host, if full { DISK_FULL } else { "" });
+            if dirty {
+                self.errand(host, Errand::Save);
+            }
+        }
+        self.np_tick_later(host);
+    }
+
+    fn np_saves(&mut self, host: usize) {
+        let _ = self.disk(host); // its clock
+        if let Some(np) = self.np(host)
+            && np.identity.save().is_err()
+        {
+            np.acked_is_dirty = true;
+        }
+    }
+
+    fn set_refusing(&mut self, host: usize, refusing: &str) {
+        let Some(np) = self.np(host).filter(|np| np.refusing != refusing) else { return };
+        refusing.clone_into(&mut np.refusing);
+        let state = AgentState { refusing: refusing.to_owned(), caught_up: false };
+        self.say(host, state.into());
+    }
+
+    // Links.
+
+    pub(crate) fn np_dial(&mut self, host: usize) {
+        let Some(np) = self.np(host).filter(|np| !np.is_dialling && np.links.is_empty() && np.early.is_empty()) else { return };
+        np.is_dialling = true;
+        let np = np.id;
+        let delay_ms = self.rng.range(1, 20);
+        self.queue.after(delay_ms, Event::Dial { host, np });
+    }
+
+    /// Dials a server; without one, again after a pause.
+    pub(crate) fn on_dial(&mut self, host: usize) {
+        let now_ms = self.queue.now_ms();
+        let random = self.rng.word();
+        let way = self.ways[host];
+        let server = self.server.as_ref().map(|server| server.id);
+        let Some(np) = self.np(host) else { return };
+        if let Some(server) = server.filter(|_| way.cut_until_ms <= now_ms) {
+            np.is_dialling = false;
+            let np = np.id;
+            return self.connect(host, np, server);
+        }
+        let pause_ms = np.backoff.on_over(0, random);
+        let np = np.id;
+        self.queue.after(pause_ms, Event::Dial { host, np });
+    }
+
+    pub(crate) fn on_linked(&mut self, host: usize, conn: Conn) {
+        let Some(np) = self.np(host) else { return };
+        if np.unread > 0 {
+            return np.early.push(conn);
+        }
+        np.links.insert(conn, Link::default());
+        for hello in self.hellos(host) {
+            self.send(conn, Side::Agent, &hello.into());
+        }
+    }
+
+    pub(crate) fn greet_early(&mut self, host: usize) {
+        let Some(np) = self.np(host) else { return };
+        np.unread = 0;
+        for conn in std::mem::take(&mut np.early) {
+            self.on_linked(host, conn);
+        }
+    }
+
+    fn hellos(&self, host: usize) -> Vec<AgentHello> {
+        let own = &self.hosts[host];
+        let Some(np) = &own.np else { return Vec::new() };
+        let item = |(run, known): (&RunId, &Run)| InventoryItem {
+            run_id: convert::run_id_field(*run),
+            last_seq: Some(known.last_seq),
+        };
+        account_parts(AgentHello {
+            agent_id: Some(own.agent_id.to_vec()),
+            incarnation: Some(np.identity.incarnation),
+            boot_id: Some(own.boot_id.to_vec()),
+            epoch: Some(np.identity.fence.epoch),
+            software: "simulated".to_owned(),
+            platform: own.name.clone(),
+            inventory: np.runs.iter().map(item).collect(),
+            more: false,
+            last_acked: np.last_acked(),
+            refusing: np.refusing.clone(),
+        })
+    }
+
+    /// The agent's end of a link is closed.
+    pub(crate) fn on_link_over(&mut self, conn: Conn) {
+        let (host, opened_ms) = (self.connections[conn].host, self.connections[conn].opened_ms);
+        let lived_ms = self.queue.now_ms() - opened_ms;
+        let random = self.rng.word();
+        let owner = self.connections[conn].np;
+        let Some(np) = self.np(host).filter(|np| np.id == owner) else { return };
+        np.early.retain(|early| *early != conn);
+        np.links.remove(&conn);
+        if np.active == Some(conn) {
+            np.active = None;
+            np.outbox.on_disconnected();
+        }
+        let pause_ms = np.backoff.on_over(lived_ms, random);
+        let np = np.id;
+        self.queue.after(pause_ms, Event::Redial { host, np });
+    }
+
+    pub(crate) fn on_frame_at_agent(&mut self, conn: Conn, frame: Frame) {
+        let (host, owner) = (self.connections[conn].host, self.connections[conn].np);
+        let Some(np) = self.np(host).filter(|np| np.id == owner) else { return };
+        if let Some(held) = np.links.get_mut(&conn).and_then(|link| link.held.as_mut()) {
+            return held.push(frame);
+        }
+        match frame {
+            Frame::ServerHello(hello) => self.on_server_hello(host, conn, hello),
+            Frame::Start(start) => self.on_start(host, conn, start),
+            Frame::Kill(kill) => self.on_kill(host, conn, kill),
+            Frame::Acks(acks) => self.on_acks(host, acks),
+            other @ (Frame::AuthHello(_)
+            | Frame::AuthProof(_)
+            | Frame::AgentHello(_)
+            | Frame::Facts(_)
+            | Frame::Refused(_)
+            | Frame::NoRecord(_)
+            | Frame::AgentState(_)
+            | Frame::Suspend(_)
+            | Frame::Resume(_)
+            | Frame::Query(_)
+            | Frame::Answer(_)
+            | Frame::StreamOpen(_)
+            | Frame::StreamGrant(_)
+            | Frame::StreamCancel(_)
+            | Frame::StreamPiece(_)
+            | Frame::StreamEnd(_)
+            | Frame::StreamReceipt(_)
+            | Frame::Ping(_)
+            | Frame::Pong(_)
+            | Frame::Goodbye(_)
+            | Frame::Unsupported(_)
+            | Frame::Unknown { .. }) => self.oracle.fail(format!("a server sent a frame {}", other.name())),
+        }
+        self.pump(host);
+    }
+
+    fn on_server_hello(&mut self, host: usize, conn: Conn, hello: ServerHello) {
+        let incarnation = hello.incarnation.as_deref().and_then(|i| <[u8; 16]>::try_from(i).ok());
+        let (Some(epoch), Some(incarnation)) = (hello.epoch, incarnation) else {
+            return self.oracle.fail("a server hello without epoch or incarnation".to_owned());
+        };
+        let fence = Fence { epoch, incarnation };
+        let lower = self.mutation == Some(Mutation::LowerEpoch);
+        let Some(np) = self.np(host) else { return };
+        let before = np.identity.fence;
+        if fence == before || (lower && epoch < before.epoch) {
+            self.establish(host, conn, hello);
+        } else if before.admits(&fence) {
+            if let Some(link) = np.links.get_mut(&conn) {
+                link.held = Some(Vec::new());
+                self.errand(host, Errand::Raise(conn, Box::new(hello), fence));
+            }
+        } else {
+            self.goodbye(conn, Side::Agent, "an earlier epoch is not obeyed", false);
+        }
+    }
+
+    fn np_raises(&mut self, host: usize, conn: Conn, hello: Box<ServerHello>, fence: Fence) {
+        let _ = self.disk(host); // its clock
+        let Some(np) = self.np(host) else { return };
+        let well = np.identity.fence.admits(&fence) && np.identity.raise(fence).is_ok();
+        let at_ms = self.done_at_ms(host);
+        self.errand_at(host, at_ms, Errand::Raised(conn, hello, fence, well));
+    }
+
+    fn np_raised(&mut self, host: usize, conn: Conn, hello: ServerHello, fence: Fence, well: bool) {
+        let Some(np) = self.np(host) else { return };
+        let still = np.identity.fence == fence;
+        let Some(held) = np.links.get_mut(&conn).and_then(|link| link.held.take()) else { return };
+        if !well || !still {
+            return self.goodbye(conn, Side::Agent, "the epoch could not be written down", false);
+        }
+        self.establish(host, conn, hello);
+        for frame in held {
+            self.on_frame_at_agent(conn, frame);
+        }
+    }
+
+    fn establish(&mut self, host: usize, conn: Conn, hello: ServerHello) {
+        let name = self.hosts[host].name.clone();
+        self.oracle.on_established(&name, hello.epoch.unwrap_or(0));
+        let Some(np) = self.np(host) else { return };
+        if let Some(before) = np.active.replace(conn).filter(|before| *before != conn) {
+            np.outbox.on_disconnected();
+            self.goodbye(before, Side::Agent, "replaced by a newer connection of a server", false);
+        }
+        let Some(np) = self.np(host) else { return };
+        let complete = match np.outbox.on_connected(&hello.known) {
+            Ok(complete) => complete,
+            Err(e) => return self.oracle.fail(format!("a server hello cannot be read: {e}")),
+        };
+        for (run, _) in complete {
+            self.settle_if_over(host, run);
+        }
+        for missing in &hello.missing {
+            if let Ok(run) = RunId::from_bytes(missing) {
+                self.account_for(host, run);
+            }
+        }
+        self.check_history(host, hello.position.as_ref());
+        self.pump(host);
+    }
+
+    fn check_history(&mut self, host: usize, position: Option<&Position>) {
+        let (Some(now), Some(np)) = (position, self.np(host)) else { return };
+        match history(np.last_acked().as_ref(), now) {
+            Ok(History::First | History::Onward) => {}
+            // A hello that was overtaken by that of a newer link: the settled records are sent again, which does no harm.
+            Ok(History::WentBack { .. }) => {
+                self.oracle.went_back += 1;
+                let settled = self.disk(host).borrow().list(Shelf::Settled);
+                settled.into_iter().for_each(|run| self.errand(host, Errand::Recall(run)));
+            }
+            told @ (Ok(History::Restored | History::OtherDatabase) | Err(_)) => {
+                self.oracle.fail(format!("a database that is always the same one is taken for {told:?}"));
+            }
+        }
+        self.np_acked(host, position);
+        self.say(host, AgentState { refusing: String::new(), caught_up: true }.into());
+    }
+
+    pub(crate) fn np_acked(&mut self, host: usize, position: Option<&Position>) {
+        if let (Some(Ok(acked)), Some(np)) = (position.map(protocol::reconcile::read_position), self.np(host)) {
+            (np.identity.acked, np.acked_is_dirty) = (acked, true);
+        }
+    }
+
+    /// Puts a frame on the active link, if there is one.
+    pub(crate) fn say(&mut self, host: usize, frame: Frame) {
+        if let Some(active) = self.np(host).and_then(|np| np.active) {
+            self.send(active, Side::Agent, &frame);
+        }
+    }
+
+    // Orders.
+
+    fn is_fenced(&mut self, host: usize, conn: Conn, epoch: Option<u64>) -> bool {
+        let lower = self.mutation == Some(Mutation::LowerEpoch);
+        let Some(np) = self.np(host) else { return true };
+        !lower && (np.active != Some(conn) || epoch != Some(np.identity.fence.epoch))
+    }
+
+    fn on_start(&mut self, host: usize, conn: Conn, start: Start) {
+        let Ok(run) = convert::run_id("Start", &start.run_id) else {
+            return self.oracle.fail("a START without a run".to_owned());
+        };
+        if self.is_fenced(host, conn, start.epoch) {
+            return self.refuse(host, run, RefusalKind::Fenced, "a server of a later epoch commands this agent");
+        }
+        let name = self.hosts[host].name.clone();
+        self.oracle.on_obeyed(&name, start.epoch.unwrap_or(0));
+        let again = self.mutation == Some(Mutation::ForgetDedup);
+        let Some(np) = self.np(host) else { return };
+        if np.runs.contains_key(&run) && !again {
+            return;
+        }
+        let refusing = np.refusing.clone();
+        let spec = start.spec.unwrap_or_default();
+        if let Err(e) = spec.check() {
+            return self.refuse(host, run, RefusalKind::Invalid, &e.to_string());
+        }
+        if !again && self.recall_settled(host, run) {
+            return;
+        }
+        if !refusing.is_empty() {
+            return self.refuse(host, run, RefusalKind::NoRoom, &refusing);
+        }
+        let Some(np) = self.np(host) else { return };
+        let known = Run {
+            timeout_ms: spec.timeout_ms,
+            grace_ms: spec.grace_ms,
+            launches: 1,
+            ..Run::new(Keeper::Preparing)
+        };
+        np.runs.insert(run, known);
+        let preparing = Preparing { run, spec, never: None, messages: Vec::new() };
+        self.errand(host, Errand::Prepare(preparing, Step::Make));
+    }
+
+    fn on_kill(&mut self, host: usize, conn: Conn, kill: Kill) {
+        let Ok(run) = convert::run_id("Kill", &kill.run_id) else {
+            return self.oracle.fail("a KILL without a run".to_owned());
+        };
+        if self.is_fenced(host, conn, kill.epoch) {
+            return;
+        }
+        if self.np_run(host, run).is_some() {
+            self.want_stop(host, run, Stop { grace_ms: kill.grace_ms, by: kill.by });
+        } else if !self.recall_settled(host, run)
+            && let Some(np) = self.np(host)
+        {
+            np.runs.insert(run, Run::new(Keeper::Preparing));
+            let reason = format!("killed by {} before this agent had received it", kill.by);
+            let never = Some(Outcome::NeverStarted { reason, canceled: true });
+            let preparing = Preparing { run, spec: Box::default(), never, messages: Vec::new() };
+            self.errand(host, Errand::Prepare(preparing, Step::Make));
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, host: usize, run: RunId, kind: RefusalKind, reason: &str) {
+        let refused =
+            Refused { run_id: convert::run_id_field(run), kind: Some(kind as i32), reason: reason.to_owned() };
+        self.say(host, refused.into());
+    }
+
+    fn recall_settled(&mut self, host: usize, run: RunId) -> bool {
+        let there = self.disk(host).borrow().exists(Name::Settled(run));
+        if there {
+            self.errand(host, Errand::Recall(run));
+        }
+        there
+    }
+
+    /// Says of a run that the server misses what is known.
+    fn account_for(&mut self, host: usize, run: RunId) {
+        if self.np_run(host, run).is_some() || self.recall_settled(host, run) {
+            return;
+        }
+        if self.disk(host).borrow().exists(Name::Quarantined(run)) {
+            return self.report_damaged(host, run);
+        }
+        self.say(host, NoRecord { run_id: convert::run_id_field(run) }.into());
+    }
+
+    pub(crate) fn report_damaged(&mut self, host: usize, run: RunId) {
+        self.refuse(host, run, RefusalKind::Damaged, "the run's log is damaged; it is kept in quarantine");
+    }
+
+    // Preparing: `lib/spool/src/prepare.rs`, then `Launcher::launch`.
+
+    fn prepare_step(&mut self, host: usize, mut preparing: Preparing, step: Step) {
+        let now_ms = self.queue.now_ms();
+        let disk = self.disk(host);
+        let run = preparing.run;
+        let replace = self.mutation == Some(Mutation::ForgetDedup);
+        let done = match step {
+            Step::Make if !replace && self.prepare_finds(host, run) => return,
+            Step::Make => disk.borrow_mut().make(run),
+            Step::WriteLog => self.write_log(host, &mut preparing, now_ms),
+            Step::SyncDirectory => disk.borrow_mut().sync_directory(Name::New(run)),
+            Step::Rename => {
+                if replace && disk.borrow().exists(Name::Live(run)) {
+                    self.hosts[host].locks.remove(&run); // it is a lock of another file now
+                }
+                disk.borrow_mut().rename(Name::New(run), Name::Live(run), replace)
+            }
+            Step::SyncRuns if self.mutation == Some(Mutation::NoDirectorySync) => Ok(()),
+            Step::SyncRuns => disk.borrow_mut().sync_runs(),
+            Step::Launch => return self.launch_prepared(host, preparing),
+        };
+        let next = match (step, &done) {
+            (Step::SyncRuns, Err(_)) => {
+                let at_ms = now_ms + SYNC_AGAIN_MS;
+                return self.errand_at(host, at_ms, Errand::PrepareAgain(run));
+            }
+            (_, Err(e)) => return self.not_prepared(host, run, e.kind() == std::io::ErrorKind::StorageFull),
+            (Step::Make, Ok(())) => Step::WriteLog,
+            (Step::WriteLog, Ok(())) => Step::SyncDirectory,
+            (Step::SyncDirectory, Ok(())) => Step::Rename,
+            (Step::Rename, Ok(())) => Step::SyncRuns,
+            (Step::SyncRuns | Step::Launch, Ok(())) => Step::Launch,
+        };
+        let at_ms = self.done_at_ms(host) + self.rng.below(2);
+        self.errand_at(host, at_ms, Errand::Prepare(preparing, next));
+    }
+
+    /// Whether the run is on a shelf already; then that is dealt with.
+    fn prepare_finds(&mut self, host: usize, run: RunId) -> bool {
+        let disk = self.disk(host);
+        let is_on = |shelf| disk.borrow().exists(Name::on(shelf, run));
+        if is_on(Shelf::Live) {
+            if let Some(known) = self.np_run(host, run) {
+                known.keeper = Keeper::Nobody;
+            }
+            self.np_read(host, run);
+        } else if is_on(Shelf::Settled) {
+            self.np_forgets(host, run);
+            self.recall_settled(host, run);
+        } else if is_on(Shelf::Quarantined) {
+            self.np_forgets(host, run);
+            self.report_damaged(host, run);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    pub(crate) fn np_forgets(&mut self, host: usize, run: RunId) {
+        if let Some(np) = self.np(host) {
+            np.runs.remove(&run);
+        }
+    }
+
+    fn write_log(&mut self, host: usize, preparing: &mut Preparing, now_ms: Ms) -> std::io::Result<()> {
+        let boot_id = Some(self.hosts[host].boot_id.to_vec());
+        let disk = self.disk(host);
+        let mut file = Disk::create_log(&disk, preparing.run)?;
+        let accepted = log::encode(now_ms, FactBody::Accepted(Accepted { boot_id }));
+        let blank = Blank {
+            owner: *preparing.run.as_bytes(),
+            head: &preparing.spec.encode_to_vec(),
+            slots: 2,
+            first: &[&accepted],
+            room_bytes: ROOM_BYTES,
+        };
+        let io_error = |e: store::WriteError| match e {
+            store::WriteError::Failed(e) => e,
+            other @ (store::WriteError::TooLong { .. } | store::WriteError::Filled(_)) => std::io::Error::other(other),
+        };
+        store::create(&mut file, &blank).map_err(io_error)?;
+        preparing.messages = vec![Stored { seq: 1, bytes: accepted }];
+        if let Some(never) = &preparing.never {
+            let bytes = log::encode(now_ms, log::ended(never));
+            let (mut log, _) = Log::open(file).map_err(std::io::Error::other)?;
+            let seq = log.fill(SLOT_ENDED, &bytes).map_err(io_error)?;
+            preparing.messages.push(Stored { seq, bytes });
+        }
+        Ok(())
+    }
+
+    fn not_prepared(&mut self, host: usize, run: RunId, is_full: bool) {
+        self.disk(host).borrow_mut().remove(Name::New(run));
+        self.np_forgets(host, run);
+        if is_full {
+            self.set_refusing(host, DISK_FULL);
+        }
+        self.refuse(host, run, RefusalKind::NoRoom, if is_full { DISK_FULL } else { "the disk failed" });
+    }
+
+    /// It is accepted durably: a job-processor may begin, and the server is told.
+    fn launch_prepared(&mut self, host: usize, preparing: Preparing) {
+        let run = preparing.run;
+        let name = self.hosts[host].name.clone();
+        self.oracle.on_accepted(run, &name);
+        if preparing.never.is_none() {
+            if let Some(known) = self.np_run(host, run).filter(|known| known.messages.is_empty()) {
+                known.last_seq = preparing.messages.last().map_or(0, |message| message.seq);
+                known.messages = preparing.messages;
+            }
+            self.np_launch(host, run);
+            if self.np_run(host, run).is_some_and(|known| known.is_dirty) {
+                self.np_read(host, run);
+            }
+        } else {
+            self.np_set_jp(host, run, None);
+            self.np_read(host, run);
+        }
+        self.pump(host);
+    }
+
+    fn prepare_again(&mut self, host: usize, run: RunId) {
+        let disk = self.disk(host);
+        let ended = log::read(&disk, Name::Live(run), run).is_ok_and(|ledger| ledger.ended.is_some());
+        if disk.borrow_mut().sync_runs().is_err() {
+            let at_ms = self.queue.now_ms() + SYNC_AGAIN_MS;
+            return self.errand_at(host, at_ms, Errand::PrepareAgain(run));
+        }
+        let at_ms = self.done_at_ms(host);
+        if ended {
+            self.np_set_jp(host, run, None);
+            self.np_read(host, run);
+        } else {
+            self.errand_at(host, at_ms, Errand::Relaunch(run));
+        }
+    }
+
+    /// Starts a job-processor, unless the system has no process to spare.
+    fn np_launch(&mut self, host: usize, run: RunId) {
+        let Some(under) = self.np(host).map(|np| np.under) else { return };
+        if self.rng.percent(self.no_process_percent) {
+            if let Some(known) = self.np_run(host, run) {
+                known.launches = known.launches.saturating_sub(1);
+            }
+            return self.np_set_jp(host, run, None);
+        }
+        let jp = self.start_jp(host, run, under);
+        self.np_set_jp(host, run, Some(jp));
+    }
+
+    fn np_set_jp(&mut self, host: usize, run: RunId, jp: Option<u32>) {
+        if let Some(known) = self.np_run(host, run) {
+            known.keeper = jp.map_or(Keeper::Nobody, Keeper::JobProcessor);
+            self.deliver_stop(host, run);
+        }
+    }
+}
+
+impl NetworkProcessor {
+    fn last_acked(&self) -> Option<Position> {
+        let (database_id, commit) = self.identity.acked;
+        (database_id != [0; 16]).then(|| Position {
+            database_id: Some(database_id.to_vec()),
+            commit: Some(commit),
+            ancestors: Vec::new(),
+        })
+    }
+}

@@ -1,0 +1,42 @@
+//! The oracle can fail: of each rule that a driver breaks on purpose it finds the breach.
+
+use sim::{Mutation, simulate};
+
+/// Within so many seeds.
+const SEEDS_MAX: u64 = 600;
+
+fn is_found(mutation: Mutation) {
+    let found = (0..SEEDS_MAX).find_map(|seed| Some((seed, simulate(seed, Some(mutation)).err()?)));
+    let Some((seed, broken)) = found else { panic!("{mutation:?} is not found in {SEEDS_MAX} seeds") };
+    println!("{mutation:?} is found by seed {seed}: {broken}");
+}
+
+#[test]
+fn an_acknowledgement_before_the_commit_is_found() {
+    is_found(Mutation::AckBeforeCommit);
+}
+
+#[test]
+fn a_run_that_is_settled_before_it_is_acknowledged_is_found() {
+    is_found(Mutation::SettleBeforeAck);
+}
+
+#[test]
+fn a_gate_that_opens_before_started_is_synced_is_found() {
+    is_found(Mutation::GateBeforeStarted);
+}
+
+#[test]
+fn a_start_that_is_obeyed_twice_is_found() {
+    is_found(Mutation::ForgetDedup);
+}
+
+#[test]
+fn a_directory_that_is_not_synced_after_the_rename_is_found() {
+    is_found(Mutation::NoDirectorySync);
+}
+
+#[test]
+fn a_server_of_a_lower_epoch_that_is_obeyed_is_found() {
+    is_found(Mutation::LowerEpoch);
+}
