@@ -12,7 +12,8 @@ use store::{Blank, Contents, Log, Medium, Place, ReadError, WriteError, create, 
 struct Disk {
     bytes: Vec<u8>,
     room: Option<usize>,
-    fail_sync: bool,
+    /// The sync with that number is the first of those that fail.
+    syncs_before_failure: Option<usize>,
     syncs: usize,
 }
 
@@ -36,7 +37,8 @@ impl Medium for Disk {
     }
     fn sync(&mut self) -> io::Result<()> {
         self.syncs += 1;
-        if self.fail_sync { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+        let fails = self.syncs_before_failure.is_some_and(|before| self.syncs > before);
+        if fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
     }
 }
 
@@ -159,9 +161,54 @@ fn a_bad_header_or_head_is_damage() {
 fn a_failed_sync_is_final_for_the_handle() {
     let (mut log, _) = open(&Disk { fail_sync: false, ..fresh(b"") });
     log.fill(0, b"started").unwrap();
-    let mut failing = open(&Disk { fail_sync: true, ..log.medium().clone() }).0;
+    let last_good = log.medium().syncs + 1;
+    let mut failing = open(&Disk { syncs_before_failure: Some(last_good), ..log.medium().clone() }).0;
     assert!(matches!(failing.fill(1, b"ended"), Err(WriteError::Failed(_))));
     assert!(matches!(failing.append(b"more"), Err(WriteError::Failed(_))));
+}
+
+/// A disk whose kernel takes pages for clean when their sync failed, and shows them all the same.
+#[derive(Clone, Debug, Default)]
+struct Forgetful {
+    cached: Disk,
+    dirty: Vec<(u64, Vec<u8>)>,
+    durable: Disk,
+}
+
+impl Medium for Forgetful {
+    fn read_all(&mut self) -> io::Result<Vec<u8>> {
+        self.cached.read_all()
+    }
+    fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.dirty.push((at, bytes.to_vec()));
+        self.cached.write_at(bytes, at)
+    }
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.cached.cut(length)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        let dirty = std::mem::take(&mut self.dirty);
+        self.cached.sync()?;
+        dirty.iter().try_for_each(|(at, bytes)| self.durable.write_at(bytes, *at))
+    }
+}
+
+#[test]
+fn what_a_failed_sync_left_in_the_cache_is_durable_when_the_log_was_opened_anew() {
+    let disk = fresh(b"head");
+    let mut forgetful = Forgetful { cached: disk.clone(), dirty: Vec::new(), durable: disk };
+    forgetful.cached.syncs_before_failure = Some(3);
+    let (mut log, _) = Log::open(forgetful).unwrap();
+    log.fill(0, b"started").unwrap();
+    log.append(b"note").unwrap();
+    assert!(matches!(log.fill(1, b"ended"), Err(WriteError::Failed(_))));
+    let mut anew = log.medium().clone();
+    assert!(parse(&anew.durable.bytes).unwrap().slot(1).is_none());
+    assert!(Log::open(anew.clone()).is_err(), "what is not durable is not given out");
+    anew.cached.syncs_before_failure = None;
+    let (log, contents) = Log::open(anew).unwrap();
+    assert_eq!(contents.slot(1).unwrap().payload, b"ended");
+    assert_eq!(parse(&log.medium().durable.bytes).unwrap().records, contents.records);
 }
 
 #[test]

@@ -35,6 +35,9 @@ impl World {
         }
         if let Some(jp) = holder {
             known.keeper = Keeper::JobProcessor(jp);
+            if !self.hosts[host].jps.contains_key(&jp) {
+                self.np_hears_of_jp_gone(host, jp, run); // its descriptor says so at once
+            }
             return self.deliver_stop(host, run);
         }
         if known.ended.is_some() {
@@ -110,7 +113,7 @@ impl World {
         }
     }
 
-    pub(crate) fn np_hears_of_jp_gone(&mut self, host: usize, jp: u32, run: RunId, _well: bool) {
+    pub(crate) fn np_hears_of_jp_gone(&mut self, host: usize, jp: u32, run: RunId) {
         if let Some(np) = self.np(host).map(|np| np.id) {
             let delay_ms = self.rng.below(HEARD_MS_MAX);
             self.queue.after(delay_ms, Event::JpGone { host, np, jp, run });

@@ -1,7 +1,7 @@
 //! Reading logs and sending what is in them, until the server has it; then settling: mirrors
 //! `agent/network-processor/src/{delivery,disk}.rs`.
 
-use crate::disk::Name;
+use crate::disk::{Disk, Name};
 use crate::host::Holder;
 use crate::log;
 use crate::mutation::Mutation;
@@ -13,6 +13,7 @@ use protocol::message::{Acks, Facts, RunFact};
 use protocol::convert;
 use spool::{Ledger, LedgerError, Stored};
 use std::collections::VecDeque;
+use store::Medium;
 
 /// Messages in one frame of facts (`FACTS_PER_FRAME_MAX`; small, so that there are many).
 const FACTS_PER_FRAME_MAX: usize = 8;
@@ -27,7 +28,8 @@ pub(crate) struct Settling {
 }
 
 /// What was found in a live run's directory.
-struct Seen {
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
     ledger: Ledger,
     holder: Option<u32>,
     job: Option<u32>,
@@ -53,8 +55,21 @@ impl World {
         if self.hosts[host].locks.get(&run) == Some(&Holder::NetworkProcessor) {
             return self.errand(host, Errand::Read(run)); // readers and the recorder of this process exclude each other
         }
-        let seen = self.look(host, run);
-        self.on_read(host, run, seen);
+        match self.look(host, run) {
+            Err(what) => self.on_read(host, run, Err(what)),
+            Ok(Some(seen)) if self.mutation != Some(Mutation::TellBeforeSync) => {
+                // Its writer may be amid its sync. What is told has to be durable, so we sync too.
+                let disk = self.disk(host);
+                let synced = Disk::open_log(&disk, Name::Live(run)).and_then(|mut log| log.sync());
+                let at_ms = self.done_at_ms(host);
+                self.errand_at(host, at_ms, Errand::Seen(run, synced.ok().map(|()| Box::new(seen))));
+            }
+            Ok(seen) => self.np_saw(host, run, seen),
+        }
+    }
+
+    pub(crate) fn np_saw(&mut self, host: usize, run: RunId, seen: Option<Seen>) {
+        self.on_read(host, run, Ok(seen));
         self.pump(host);
         self.np_settles(host, false);
     }

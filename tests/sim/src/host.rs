@@ -178,7 +178,7 @@ impl World {
             let delay_ms = self.rng.below(4);
             self.queue.after(delay_ms, Event::MonitorClosed { host, monitor: monitor.id, jp });
         }
-        self.np_hears_of_jp_gone(host, jp, gone.run, well);
+        self.np_hears_of_jp_gone(host, jp, gone.run);
         let Some(pid) = gone.child else { return };
         let reaper = self.hosts[host].monitor.as_ref().map(|m| m.id).filter(|id| Some(*id) == gone.under);
         let Some(process) = self.hosts[host].processes.get_mut(&pid) else { return };

@@ -44,6 +44,8 @@ pub(crate) struct JobProcessor {
     pub(crate) under: Option<u64>,
     pub(crate) child: Option<u32>,
     stage: Stage,
+    /// It is at a sync, or asleep, until then.
+    busy_until_ms: Ms,
     log: Option<Log<File>>,
     spec: RunSpec,
     state: State,
@@ -62,6 +64,7 @@ impl World {
             under,
             child: None,
             stage: Stage::Lock,
+            busy_until_ms: 0,
             log: None,
             spec: RunSpec::default(),
             state: State::running(0, None, None),
@@ -77,7 +80,9 @@ impl World {
 
     /// Its turn.
     pub(crate) fn on_jp(&mut self, host: usize, jp: u32) {
-        let Some(stage) = self.hosts[host].jps.get(&jp).map(|jp| jp.stage) else { return };
+        let now_ms = self.queue.now_ms();
+        let idle = self.hosts[host].jps.get(&jp).filter(|jp| jp.busy_until_ms <= now_ms);
+        let Some(stage) = idle.map(|jp| jp.stage) else { return };
         match stage {
             Stage::Lock => self.jp_lock(host, jp),
             Stage::Fork => self.jp_fork(host, jp),
@@ -99,9 +104,14 @@ impl World {
     }
 
     fn jp_next(&mut self, host: usize, jp: u32, stage: Stage) {
-        self.jp(host, jp).stage = stage;
         let at_ms = self.done_at_ms(host).max(self.queue.now_ms()) + self.rng.below(3);
-        self.queue.at(at_ms, Event::Jp { host, jp });
+        self.jp_sleeps(host, jp, stage, at_ms);
+    }
+
+    fn jp_sleeps(&mut self, host: usize, jp: u32, stage: Stage, until_ms: Ms) {
+        let own = self.jp(host, jp);
+        (own.stage, own.busy_until_ms) = (stage, until_ms);
+        self.queue.at(until_ms, Event::Jp { host, jp });
     }
 
     fn jp_lock(&mut self, host: usize, jp: u32) {
@@ -292,10 +302,10 @@ impl World {
             // The handle is done with, and closing it drops the lock.
             Some(Err(_)) | None => {
                 let own = self.jp(host, jp);
-                (own.log, own.stage) = (None, Stage::Retake);
+                own.log = None;
                 let run = own.run;
                 self.hosts[host].unlock(run, Holder::JobProcessor(jp));
-                self.queue.after(RECORD_AGAIN_MS, Event::Jp { host, jp });
+                self.jp_sleeps(host, jp, Stage::Retake, now_ms + RECORD_AGAIN_MS);
             }
         }
     }
@@ -315,7 +325,7 @@ impl World {
             }
             Err(_) => {
                 self.hosts[host].unlock(run, Holder::JobProcessor(jp));
-                self.queue.after(RECORD_AGAIN_MS, Event::Jp { host, jp });
+                self.jp_sleeps(host, jp, Stage::Retake, self.queue.now_ms() + RECORD_AGAIN_MS);
             }
         }
     }

@@ -15,16 +15,22 @@ pub enum Mutation {
     NoDirectorySync,
     /// A server of a lower epoch, or over another than the active link, is obeyed.
     LowerEpoch,
+    /// A record that was read while its writer still synced it is told to the server.
+    TellBeforeSync,
+    /// What an agent says of its room together with "caught up" is not heard.
+    ForgetRoom,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 6] = [
+    pub const ALL: [Mutation; 8] = [
         Mutation::AckBeforeCommit,
         Mutation::SettleBeforeAck,
         Mutation::GateBeforeStarted,
         Mutation::ForgetDedup,
         Mutation::NoDirectorySync,
         Mutation::LowerEpoch,
+        Mutation::TellBeforeSync,
+        Mutation::ForgetRoom,
     ];
 }

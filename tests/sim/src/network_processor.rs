@@ -2,7 +2,7 @@
 //! way from a START to a job-processor. Reading, sending and settling are in [`crate::delivery`], runs without a job-processor in [`crate::adopt`].
 //! What the real one does on threads for the disk are [`Errand`]s here: each step is an event, and the process may die between any two.
 
-use crate::delivery::Settling;
+use crate::delivery::{Seen, Settling};
 use crate::disk::{Disk, Name};
 use crate::host::Holder;
 use crate::identity::Identity;
@@ -63,6 +63,8 @@ pub(crate) enum Errand {
     PrepareAgain(RunId),
     Relaunch(RunId),
     Read(RunId),
+    /// What was read is durable; `None`: it cannot be read now.
+    Seen(RunId, Option<Box<Seen>>),
     Settle(Vec<RunId>),
     Quarantine(RunId),
     Record(RunId, Outcome),
@@ -208,6 +210,7 @@ impl World {
             Errand::PrepareAgain(run) => self.prepare_again(host, run),
             Errand::Relaunch(run) => self.np_launch(host, run),
             Errand::Read(run) => self.np_does_read(host, run),
+            Errand::Seen(run, seen) => self.np_saw(host, run, seen.map(|seen| *seen)),
             Errand::Settle(runs) => self.np_moves(host, runs),
             Errand::Quarantine(run) => self.np_sets_aside(host, run),
             Errand::Record(run, outcome) => self.np_does_record(host, run, outcome),
@@ -465,7 +468,8 @@ impl World {
             }
         }
         self.np_acked(host, position);
-        self.say(host, AgentState { refusing: String::new(), caught_up: true }.into());
+        let refusing = self.np(host).map(|np| np.refusing.clone()).unwrap_or_default();
+        self.say(host, AgentState { refusing, caught_up: true }.into());
     }
 
     pub(crate) fn np_acked(&mut self, host: usize, position: Option<&Position>) {

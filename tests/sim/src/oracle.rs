@@ -16,7 +16,7 @@
 use crate::database::Database;
 use crate::queue::Ms;
 use crate::scenario::ABSENT;
-use job::{End, RunId, Status, Witness};
+use job::{End, JobId, RunId, Status, Witness};
 use protocol::message::{Fact, FactBody};
 use scheduler::RunRecord;
 use spool::Ledger;
@@ -195,10 +195,10 @@ impl Oracle {
     }
 
     /// Nothing may be left to do.
-    pub(crate) fn check_end(&mut self, database: &Database) {
+    pub(crate) fn check_end(&mut self, database: &Database, why: impl Fn(JobId) -> String) {
         for job in database.jobs.values() {
             if !job.status.is_final() {
-                self.fail(format!("job {} is {} for ever: {:?}", job.id, job.status, job.reason));
+                self.fail(format!("job {} is {} for ever: {}", job.id, job.status, why(job.id)));
             }
         }
         for (run, record) in &database.runs {

@@ -5,7 +5,7 @@ use crate::mutation::Mutation;
 use crate::net::{Conn, Side};
 use crate::world::{Event, World};
 use crate::{log, queue::Ms};
-use job::{RunId, RunIds};
+use job::{JobId, RunId, RunIds};
 use protocol::convert::{run_id, run_id_field};
 use protocol::message::{Acks, AgentHello, Facts, InventoryItem, Kill, Position, RefusalKind, RunPosition, ServerHello, Start};
 use protocol::Frame;
@@ -296,7 +296,14 @@ impl World {
                 let Ok(run) = run_id("NoRecord", &none.run_id) else { return };
                 Input::NoRecord { agent, session: number, run }
             }
-            Frame::AgentState(state) if state.caught_up => Input::CaughtUp { agent, session: number },
+            Frame::AgentState(state) if state.caught_up => {
+                let (name, refusing) = (agent.clone(), state.refusing);
+                self.tell(Command::Do(Input::CaughtUp { agent, session: number }));
+                if self.mutation == Some(Mutation::ForgetRoom) {
+                    return;
+                }
+                Input::AgentRefusing { agent: name, session: number, refusing }
+            }
             Frame::AgentState(state) => Input::AgentRefusing { agent, session: number, refusing: state.refusing },
             other @ (Frame::AuthHello(_)
             | Frame::AuthProof(_)
@@ -390,6 +397,11 @@ impl World {
 }
 
 impl Server {
+    /// Why a job is not over, for whoever reads a failure.
+    pub(crate) fn why(&self, job: JobId, now_ms: Ms) -> Option<String> {
+        self.engine.why(job, log::wall_ms(now_ms))
+    }
+
     /// Adds what the database has and the engine does not (`recall_runs`, `recall_facts`, `recall_key`).
     fn recall(&mut self, mut input: Input, database: &crate::database::Database) -> Input {
         if let Input::Facts { facts, .. } = &mut input {

@@ -122,7 +122,8 @@ impl World {
                 return Err(format!("at {now_ms} ms: {failure}"));
             }
         }
-        self.oracle.check_end(&self.database);
+        let why = |job| self.server.as_ref().and_then(|server| server.why(job, self.queue.now_ms())).unwrap_or_default();
+        self.oracle.check_end(&self.database, why);
         for host in &self.hosts {
             let left = host.disk.borrow().list(Shelf::Live);
             if !left.is_empty() {

@@ -40,3 +40,13 @@ fn a_directory_that_is_not_synced_after_the_rename_is_found() {
 fn a_server_of_a_lower_epoch_that_is_obeyed_is_found() {
     is_found(Mutation::LowerEpoch);
 }
+
+#[test]
+fn a_record_that_is_told_before_it_is_synced_is_found() {
+    is_found(Mutation::TellBeforeSync);
+}
+
+#[test]
+fn room_that_is_told_while_an_agent_catches_up_and_not_heard_is_found() {
+    is_found(Mutation::ForgetRoom);
+}
