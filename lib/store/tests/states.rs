@@ -159,7 +159,7 @@ fn a_bad_header_or_head_is_damage() {
 
 #[test]
 fn a_failed_sync_is_final_for_the_handle() {
-    let (mut log, _) = open(&Disk { fail_sync: false, ..fresh(b"") });
+    let (mut log, _) = open(&fresh(b""));
     log.fill(0, b"started").unwrap();
     let last_good = log.medium().syncs + 1;
     let mut failing = open(&Disk { syncs_before_failure: Some(last_good), ..log.medium().clone() }).0;

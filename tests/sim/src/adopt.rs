@@ -177,7 +177,9 @@ impl World {
             Ok((_, ledger)) if ledger.ended.is_some() => Ok(()),
             Ok((mut log, ledger)) => match still_true(outcome, &ledger) {
                 None => Ok(()),
-                Some(outcome) => log::record(&mut log, now_ms, log::ended(&outcome)).map(drop).map_err(|_| ()),
+                Some(outcome) => {
+                    log::record(&mut log, now_ms, log::ended(&outcome)).map(drop).map_err(|_| ())
+                }
             },
             Err(_) => Err(()),
         };
@@ -214,7 +216,9 @@ impl World {
         for (run, gone_ms) in adopted {
             match gone_ms {
                 None => self.step_adopted(host, run, Happened::Tick),
-                Some(gone_ms) if now_ms.saturating_sub(gone_ms) >= ASK_AGAIN_MS => self.ask_witnesses(host, run),
+                Some(gone_ms) if now_ms.saturating_sub(gone_ms) >= ASK_AGAIN_MS => {
+                    self.ask_witnesses(host, run)
+                }
                 Some(_) => {}
             }
         }
@@ -233,7 +237,8 @@ impl World {
     pub(crate) fn deliver_stop(&mut self, host: usize, run: RunId) {
         let Some(known) = self.np_run(host, run).filter(|known| known.ended.is_none()) else { return };
         let grace_default_ms = known.grace_ms.unwrap_or(GRACE_MS_DEFAULT);
-        let Some((stop, delivery)) = known.stop.as_mut().filter(|(_, delivery)| *delivery == Delivery::Due) else {
+        let Some((stop, delivery)) = known.stop.as_mut().filter(|(_, delivery)| *delivery == Delivery::Due)
+        else {
             return;
         };
         match &known.keeper {
@@ -256,7 +261,8 @@ impl World {
         let jp = self.hosts[host].jps.iter().find(|(_, jp)| jp.run == run).map(|(jp, _)| *jp);
         let taken = jp.is_some_and(|jp| self.jp_takes_stop(host, jp, stop));
         let Some(known) = self.np_run(host, run) else { return };
-        if let Some((_, delivery)) = known.stop.as_mut().filter(|(_, delivery)| *delivery == Delivery::Trying) {
+        if let Some((_, delivery)) = known.stop.as_mut().filter(|(_, delivery)| *delivery == Delivery::Trying)
+        {
             *delivery = if taken { Delivery::Done } else { Delivery::Due };
         }
     }
@@ -264,7 +270,8 @@ impl World {
     pub(crate) fn np_retries_stops(&mut self, host: usize) {
         let Some(np) = self.np(host) else { return };
         let due = |stop: &Option<(Stop, Delivery)>| stop.as_ref().is_some_and(|(_, d)| *d == Delivery::Due);
-        let due: Vec<RunId> = np.runs.iter().filter(|(_, known)| due(&known.stop)).map(|(run, _)| *run).collect();
+        let due: Vec<RunId> =
+            np.runs.iter().filter(|(_, known)| due(&known.stop)).map(|(run, _)| *run).collect();
         due.into_iter().for_each(|run| self.deliver_stop(host, run));
     }
 
@@ -318,6 +325,8 @@ fn still_true(outcome: Outcome, ledger: &Ledger) -> Option<Outcome> {
         Outcome::Ended { end, cause, witness, usage } => {
             Outcome::Ended { end, cause: cause.or_else(|| ledger.stop_cause()), witness, usage }
         }
-        other @ (Outcome::CannotExecute { .. } | Outcome::NeverStarted { .. } | Outcome::Unknown { .. }) => other,
+        other @ (Outcome::CannotExecute { .. } | Outcome::NeverStarted { .. } | Outcome::Unknown { .. }) => {
+            other
+        }
     })
 }

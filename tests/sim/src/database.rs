@@ -2,9 +2,7 @@
 
 use crate::oracle::Oracle;
 use job::{JobId, RunId, Status};
-use scheduler::{
-    AgentRecord, Change, Counts, JobRecord, QueueRecord, RunRecord, Snapshot,
-};
+use scheduler::{AgentRecord, Change, Counts, JobRecord, QueueRecord, RunRecord, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The record.
@@ -28,7 +26,8 @@ pub(crate) struct Database {
 impl Database {
     pub(crate) fn new(id: [u8; 16]) -> Database {
         let name = "default".to_owned();
-        let queue = QueueRecord { name: name.clone(), held: false, slots: None, priority: 0, created_at_ms: 0 };
+        let queue =
+            QueueRecord { name: name.clone(), held: false, slots: None, priority: 0, created_at_ms: 0 };
         Database { id, queues: BTreeMap::from([(name, queue)]), ..Database::default() }
     }
 
@@ -42,7 +41,10 @@ impl Database {
             Some(record) => record.acked_seq,
             None => {
                 let strays = self.strays.get(&run);
-                (1..).take_while(|seq| strays.is_some_and(|strays| strays.contains_key(seq))).last().unwrap_or(0)
+                (1..)
+                    .take_while(|seq| strays.is_some_and(|strays| strays.contains_key(seq)))
+                    .last()
+                    .unwrap_or(0)
             }
         }
     }
@@ -89,7 +91,7 @@ impl Database {
             }
             Change::AgentInserted(agent, _) | Change::AgentUpdated(agent) => {
                 if let Some(trouble) = &agent.trouble {
-                    oracle.fail(format!("an agent in good order is in trouble: {}", trouble.text));
+                    oracle.on_trouble(&agent.name, &trouble.text);
                 }
                 self.agents.insert(agent.name.clone(), agent);
             }

@@ -9,8 +9,8 @@ use crate::network_processor::Errand;
 use crate::run::Keeper;
 use crate::world::World;
 use job::RunId;
-use protocol::message::{Acks, Facts, RunFact};
 use protocol::convert;
+use protocol::message::{Acks, Facts, RunFact};
 use spool::{Ledger, LedgerError, Stored};
 use std::collections::VecDeque;
 use store::Medium;
@@ -56,7 +56,7 @@ impl World {
             return self.errand(host, Errand::Read(run)); // readers and the recorder of this process exclude each other
         }
         match self.look(host, run) {
-            Err(what) => self.on_read(host, run, Err(what)),
+            Err(()) => self.on_read(host, run, Err(())),
             Ok(Some(seen)) if self.mutation != Some(Mutation::TellBeforeSync) => {
                 // Its writer may be amid its sync. What is told has to be durable, so we sync too.
                 let disk = self.disk(host);
@@ -74,8 +74,8 @@ impl World {
         self.np_settles(host, false);
     }
 
-    /// `Ok(None)`: not now.
-    fn look(&mut self, host: usize, run: RunId) -> Result<Option<Seen>, String> {
+    /// `Ok(None)`: not now. `Err`: it is damaged.
+    fn look(&mut self, host: usize, run: RunId) -> Result<Option<Seen>, ()> {
         let disk = self.disk(host);
         let holder = match self.hosts[host].locks.get(&run) {
             Some(Holder::JobProcessor(jp)) => Some(*jp),
@@ -86,9 +86,9 @@ impl World {
             Ok(ledger) => ledger,
             Err(LedgerError::Io(_)) => return Ok(None),
             Err(LedgerError::Damaged(_)) if holder.is_some() => return Ok(None),
-            Err(LedgerError::Damaged(what)) => {
+            Err(LedgerError::Damaged(_)) => {
                 return match log::take(&disk, run) {
-                    Err(LedgerError::Damaged(_)) => Err(what),
+                    Err(LedgerError::Damaged(_)) => Err(()),
                     Ok(_) | Err(LedgerError::Io(_)) => Ok(None),
                 };
             }
@@ -100,7 +100,7 @@ impl World {
         Ok(Some(Seen { ledger, holder, job }))
     }
 
-    fn on_read(&mut self, host: usize, run: RunId, seen: Result<Option<Seen>, String>) {
+    fn on_read(&mut self, host: usize, run: RunId, seen: Result<Option<Seen>, ()>) {
         let Some(known) = self.np_run(host, run) else { return };
         known.is_reading = false;
         let first = std::mem::take(&mut known.is_awaited);
@@ -109,9 +109,7 @@ impl World {
         }
         let Some(known) = self.np_run(host, run) else { return };
         match seen {
-            Err(what) => {
-                self.np_quarantines(host, run, &what);
-            }
+            Err(()) => self.np_quarantines(host, run),
             Ok(None) => {
                 known.is_dirty = true; // the tick tries again
                 return;
@@ -166,7 +164,8 @@ impl World {
 
     pub(crate) fn on_acks(&mut self, host: usize, acks: Acks) {
         if !acks.notice.is_empty() {
-            return self.oracle.fail(format!("the server complains of an agent in good order: {}", acks.notice));
+            let name = self.hosts[host].name.clone();
+            self.oracle.on_trouble(&name, &acks.notice);
         }
         for ack in &acks.acks {
             let (Ok(run), Some(seq)) = (convert::run_id("RunPosition", &ack.run_id), ack.seq) else {
@@ -213,7 +212,8 @@ impl World {
             let moved = disk.borrow_mut().rename(Name::Live(run), Name::Settled(run), false);
             if moved.is_ok() {
                 let ledger = log::read(&disk, Name::Settled(run), run);
-                self.oracle.on_settled(run, ledger.ok().as_ref(), &self.database);
+                let name = self.hosts[host].name.clone();
+                self.oracle.on_settled(run, &name, ledger.ok().as_ref(), &self.database);
             }
             self.on_moved(host, run, moved);
         }
@@ -222,8 +222,8 @@ impl World {
         }
     }
 
-    pub(crate) fn np_quarantines(&mut self, host: usize, run: RunId, what: &str) {
-        self.oracle.on_damaged(run, what);
+    pub(crate) fn np_quarantines(&mut self, host: usize, run: RunId) {
+        self.oracle.on_damaged(run);
         if let Some(known) = self.np_run(host, run) {
             (known.keeper, known.is_moving) = (Keeper::Quarantined, true);
             self.errand(host, Errand::Quarantine(run));
@@ -264,7 +264,7 @@ impl World {
             if known.is_dirty || unstarted || matches!(known.keeper, Keeper::Nobody | Keeper::Unread) {
                 self.np_read(host, run);
             } else if matches!(known.keeper, Keeper::Quarantined) && !known.is_moving {
-                self.np_quarantines(host, run, "it could not be moved before");
+                self.np_quarantines(host, run);
             } else {
                 self.settle_if_over(host, run);
             }

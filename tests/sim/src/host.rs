@@ -236,9 +236,13 @@ impl World {
         cut.locks.clear();
         let runs: Vec<RunId> = cut.processes.values().map(|process| process.run).collect();
         cut.processes.clear();
+        let lied = cut.disk.borrow().may_have_lied(now_ms);
         cut.disk.borrow_mut().power_cut(now_ms);
         let name = cut.name.clone();
-        self.oracle.on_power_cut(&name, &runs);
+        if lied {
+            self.oracle.on_lie(&name);
+        }
+        self.oracle.on_power_cut(&runs);
         let delay_ms = self.rng.range(500, 6_000);
         self.queue.after(delay_ms, Event::PowerOn { host });
     }

@@ -139,7 +139,10 @@ impl World {
         let reason = if behavior.is_absent {
             Outcome::CannotExecute { reason: "the job-processor died before it could say why".to_owned() }
         } else {
-            Outcome::NeverStarted { reason: "the job-processor died before the start gate opened".to_owned(), canceled: false }
+            Outcome::NeverStarted {
+                reason: "the job-processor died before the start gate opened".to_owned(),
+                canceled: false,
+            }
         };
         let words = log::encode(now_ms, log::ended(&reason));
         let prepared = own.log.as_ref().and_then(|log| {
@@ -188,7 +191,8 @@ impl World {
             boottime_ms: Some(now_ms),
             job_processor_pid: Some(jp),
         };
-        (own.state, own.control_at_ms) = (State::running(now_ms, own.spec.timeout_ms, own.spec.grace_ms), None);
+        (own.state, own.control_at_ms) =
+            (State::running(now_ms, own.spec.timeout_ms, own.spec.grace_ms), None);
         let recorded = own.log.as_mut().map(|log| log::record(log, now_ms, FactBody::Started(started)));
         match recorded {
             Some(Ok(_)) if self.mutation == Some(Mutation::GateBeforeStarted) => self.jp_open(host, jp),
@@ -354,6 +358,8 @@ impl World {
 pub(crate) fn stopping(cause: &StopCause) -> Stopping {
     match cause {
         StopCause::Kill { by } => Stopping { killed_by: Some(by.clone()), timed_out_after_ms: None },
-        StopCause::TimedOut { timeout_ms } => Stopping { killed_by: None, timed_out_after_ms: Some(*timeout_ms) },
+        StopCause::TimedOut { timeout_ms } => {
+            Stopping { killed_by: None, timed_out_after_ms: Some(*timeout_ms) }
+        }
     }
 }

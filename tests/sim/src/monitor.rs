@@ -52,7 +52,8 @@ impl World {
             return;
         }
         let id = self.new_instance();
-        self.hosts[host].monitor = Some(Monitor { id, connections: BTreeMap::new(), orphans: BTreeMap::new() });
+        self.hosts[host].monitor =
+            Some(Monitor { id, connections: BTreeMap::new(), orphans: BTreeMap::new() });
         self.queue.after(2, Event::NpStart { host });
         let jps: Vec<u32> = self.hosts[host].jps.keys().copied().collect();
         for jp in jps {
@@ -142,7 +143,9 @@ impl World {
         let taken = log::take(&disk, run);
         let recorded = match taken {
             Ok((_, ledger)) if ledger.ended.is_some() => Ok(false),
-            Ok((_, ledger)) if ledger.started.as_ref().and_then(|started| started.pid) != Some(pid) => Ok(false),
+            Ok((_, ledger)) if ledger.started.as_ref().and_then(|started| started.pid) != Some(pid) => {
+                Ok(false)
+            }
             Ok((mut log, ledger)) => {
                 let outcome = Outcome::Ended { end, cause: ledger.stop_cause(), witness, usage: None };
                 log::record(&mut log, now_ms, log::ended(&outcome)).map(|_| true).map_err(|_| ())

@@ -19,11 +19,13 @@ pub enum Mutation {
     TellBeforeSync,
     /// What an agent says of its room together with "caught up" is not heard.
     ForgetRoom,
+    /// A run that was not prepared is refused over whichever link is active then, and not over the one that ordered it.
+    StaleRefusal,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 8] = [
+    pub const ALL: [Mutation; 9] = [
         Mutation::AckBeforeCommit,
         Mutation::SettleBeforeAck,
         Mutation::GateBeforeStarted,
@@ -32,5 +34,6 @@ impl Mutation {
         Mutation::LowerEpoch,
         Mutation::TellBeforeSync,
         Mutation::ForgetRoom,
+        Mutation::StaleRefusal,
     ];
 }

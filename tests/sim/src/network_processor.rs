@@ -17,8 +17,8 @@ use job::{Outcome, RunId};
 use prost::Message;
 use protocol::backoff::Backoff;
 use protocol::message::{
-    Accepted, AgentHello, AgentState, FactBody, InventoryItem, Kill, NoRecord, Position, RefusalKind, Refused, ServerHello,
-    Start, Stop, Stopping,
+    Accepted, AgentHello, AgentState, FactBody, InventoryItem, Kill, NoRecord, Position, RefusalKind,
+    Refused, ServerHello, Start, Stop, Stopping,
 };
 use protocol::outbox::Outbox;
 use protocol::reconcile::{History, account_parts, history};
@@ -126,7 +126,8 @@ impl World {
         }
         let disk = self.disk(host);
         disk.borrow_mut().sweep();
-        let identity = Identity::open(&disk).and_then(|identity| disk.borrow_mut().sync_runs().map(|()| identity));
+        let identity =
+            Identity::open(&disk).and_then(|identity| disk.borrow_mut().sync_runs().map(|()| identity));
         let identity = match identity {
             Ok(identity) => identity,
             Err(_) => return self.queue.after(1_000, Event::NpStart { host }), // it ends abnormally and is started again
@@ -267,7 +268,11 @@ impl World {
     // Links.
 
     pub(crate) fn np_dial(&mut self, host: usize) {
-        let Some(np) = self.np(host).filter(|np| !np.is_dialling && np.links.is_empty() && np.early.is_empty()) else { return };
+        let Some(np) =
+            self.np(host).filter(|np| !np.is_dialling && np.links.is_empty() && np.early.is_empty())
+        else {
+            return;
+        };
         np.is_dialling = true;
         let np = np.id;
         let delay_ms = self.rng.range(1, 20);
@@ -473,7 +478,8 @@ impl World {
     }
 
     pub(crate) fn np_acked(&mut self, host: usize, position: Option<&Position>) {
-        if let (Some(Ok(acked)), Some(np)) = (position.map(protocol::reconcile::read_position), self.np(host)) {
+        if let (Some(Ok(acked)), Some(np)) = (position.map(protocol::reconcile::read_position), self.np(host))
+        {
             (np.identity.acked, np.acked_is_dirty) = (acked, true);
         }
     }
@@ -498,13 +504,19 @@ impl World {
             return self.oracle.fail("a START without a run".to_owned());
         };
         if self.is_fenced(host, conn, start.epoch) {
-            return self.refuse(host, run, RefusalKind::Fenced, "a server of a later epoch commands this agent");
+            return self.refuse(
+                host,
+                run,
+                RefusalKind::Fenced,
+                "a server of a later epoch commands this agent",
+            );
         }
         let name = self.hosts[host].name.clone();
         self.oracle.on_obeyed(&name, start.epoch.unwrap_or(0));
         let again = self.mutation == Some(Mutation::ForgetDedup);
         let Some(np) = self.np(host) else { return };
-        if np.runs.contains_key(&run) && !again {
+        if let Some(known) = np.runs.get_mut(&run).filter(|_| !again) {
+            known.ordered_by = Some(conn); // a refusal that may follow is the answer to this order too
             return;
         }
         let refusing = np.refusing.clone();
@@ -523,6 +535,7 @@ impl World {
             timeout_ms: spec.timeout_ms,
             grace_ms: spec.grace_ms,
             launches: 1,
+            ordered_by: Some(conn),
             ..Run::new(Keeper::Preparing)
         };
         np.runs.insert(run, known);
@@ -551,8 +564,11 @@ impl World {
     }
 
     pub(crate) fn refuse(&mut self, host: usize, run: RunId, kind: RefusalKind, reason: &str) {
-        let refused =
-            Refused { run_id: convert::run_id_field(run), kind: Some(kind as i32), reason: reason.to_owned() };
+        let refused = Refused {
+            run_id: convert::run_id_field(run),
+            kind: Some(kind as i32),
+            reason: reason.to_owned(),
+        };
         self.say(host, refused.into());
     }
 
@@ -658,7 +674,9 @@ impl World {
         };
         let io_error = |e: store::WriteError| match e {
             store::WriteError::Failed(e) => e,
-            other @ (store::WriteError::TooLong { .. } | store::WriteError::Filled(_)) => std::io::Error::other(other),
+            other @ (store::WriteError::TooLong { .. } | store::WriteError::Filled(_)) => {
+                std::io::Error::other(other)
+            }
         };
         store::create(&mut file, &blank).map_err(io_error)?;
         preparing.messages = vec![Stored { seq: 1, bytes: accepted }];
@@ -673,11 +691,16 @@ impl World {
 
     fn not_prepared(&mut self, host: usize, run: RunId, is_full: bool) {
         self.disk(host).borrow_mut().remove(Name::New(run));
-        self.np_forgets(host, run);
+        let Some(np) = self.np(host) else { return };
+        let ordered_by = np.runs.remove(&run).and_then(|known| known.ordered_by);
+        let is_asked = ordered_by.is_none() || ordered_by == np.active;
         if is_full {
             self.set_refusing(host, DISK_FULL);
         }
-        self.refuse(host, run, RefusalKind::NoRoom, if is_full { DISK_FULL } else { "the disk failed" });
+        // Over another link it would be taken for the answer to an order that is still on its way there.
+        if is_asked || self.mutation == Some(Mutation::StaleRefusal) {
+            self.refuse(host, run, RefusalKind::NoRoom, if is_full { DISK_FULL } else { "the disk failed" });
+        }
     }
 
     /// It is accepted durably: a job-processor may begin, and the server is told.

@@ -20,7 +20,7 @@ use job::{End, JobId, RunId, Status, Witness};
 use protocol::message::{Fact, FactBody};
 use scheduler::RunRecord;
 use spool::Ledger;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The truth about one run.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +42,8 @@ struct Truth {
 pub(crate) struct Oracle {
     runs: BTreeMap<RunId, Truth>,
     epochs: BTreeMap<String, u64>,
+    /// Hosts whose disk lost, in a power cut, what it had shown after a failed sync. Their logs may say less than the server was told.
+    forgetful: BTreeSet<String>,
     pub(crate) failure: Option<String>,
     pub(crate) executions: u64,
     pub(crate) unknown: u64,
@@ -84,7 +86,18 @@ impl Oracle {
         self.truth(run).jp_died = true;
     }
 
-    pub(crate) fn on_power_cut(&mut self, _host: &str, runs: &[RunId]) {
+    pub(crate) fn on_lie(&mut self, host: &str) {
+        self.forgetful.insert(host.to_owned());
+    }
+
+    /// Somebody complains that an agent's messages are not what they were.
+    pub(crate) fn on_trouble(&mut self, agent: &str, text: &str) {
+        if !self.forgetful.contains(agent) {
+            self.fail(format!("{agent} is in good order and said to be in trouble: {text}"));
+        }
+    }
+
+    pub(crate) fn on_power_cut(&mut self, runs: &[RunId]) {
         for run in runs {
             self.truth(*run).power_cut = true;
         }
@@ -94,7 +107,7 @@ impl Oracle {
         self.truth(run).is_recorded = true;
     }
 
-    pub(crate) fn on_damaged(&mut self, run: RunId, _what: &str) {
+    pub(crate) fn on_damaged(&mut self, run: RunId) {
         self.truth(run).is_damaged = true;
     }
 
@@ -102,7 +115,9 @@ impl Oracle {
         let highest = self.epochs.entry(host.to_owned()).or_default();
         if epoch < *highest {
             let highest = *highest;
-            self.fail(format!("{host} obeyed epoch {highest} and takes a server of epoch {epoch} for its own"));
+            self.fail(format!(
+                "{host} obeyed epoch {highest} and takes a server of epoch {epoch} for its own"
+            ));
         } else {
             *highest = epoch;
         }
@@ -117,22 +132,35 @@ impl Oracle {
 
     pub(crate) fn on_acked(&mut self, run: RunId, seq: u64, database: &Database) {
         if !database.has_up_to(run, seq) {
-            self.fail(format!("messages of run {run} up to {seq} are acknowledged and not all in the database"));
+            self.fail(format!(
+                "messages of run {run} up to {seq} are acknowledged and not all in the database"
+            ));
         }
     }
 
-    pub(crate) fn on_settled(&mut self, run: RunId, ledger: Option<&Ledger>, database: &Database) {
+    pub(crate) fn on_settled(
+        &mut self,
+        run: RunId,
+        host: &str,
+        ledger: Option<&Ledger>,
+        database: &Database,
+    ) {
         let Some(ledger) = ledger else { return };
         if ledger.ended.is_none() {
             self.fail(format!("run {run} is settled without an outcome"));
         }
+        let is_forgetful = self.forgetful.contains(host);
         for message in &ledger.messages {
             match database.fact(run, message.seq) {
                 Some(bytes) if bytes == message.bytes => {}
+                Some(_) if is_forgetful => {}
                 Some(_) => {
                     self.fail(format!("message {} of run {run} is another one in the database", message.seq));
                 }
-                None => self.fail(format!("run {run} is settled, and message {} is not in the database", message.seq)),
+                None => self.fail(format!(
+                    "run {run} is settled, and message {} is not in the database",
+                    message.seq
+                )),
             }
         }
     }
@@ -144,11 +172,17 @@ impl Oracle {
                 self.fail(format!("run {} was {} and became {}", run.id, before.status, run.status));
             }
             if run.acked_seq < before.acked_seq {
-                self.fail(format!("run {} went back from message {} to {}", run.id, before.acked_seq, run.acked_seq));
+                self.fail(format!(
+                    "run {} went back from message {} to {}",
+                    run.id, before.acked_seq, run.acked_seq
+                ));
             }
         }
         if run.late.is_some() && before.is_none_or(|before| before.late.is_none()) {
-            self.fail(format!("run {} was {} and has a true outcome after all: {:?}", run.id, run.status, run.reason));
+            self.fail(format!(
+                "run {} was {} and has a true outcome after all: {:?}",
+                run.id, run.status, run.reason
+            ));
         }
         if run.status.is_final() && before.is_none_or(|before| !before.status.is_final()) {
             self.on_outcome(run);
@@ -168,10 +202,9 @@ impl Oracle {
                 self.unknown += 1;
                 why_not_unknown(&truth, &reason)
             }
-            Status::Completed | Status::Error | Status::Killed if told.is_some() => {
-                (told != truth.end || run.witness.is_none_or(|witness| witness == Witness::None))
-                    .then(|| format!("it ended {:?}", truth.end))
-            }
+            Status::Completed | Status::Error | Status::Killed if told.is_some() => (told != truth.end
+                || run.witness.is_none_or(|witness| witness == Witness::None))
+            .then(|| format!("it ended {:?}", truth.end)),
             Status::Completed | Status::Killed => Some("nobody said how it ended".to_owned()),
             Status::Error | Status::Canceled => {
                 self.truth(run.id).told_unexecuted = true;

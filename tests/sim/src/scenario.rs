@@ -47,7 +47,11 @@ impl Behavior {
     fn command(self) -> Vec<Vec<u8>> {
         let program = if self.is_absent { ABSENT } else { "/job" };
         let numbers = [self.duration_ms, u64::from(self.code), u64::from(self.is_polite), self.notes];
-        [program.to_owned()].into_iter().chain(numbers.map(|n| n.to_string())).map(String::into_bytes).collect()
+        [program.to_owned()]
+            .into_iter()
+            .chain(numbers.map(|n| n.to_string()))
+            .map(String::into_bytes)
+            .collect()
     }
 }
 
@@ -145,7 +149,13 @@ impl World {
             is_polite: rng.percent(70),
             notes: if rng.percent(15) { rng.range(1, 6) } else { 0 },
         };
-        let retry = Retry { attempts_max: 3, backoff_ms: 500, backoff_max_ms: 2_000, factor_percent: 200, on: Vec::new() };
+        let retry = Retry {
+            attempts_max: 3,
+            backoff_ms: 500,
+            backoff_max_ms: 2_000,
+            factor_percent: 200,
+            on: Vec::new(),
+        };
         let spec = JobSpec {
             queue: "default".to_owned(),
             command: behavior.command(),
@@ -153,7 +163,9 @@ impl World {
             idempotency_key: Some(format!("request {n}")),
             timeout_ms: rng.percent(20).then(|| rng.range(100, 5_000)),
             grace_ms: Some(rng.range(0, 3_000)),
-            agent: rng.percent(20).then(|| self.scenario.agents[rng.index(self.scenario.agents.len())].0.clone()),
+            agent: rng
+                .percent(20)
+                .then(|| self.scenario.agents[rng.index(self.scenario.agents.len())].0.clone()),
             policy: Policy { retry: rng.percent(20).then_some(retry), ..Policy::default() },
             ..JobSpec::default()
         };
@@ -190,7 +202,13 @@ impl World {
             18 | 19 => Fault::FailingSync(host),
             20 => Fault::FailingReads(host),
             21 => Fault::SlowDisk(host),
-            22 => if self.rng.percent(50) { Fault::DatabaseFails } else { Fault::NoProcesses },
+            22 => {
+                if self.rng.percent(50) {
+                    Fault::DatabaseFails
+                } else {
+                    Fault::NoProcesses
+                }
+            }
             _ => Fault::SlowCommits,
         }
     }
@@ -229,7 +247,8 @@ impl World {
                 self.hosts[host].disk.borrow_mut().faults.failing_reads = count;
             }
             Fault::SlowDisk(host) => {
-                let sync_ms = if self.rng.percent(50) { self.rng.range(1, 20) } else { self.rng.range(50, 1_500) };
+                let sync_ms =
+                    if self.rng.percent(50) { self.rng.range(1, 20) } else { self.rng.range(50, 1_500) };
                 self.hosts[host].disk.borrow_mut().faults.sync_ms = sync_ms;
             }
             Fault::DatabaseFails => {

@@ -6,9 +6,11 @@ use crate::net::{Conn, Side};
 use crate::world::{Event, World};
 use crate::{log, queue::Ms};
 use job::{JobId, RunId, RunIds};
-use protocol::convert::{run_id, run_id_field};
-use protocol::message::{Acks, AgentHello, Facts, InventoryItem, Kill, Position, RefusalKind, RunPosition, ServerHello, Start};
 use protocol::Frame;
+use protocol::convert::{run_id, run_id_field};
+use protocol::message::{
+    Acks, AgentHello, Facts, InventoryItem, Kill, Position, RefusalKind, RunPosition, ServerHello, Start,
+};
 use scheduler::{
     Action, Change, Connected, Engine, FactIn, Input, InventoryEntry, JobSpec, NewAgent, Output, Rejection,
 };
@@ -106,7 +108,10 @@ impl World {
     pub(crate) fn on_server_dial(&mut self, host: usize) {
         let now_ms = self.queue.now_ms();
         let Some(server) = self.server.as_ref().map(|server| server.id) else { return };
+        let is_here =
+            self.server.as_ref().is_some_and(|server| server.ports.contains_key(&self.hosts[host].name));
         if let Some(np) = self.np(host).map(|np| np.id)
+            && !is_here
             && self.ways[host].cut_until_ms <= now_ms
         {
             self.connect(host, np, server);
@@ -141,7 +146,12 @@ impl World {
                 Command::Do(input) => {
                     let input = server.recall(input, &self.database);
                     match server.engine.on(input, now_ms) {
-                        Ok(_) | Err(Rejection::AlreadyFinal { .. } | Rejection::NoSuchJob(_) | Rejection::AlreadyPlaced { .. }) => {}
+                        Ok(_)
+                        | Err(
+                            Rejection::AlreadyFinal { .. }
+                            | Rejection::NoSuchJob(_)
+                            | Rejection::AlreadyPlaced { .. },
+                        ) => {}
                         Err(e) => self.oracle.fail(format!("a request in good order was rejected: {e}")),
                     }
                 }
@@ -224,7 +234,9 @@ impl World {
                 Action::Notice { agent, text } => {
                     self.order(&agent, |_| Acks { notice: text, ..Acks::default() }.into());
                 }
-                Action::Fenced { agent, reason } | Action::Resync { agent, reason } => self.end_session(&agent, &reason),
+                Action::Fenced { agent, reason } | Action::Resync { agent, reason } => {
+                    self.end_session(&agent, &reason)
+                }
                 Action::Defect(text) => self.oracle.fail(format!("the engine reports a defect: {text}")),
                 Action::Probe { .. } | Action::AgentGone { .. } | Action::Pause { .. } | Action::Warn(_) => {}
             }
@@ -237,7 +249,14 @@ impl World {
         }
     }
 
-    fn on_greeting(&mut self, agent: String, session: u64, conn: Conn, known: Vec<(RunId, u64)>, missing: Vec<RunId>) {
+    fn on_greeting(
+        &mut self,
+        agent: String,
+        session: u64,
+        conn: Conn,
+        known: Vec<(RunId, u64)>,
+        missing: Vec<RunId>,
+    ) {
         let position = Some(self.position());
         let Some(server) = &mut self.server else { return };
         let epoch = server.sessions.get(&conn).map_or(0, |session| session.epoch);
@@ -282,7 +301,11 @@ impl World {
         let of = self.connections[conn].server;
         let Some(server) = self.server.as_mut().filter(|server| server.id == of) else { return };
         let number = u64::try_from(conn).unwrap_or(0) + 1;
-        let session = server.sessions.entry(conn).or_insert_with(|| Session { number, agent: name, ..Session::default() });
+        let session = server.sessions.entry(conn).or_insert_with(|| Session {
+            number,
+            agent: name,
+            ..Session::default()
+        });
         let agent = session.agent.clone();
         let input = match frame {
             Frame::AgentHello(hello) => return self.on_account(conn, hello),
@@ -304,7 +327,9 @@ impl World {
                 }
                 Input::AgentRefusing { agent: name, session: number, refusing }
             }
-            Frame::AgentState(state) => Input::AgentRefusing { agent, session: number, refusing: state.refusing },
+            Frame::AgentState(state) => {
+                Input::AgentRefusing { agent, session: number, refusing: state.refusing }
+            }
             other @ (Frame::AuthHello(_)
             | Frame::AuthProof(_)
             | Frame::ServerHello(_)
@@ -341,7 +366,8 @@ impl World {
         if hello.more {
             return;
         }
-        let (items, number, agent) = (std::mem::take(&mut session.items), session.number, session.agent.clone());
+        let (items, number, agent) =
+            (std::mem::take(&mut session.items), session.number, session.agent.clone());
         let seen = hello.epoch.unwrap_or(0);
         if seen > ours || (seen == ours && !server.led.contains(&agent)) {
             return self.goodbye(conn, Side::Server, "the agent obeys another server", false);

@@ -122,7 +122,9 @@ impl World {
                 return Err(format!("at {now_ms} ms: {failure}"));
             }
         }
-        let why = |job| self.server.as_ref().and_then(|server| server.why(job, self.queue.now_ms())).unwrap_or_default();
+        let why = |job| {
+            self.server.as_ref().and_then(|server| server.why(job, self.queue.now_ms())).unwrap_or_default()
+        };
         self.oracle.check_end(&self.database, why);
         for host in &self.hosts {
             let left = host.disk.borrow().list(Shelf::Live);
@@ -204,7 +206,9 @@ impl World {
             Event::PowerOn { host } => self.on_power_on(host),
             Event::MonitorStart { host } => self.on_monitor_start(host),
             Event::MonitorTry { host, monitor, run } => self.on_monitor_try(host, monitor, run),
-            Event::MonitorDone { host, monitor, run, written } => self.on_monitor_done(host, monitor, run, written),
+            Event::MonitorDone { host, monitor, run, written } => {
+                self.on_monitor_done(host, monitor, run, written)
+            }
             Event::MonitorClosed { host, monitor, jp } => self.on_monitor_closed(host, monitor, jp),
             Event::Introduce { host, jp } => self.introduce(host, jp),
             Event::Jp { host, jp } => self.on_jp(host, jp),

@@ -3,7 +3,7 @@
 use sim::{Mutation, simulate};
 
 /// Within so many seeds.
-const SEEDS_MAX: u64 = 600;
+const SEEDS_MAX: u64 = 2_000;
 
 fn is_found(mutation: Mutation) {
     let found = (0..SEEDS_MAX).find_map(|seed| Some((seed, simulate(seed, Some(mutation)).err()?)));
@@ -49,4 +49,9 @@ fn a_record_that_is_told_before_it_is_synced_is_found() {
 #[test]
 fn room_that_is_told_while_an_agent_catches_up_and_not_heard_is_found() {
     is_found(Mutation::ForgetRoom);
+}
+
+#[test]
+fn a_refusal_that_answers_another_order_is_found() {
+    is_found(Mutation::StaleRefusal);
 }
