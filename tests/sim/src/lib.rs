@@ -7,10 +7,13 @@
 //! | driver                                                     | of                                                     |
 //! |------------------------------------------------------------|--------------------------------------------------------|
 //! | `server`, `database`                                       | central-server                                         |
-//! | `network_processor`, `delivery`, `adopt`, `run`, `identity` | network-processor                                      |
+//! | `network_processor`, `prepare`, `delivery`, `adopt`, `run`, `identity` | network-processor                                      |
 //! | `job_processor`, `log`                                     | job-processor                                          |
 //! | `monitor`                                                  | platform-agent                                         |
 //! | `host`, `disk`, `net`, `queue`                             | kernel, disk, network, time                            |
+//!
+//! At three points the drivers do what the real processes should and do not yet: [`Mutation::TellBeforeSync`], [`Mutation::ForgetRoom`] and
+//! [`Mutation::ForgetRefusals`] are the present ways of network-processor and central-server, and the oracle finds the harm in each.
 //!
 //! Between any two steps a process may be killed, or the power may go. `scenario` makes all of that from the seed; `oracle` knows what happened, and
 //! compares. Not in it: TLS and the proofs of the shared secret, suspend and resume, output, kept files, users, retention, restores.
@@ -30,6 +33,7 @@ mod mutation;
 mod net;
 mod network_processor;
 mod oracle;
+mod prepare;
 mod queue;
 mod rng;
 mod run;

@@ -19,8 +19,8 @@ pub enum Mutation {
     TellBeforeSync,
     /// What an agent says of its room together with "caught up" is not heard.
     ForgetRoom,
-    /// A run that was not prepared is refused over whichever link is active then, and not over the one that ordered it.
-    StaleRefusal,
+    /// A run that was refused is accepted when it is ordered again, by an order that the refusal did not overtake.
+    ForgetRefusals,
 }
 
 impl Mutation {
@@ -34,6 +34,6 @@ impl Mutation {
         Mutation::LowerEpoch,
         Mutation::TellBeforeSync,
         Mutation::ForgetRoom,
-        Mutation::StaleRefusal,
+        Mutation::ForgetRefusals,
     ];
 }

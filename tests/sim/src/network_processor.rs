@@ -1,60 +1,35 @@
-//! The network-processor: mirrors `agent/network-processor/src/{start,agent,session,launch}.rs`: its start, its links, what servers order, and the
-//! way from a START to a job-processor. Reading, sending and settling are in [`crate::delivery`], runs without a job-processor in [`crate::adopt`].
-//! What the real one does on threads for the disk are [`Errand`]s here: each step is an event, and the process may die between any two.
+//! The network-processor: mirrors `agent/network-processor/src/{start,agent,session}.rs`: its start, its links, and what servers order. The way
+//! from a START to a job-processor is in [`crate::prepare`]; reading, sending and settling are in [`crate::delivery`], runs without a
+//! job-processor in [`crate::adopt`]. What the real one does on threads for the disk are [`Errand`]s here: each step is an event, and the process
+//! may die between any two.
 
 use crate::delivery::{Seen, Settling};
-use crate::disk::{Disk, Name};
+use crate::disk::Name;
 use crate::host::Holder;
 use crate::identity::Identity;
-use crate::log;
 use crate::mutation::Mutation;
 use crate::net::{Conn, Side};
+use crate::prepare::{Preparing, Step};
 use crate::queue::Ms;
 use crate::run::{Keeper, Run};
 use crate::scenario::DISK_FULL;
 use crate::world::{Event, World};
 use job::{Outcome, RunId};
-use prost::Message;
 use protocol::backoff::Backoff;
 use protocol::message::{
-    Accepted, AgentHello, AgentState, FactBody, InventoryItem, Kill, NoRecord, Position, RefusalKind,
-    Refused, ServerHello, Start, Stop, Stopping,
+    AgentHello, AgentState, InventoryItem, Kill, NoRecord, Position, RefusalKind, Refused, ServerHello,
+    Start, Stop, Stopping,
 };
 use protocol::outbox::Outbox;
 use protocol::reconcile::{History, account_parts, history};
-use protocol::{Frame, RunSpec, convert};
-use spool::{Fence, SLOT_ENDED, Shelf, Stored};
-use std::collections::BTreeMap;
-use store::{Blank, Log};
+use protocol::{Frame, convert};
+use spool::{Fence, Shelf};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Zeros written in advance for appended records (`ROOM_BYTES` of `lib/spool/src/prepare.rs`).
-const ROOM_BYTES: usize = 2_048;
 /// The tick, the slow round, the longest scan (`agent/network-processor/src/housekeeping.rs`).
 const TICK_MS: Ms = 250;
 const SLOW_ROUND_MS: Ms = 2_000;
 const SCAN_MS_MAX: Ms = 2_000;
-/// Before a directory that could not be synced is tried again (`SYNC_AGAIN`).
-const SYNC_AGAIN_MS: Ms = 1_000;
-
-/// A step of a preparation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    Make,
-    WriteLog,
-    SyncDirectory,
-    Rename,
-    SyncRuns,
-    Launch,
-}
-
-/// A run that is being prepared.
-#[derive(Clone, Debug)]
-pub(crate) struct Preparing {
-    pub(crate) run: RunId,
-    spec: Box<RunSpec>,
-    never: Option<Outcome>,
-    messages: Vec<Stored>,
-}
 
 /// Work for a thread that touches the disk or asks a local process.
 #[derive(Clone, Debug)]
@@ -102,6 +77,8 @@ pub(crate) struct NetworkProcessor {
     /// Runs of the start that were not read yet.
     pub(crate) unread: usize,
     refusing: String,
+    /// Runs that were refused for want of room. The server takes them for over: they must not be accepted when an order comes late.
+    refused: BTreeSet<RunId>,
     pub(crate) acked_is_dirty: bool,
     begun_ms: Ms,
     housekept_ms: Ms,
@@ -147,6 +124,7 @@ impl World {
             early: Vec::new(),
             unread: runs.len(),
             refusing: String::new(),
+            refused: BTreeSet::new(),
             acked_is_dirty: false,
             begun_ms: now_ms,
             housekept_ms: now_ms,
@@ -258,7 +236,7 @@ impl World {
         }
     }
 
-    fn set_refusing(&mut self, host: usize, refusing: &str) {
+    pub(crate) fn set_refusing(&mut self, host: usize, refusing: &str) {
         let Some(np) = self.np(host).filter(|np| np.refusing != refusing) else { return };
         refusing.clone_into(&mut np.refusing);
         let state = AgentState { refusing: refusing.to_owned(), caught_up: false };
@@ -515,11 +493,11 @@ impl World {
         self.oracle.on_obeyed(&name, start.epoch.unwrap_or(0));
         let again = self.mutation == Some(Mutation::ForgetDedup);
         let Some(np) = self.np(host) else { return };
-        if let Some(known) = np.runs.get_mut(&run).filter(|_| !again) {
-            known.ordered_by = Some(conn); // a refusal that may follow is the answer to this order too
+        if np.runs.contains_key(&run) && !again {
             return;
         }
         let refusing = np.refusing.clone();
+        let is_refused = np.refused.contains(&run) && self.mutation != Some(Mutation::ForgetRefusals);
         let spec = start.spec.unwrap_or_default();
         if let Err(e) = spec.check() {
             return self.refuse(host, run, RefusalKind::Invalid, &e.to_string());
@@ -528,14 +506,16 @@ impl World {
             return;
         }
         if !refusing.is_empty() {
-            return self.refuse(host, run, RefusalKind::NoRoom, &refusing);
+            return self.refuse_for_want_of_room(host, run, &refusing);
+        }
+        if is_refused {
+            return self.refuse_for_want_of_room(host, run, "there was no room when it was ordered first");
         }
         let Some(np) = self.np(host) else { return };
         let known = Run {
             timeout_ms: spec.timeout_ms,
             grace_ms: spec.grace_ms,
             launches: 1,
-            ordered_by: Some(conn),
             ..Run::new(Keeper::Preparing)
         };
         np.runs.insert(run, known);
@@ -572,7 +552,14 @@ impl World {
         self.say(host, refused.into());
     }
 
-    fn recall_settled(&mut self, host: usize, run: RunId) -> bool {
+    pub(crate) fn refuse_for_want_of_room(&mut self, host: usize, run: RunId, reason: &str) {
+        if let Some(np) = self.np(host) {
+            np.refused.insert(run);
+        }
+        self.refuse(host, run, RefusalKind::NoRoom, reason);
+    }
+
+    pub(crate) fn recall_settled(&mut self, host: usize, run: RunId) -> bool {
         let there = self.disk(host).borrow().exists(Name::Settled(run));
         if there {
             self.errand(host, Errand::Recall(run));
@@ -593,171 +580,6 @@ impl World {
 
     pub(crate) fn report_damaged(&mut self, host: usize, run: RunId) {
         self.refuse(host, run, RefusalKind::Damaged, "the run's log is damaged; it is kept in quarantine");
-    }
-
-    // Preparing: `lib/spool/src/prepare.rs`, then `Launcher::launch`.
-
-    fn prepare_step(&mut self, host: usize, mut preparing: Preparing, step: Step) {
-        let now_ms = self.queue.now_ms();
-        let disk = self.disk(host);
-        let run = preparing.run;
-        let replace = self.mutation == Some(Mutation::ForgetDedup);
-        let done = match step {
-            Step::Make if !replace && self.prepare_finds(host, run) => return,
-            Step::Make => disk.borrow_mut().make(run),
-            Step::WriteLog => self.write_log(host, &mut preparing, now_ms),
-            Step::SyncDirectory => disk.borrow_mut().sync_directory(Name::New(run)),
-            Step::Rename => {
-                if replace && disk.borrow().exists(Name::Live(run)) {
-                    self.hosts[host].locks.remove(&run); // it is a lock of another file now
-                }
-                disk.borrow_mut().rename(Name::New(run), Name::Live(run), replace)
-            }
-            Step::SyncRuns if self.mutation == Some(Mutation::NoDirectorySync) => Ok(()),
-            Step::SyncRuns => disk.borrow_mut().sync_runs(),
-            Step::Launch => return self.launch_prepared(host, preparing),
-        };
-        let next = match (step, &done) {
-            (Step::SyncRuns, Err(_)) => {
-                let at_ms = now_ms + SYNC_AGAIN_MS;
-                return self.errand_at(host, at_ms, Errand::PrepareAgain(run));
-            }
-            (_, Err(e)) => return self.not_prepared(host, run, e.kind() == std::io::ErrorKind::StorageFull),
-            (Step::Make, Ok(())) => Step::WriteLog,
-            (Step::WriteLog, Ok(())) => Step::SyncDirectory,
-            (Step::SyncDirectory, Ok(())) => Step::Rename,
-            (Step::Rename, Ok(())) => Step::SyncRuns,
-            (Step::SyncRuns | Step::Launch, Ok(())) => Step::Launch,
-        };
-        let at_ms = self.done_at_ms(host) + self.rng.below(2);
-        self.errand_at(host, at_ms, Errand::Prepare(preparing, next));
-    }
-
-    /// Whether the run is on a shelf already; then that is dealt with.
-    fn prepare_finds(&mut self, host: usize, run: RunId) -> bool {
-        let disk = self.disk(host);
-        let is_on = |shelf| disk.borrow().exists(Name::on(shelf, run));
-        if is_on(Shelf::Live) {
-            if let Some(known) = self.np_run(host, run) {
-                known.keeper = Keeper::Nobody;
-            }
-            self.np_read(host, run);
-        } else if is_on(Shelf::Settled) {
-            self.np_forgets(host, run);
-            self.recall_settled(host, run);
-        } else if is_on(Shelf::Quarantined) {
-            self.np_forgets(host, run);
-            self.report_damaged(host, run);
-        } else {
-            return false;
-        }
-        true
-    }
-
-    pub(crate) fn np_forgets(&mut self, host: usize, run: RunId) {
-        if let Some(np) = self.np(host) {
-            np.runs.remove(&run);
-        }
-    }
-
-    fn write_log(&mut self, host: usize, preparing: &mut Preparing, now_ms: Ms) -> std::io::Result<()> {
-        let boot_id = Some(self.hosts[host].boot_id.to_vec());
-        let disk = self.disk(host);
-        let mut file = Disk::create_log(&disk, preparing.run)?;
-        let accepted = log::encode(now_ms, FactBody::Accepted(Accepted { boot_id }));
-        let blank = Blank {
-            owner: *preparing.run.as_bytes(),
-            head: &preparing.spec.encode_to_vec(),
-            slots: 2,
-            first: &[&accepted],
-            room_bytes: ROOM_BYTES,
-        };
-        let io_error = |e: store::WriteError| match e {
-            store::WriteError::Failed(e) => e,
-            other @ (store::WriteError::TooLong { .. } | store::WriteError::Filled(_)) => {
-                std::io::Error::other(other)
-            }
-        };
-        store::create(&mut file, &blank).map_err(io_error)?;
-        preparing.messages = vec![Stored { seq: 1, bytes: accepted }];
-        if let Some(never) = &preparing.never {
-            let bytes = log::encode(now_ms, log::ended(never));
-            let (mut log, _) = Log::open(file).map_err(std::io::Error::other)?;
-            let seq = log.fill(SLOT_ENDED, &bytes).map_err(io_error)?;
-            preparing.messages.push(Stored { seq, bytes });
-        }
-        Ok(())
-    }
-
-    fn not_prepared(&mut self, host: usize, run: RunId, is_full: bool) {
-        self.disk(host).borrow_mut().remove(Name::New(run));
-        let Some(np) = self.np(host) else { return };
-        let ordered_by = np.runs.remove(&run).and_then(|known| known.ordered_by);
-        let is_asked = ordered_by.is_none() || ordered_by == np.active;
-        if is_full {
-            self.set_refusing(host, DISK_FULL);
-        }
-        // Over another link it would be taken for the answer to an order that is still on its way there.
-        if is_asked || self.mutation == Some(Mutation::StaleRefusal) {
-            self.refuse(host, run, RefusalKind::NoRoom, if is_full { DISK_FULL } else { "the disk failed" });
-        }
-    }
-
-    /// It is accepted durably: a job-processor may begin, and the server is told.
-    fn launch_prepared(&mut self, host: usize, preparing: Preparing) {
-        let run = preparing.run;
-        let name = self.hosts[host].name.clone();
-        self.oracle.on_accepted(run, &name);
-        if preparing.never.is_none() {
-            if let Some(known) = self.np_run(host, run).filter(|known| known.messages.is_empty()) {
-                known.last_seq = preparing.messages.last().map_or(0, |message| message.seq);
-                known.messages = preparing.messages;
-            }
-            self.np_launch(host, run);
-            if self.np_run(host, run).is_some_and(|known| known.is_dirty) {
-                self.np_read(host, run);
-            }
-        } else {
-            self.np_set_jp(host, run, None);
-            self.np_read(host, run);
-        }
-        self.pump(host);
-    }
-
-    fn prepare_again(&mut self, host: usize, run: RunId) {
-        let disk = self.disk(host);
-        let ended = log::read(&disk, Name::Live(run), run).is_ok_and(|ledger| ledger.ended.is_some());
-        if disk.borrow_mut().sync_runs().is_err() {
-            let at_ms = self.queue.now_ms() + SYNC_AGAIN_MS;
-            return self.errand_at(host, at_ms, Errand::PrepareAgain(run));
-        }
-        let at_ms = self.done_at_ms(host);
-        if ended {
-            self.np_set_jp(host, run, None);
-            self.np_read(host, run);
-        } else {
-            self.errand_at(host, at_ms, Errand::Relaunch(run));
-        }
-    }
-
-    /// Starts a job-processor, unless the system has no process to spare.
-    fn np_launch(&mut self, host: usize, run: RunId) {
-        let Some(under) = self.np(host).map(|np| np.under) else { return };
-        if self.rng.percent(self.no_process_percent) {
-            if let Some(known) = self.np_run(host, run) {
-                known.launches = known.launches.saturating_sub(1);
-            }
-            return self.np_set_jp(host, run, None);
-        }
-        let jp = self.start_jp(host, run, under);
-        self.np_set_jp(host, run, Some(jp));
-    }
-
-    fn np_set_jp(&mut self, host: usize, run: RunId, jp: Option<u32>) {
-        if let Some(known) = self.np_run(host, run) {
-            known.keeper = jp.map_or(Keeper::Nobody, Keeper::JobProcessor);
-            self.deliver_stop(host, run);
-        }
     }
 }
 

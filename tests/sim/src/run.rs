@@ -1,6 +1,5 @@
 //! What the network-processor knows of a live run: mirrors `agent/network-processor/src/run.rs`.
 
-use crate::net::Conn;
 use crate::queue::Ms;
 use job::{StopCause, supervise};
 use protocol::message::{Ended, Started, Stop};
@@ -50,8 +49,6 @@ pub(crate) struct Run {
     pub(crate) stop_cause: Option<StopCause>,
     pub(crate) stop: Option<(Stop, Delivery)>,
     pub(crate) launches: u32,
-    /// The link over which it was last ordered.
-    pub(crate) ordered_by: Option<Conn>,
     pub(crate) is_reading: bool,
     pub(crate) is_dirty: bool,
     pub(crate) is_moving: bool,
@@ -72,7 +69,6 @@ impl Run {
             stop_cause: None,
             stop: None,
             launches: 0,
-            ordered_by: None,
             is_reading: false,
             is_dirty: false,
             is_moving: false,

@@ -108,10 +108,13 @@ impl World {
     pub(crate) fn on_server_dial(&mut self, host: usize) {
         let now_ms = self.queue.now_ms();
         let Some(server) = self.server.as_ref().map(|server| server.id) else { return };
+        // It begins again when that session is over.
         let is_here =
             self.server.as_ref().is_some_and(|server| server.ports.contains_key(&self.hosts[host].name));
+        if is_here {
+            return;
+        }
         if let Some(np) = self.np(host).map(|np| np.id)
-            && !is_here
             && self.ways[host].cut_until_ms <= now_ms
         {
             self.connect(host, np, server);

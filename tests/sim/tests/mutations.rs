@@ -52,6 +52,6 @@ fn room_that_is_told_while_an_agent_catches_up_and_not_heard_is_found() {
 }
 
 #[test]
-fn a_refusal_that_answers_another_order_is_found() {
-    is_found(Mutation::StaleRefusal);
+fn a_run_that_was_refused_and_is_accepted_after_all_is_found() {
+    is_found(Mutation::ForgetRefusals);
 }
