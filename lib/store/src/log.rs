@@ -1,9 +1,9 @@
 //! Writing a log.
 //!
 //! Every write is one `pwrite` and one `fdatasync`; a record is promised when the call returns. A failed write or sync is final for the
-//! handle ([`WriteError::Failed`]): the kernel may have dropped the pages, so a second sync would only seem to succeed. Open the log
-//! anew and write again. What the kernel shows then may be what that failed sync left in its cache, so [`Log::open`] writes the records
-//! that it finds once more: whoever reads them from it may rely on them.
+//! handle ([`WriteError::Failed`]): the kernel may have dropped the pages, so a second sync would only seem to succeed. What was written is
+//! wiped out again, so that no reader takes it for promised. Open the log anew and write again. A writer that died amid its sync wipes out
+//! nothing, and the kernel may show from its cache what the disk does not have: so [`Log::open`] writes the records that it finds once more.
 
 use crate::contents::{Contents, Place, ReadError, parse};
 use crate::layout::{
@@ -210,6 +210,9 @@ impl<M: Medium> Log<M> {
             }
             Err(e) => {
                 self.failed = Some(e.kind());
+                // Whoever reads the file now must not take for promised what the disk may not have. Best effort: the next writer decides.
+                let _ =
+                    self.medium.write_at(&vec![0; record.len()], at as u64).and_then(|()| self.medium.sync());
                 Err(WriteError::Failed(e))
             }
         }

@@ -194,21 +194,31 @@ impl Medium for Forgetful {
 }
 
 #[test]
-fn what_a_failed_sync_left_in_the_cache_is_durable_when_the_log_was_opened_anew() {
-    let disk = fresh(b"head");
-    let mut forgetful = Forgetful { cached: disk.clone(), dirty: Vec::new(), durable: disk };
-    forgetful.cached.syncs_before_failure = Some(3);
-    let (mut log, _) = Log::open(forgetful).unwrap();
+fn what_a_dead_writer_left_in_the_cache_only_is_durable_when_the_log_was_opened_anew() {
+    let (mut log, _) = open(&fresh(b"head"));
     log.fill(0, b"started").unwrap();
+    let durable = log.medium().clone();
     log.append(b"note").unwrap();
-    assert!(matches!(log.fill(1, b"ended"), Err(WriteError::Failed(_))));
-    let mut anew = log.medium().clone();
-    assert!(parse(&anew.durable.bytes).unwrap().slot(1).is_none());
-    assert!(Log::open(anew.clone()).is_err(), "what is not durable is not given out");
-    anew.cached.syncs_before_failure = None;
-    let (log, contents) = Log::open(anew).unwrap();
+    log.fill(1, b"ended").unwrap();
+    let mut left = Forgetful { cached: log.medium().clone(), dirty: Vec::new(), durable };
+    left.cached.syncs_before_failure = Some(0);
+    assert!(Log::open(left.clone()).is_err(), "what is not durable is not given out");
+    left.cached.syncs_before_failure = None;
+    let (log, contents) = Log::open(left).unwrap();
     assert_eq!(contents.slot(1).unwrap().payload, b"ended");
     assert_eq!(parse(&log.medium().durable.bytes).unwrap().records, contents.records);
+}
+
+#[test]
+fn a_record_whose_sync_failed_is_not_shown_to_readers() {
+    let (mut log, _) = open(&fresh(b""));
+    log.fill(0, b"started").unwrap();
+    let good = log.medium().syncs + 1;
+    for write in [|log: &mut Log<Disk>| log.fill(1, b"ended"), |log: &mut Log<Disk>| log.append(&[7; 3000])] {
+        let mut failing = open(&Disk { syncs_before_failure: Some(good), ..log.medium().clone() }).0;
+        assert!(matches!(write(&mut failing), Err(WriteError::Failed(_))));
+        assert_eq!(seqs(&parse(&failing.medium().bytes).unwrap()), [(1, Place::Area), (2, Place::Slot(0))]);
+    }
 }
 
 #[test]

@@ -212,8 +212,7 @@ impl World {
             let moved = disk.borrow_mut().rename(Name::Live(run), Name::Settled(run), false);
             if moved.is_ok() {
                 let ledger = log::read(&disk, Name::Settled(run), run);
-                let name = self.hosts[host].name.clone();
-                self.oracle.on_settled(run, &name, ledger.ok().as_ref(), &self.database);
+                self.oracle.on_settled(run, ledger.ok().as_ref(), &self.database);
             }
             self.on_moved(host, run, moved);
         }

@@ -24,8 +24,6 @@ use store::Medium;
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
 const BLOCK_BYTES: usize = 4096;
-/// Until what a failed sync lost is written again, milliseconds: a second of sleep and a few slow syncs.
-const WRITTEN_AGAIN_MS_MAX: Ms = 6_000;
 /// What a torn write is torn into, bytes.
 const PIECE_BYTES: usize = 64;
 
@@ -111,7 +109,6 @@ pub(crate) struct Disk {
     names: BTreeMap<Name, Node>,
     durable_names: BTreeMap<Name, Node>,
     renames: Vec<Rename>,
-    failed_sync_at_ms: Option<Ms>,
     pub(crate) faults: Faults,
     rng: Rng,
 }
@@ -131,7 +128,6 @@ impl Disk {
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             renames: Vec::new(),
-            failed_sync_at_ms: None,
             faults: Faults { sync_ms: 1, ..Faults::default() },
             rng,
         }))
@@ -239,7 +235,6 @@ impl Disk {
         self.done_at_ms += self.faults.sync_ms;
         if self.faults.failing_syncs > 0 {
             self.faults.failing_syncs -= 1;
-            self.failed_sync_at_ms = Some(self.now_ms);
             return Err(io::Error::from_raw_os_error(EIO));
         }
         Ok(self.done_at_ms)
@@ -254,11 +249,6 @@ impl Disk {
             return Err(io::Error::from_raw_os_error(ENOSPC));
         }
         Ok(())
-    }
-
-    /// Whether a sync failed so short a time ago that nobody may have written again what it lost.
-    pub(crate) fn may_have_lied(&self, now_ms: Ms) -> bool {
-        self.failed_sync_at_ms.is_some_and(|at_ms| now_ms < at_ms + WRITTEN_AGAIN_MS_MAX)
     }
 
     /// The power goes now.

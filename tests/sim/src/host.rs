@@ -3,12 +3,14 @@
 use crate::disk::{Disk, Name, Shared};
 use crate::job_processor::JobProcessor;
 use crate::monitor::Monitor;
+use crate::mutation::Mutation;
 use crate::network_processor::NetworkProcessor;
 use crate::queue::Ms;
 use crate::rng::Rng;
 use crate::world::{Event, World};
 use job::{End, RunId};
 use std::collections::BTreeMap;
+use store::Medium;
 
 /// Who holds the record lock of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +114,8 @@ impl Host {
     }
 }
 
+/// Before a child tries again to say its farewell, milliseconds.
+const FAREWELL_AGAIN_MS: Ms = 1_000;
 /// How long a signal takes to end a process, milliseconds.
 const DYING_MS: Ms = 3;
 
@@ -202,19 +206,11 @@ impl World {
         }
         let (run, farewell) = (process.run, process.farewell.clone());
         let disk = self.disk(host);
-        let free = !self.hosts[host].locks.contains_key(&run);
-        if let (Some((announced_at, at, words)), Ok(mut log)) =
-            (farewell, Disk::open_log(&disk, Name::Live(run)))
-            && let Ok(bytes) = log.read()
+        let is_free = !self.hosts[host].locks.contains_key(&run);
+        if say_farewell(&disk, run, farewell, is_free).is_err()
+            && self.mutation != Some(Mutation::SilentChild)
         {
-            let is_filled = |at: u64| {
-                let at = usize::try_from(at).unwrap_or(usize::MAX);
-                bytes.get(at..at + 8).is_some_and(|eight| eight.iter().any(|byte| *byte != 0))
-            };
-            if is_filled(announced_at) && free && !is_filled(at) {
-                let _ = store::Medium::write_at(&mut log, &words, at);
-                let _ = store::Medium::sync(&mut log);
-            }
+            return self.queue.after(FAREWELL_AGAIN_MS, Event::GateClosed { host, pid });
         }
         let done = self.done_at_ms(host);
         self.queue.at(done, Event::JobEnds { host, pid, end: End::Exited { code: 125 } });
@@ -236,12 +232,7 @@ impl World {
         cut.locks.clear();
         let runs: Vec<RunId> = cut.processes.values().map(|process| process.run).collect();
         cut.processes.clear();
-        let lied = cut.disk.borrow().may_have_lied(now_ms);
         cut.disk.borrow_mut().power_cut(now_ms);
-        let name = cut.name.clone();
-        if lied {
-            self.oracle.on_lie(&name);
-        }
         self.oracle.on_power_cut(&runs);
         let delay_ms = self.rng.range(500, 6_000);
         self.queue.after(delay_ms, Event::PowerOn { host });
@@ -251,4 +242,25 @@ impl World {
         self.hosts[host].is_powered = true;
         self.queue.after(10, Event::MonitorStart { host });
     }
+}
+
+/// An error: it could not be seen whether there is something to say, or it could not be said.
+fn say_farewell(
+    disk: &Shared,
+    run: RunId,
+    farewell: Option<(u64, u64, Vec<u8>)>,
+    is_free: bool,
+) -> std::io::Result<()> {
+    let Some((announced_at, at, words)) = farewell else { return Ok(()) };
+    let mut log = Disk::open_log(disk, Name::Live(run))?;
+    let bytes = log.read()?;
+    let is_filled = |at: u64| {
+        let at = usize::try_from(at).unwrap_or(usize::MAX);
+        bytes.get(at..at + 8).is_some_and(|eight| eight.iter().any(|byte| *byte != 0))
+    };
+    if is_filled(announced_at) && is_free && !is_filled(at) {
+        log.write_at(&words, at)?;
+        log.sync()?;
+    }
+    Ok(())
 }

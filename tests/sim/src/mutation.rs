@@ -21,11 +21,13 @@ pub enum Mutation {
     ForgetRoom,
     /// A run that was refused is accepted when it is ordered again, by an order that the refusal did not overtake.
     ForgetRefusals,
+    /// A child whose gate closes goes in silence if its farewell cannot be written at once.
+    SilentChild,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 9] = [
+    pub const ALL: [Mutation; 10] = [
         Mutation::AckBeforeCommit,
         Mutation::SettleBeforeAck,
         Mutation::GateBeforeStarted,
@@ -35,5 +37,6 @@ impl Mutation {
         Mutation::TellBeforeSync,
         Mutation::ForgetRoom,
         Mutation::ForgetRefusals,
+        Mutation::SilentChild,
     ];
 }

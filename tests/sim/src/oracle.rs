@@ -20,7 +20,7 @@ use job::{End, JobId, RunId, Status, Witness};
 use protocol::message::{Fact, FactBody};
 use scheduler::RunRecord;
 use spool::Ledger;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The truth about one run.
 #[derive(Clone, Debug, Default)]
@@ -42,8 +42,6 @@ struct Truth {
 pub(crate) struct Oracle {
     runs: BTreeMap<RunId, Truth>,
     epochs: BTreeMap<String, u64>,
-    /// Hosts whose disk lost, in a power cut, what it had shown after a failed sync. Their logs may say less than the server was told.
-    forgetful: BTreeSet<String>,
     pub(crate) failure: Option<String>,
     pub(crate) executions: u64,
     pub(crate) unknown: u64,
@@ -86,15 +84,9 @@ impl Oracle {
         self.truth(run).jp_died = true;
     }
 
-    pub(crate) fn on_lie(&mut self, host: &str) {
-        self.forgetful.insert(host.to_owned());
-    }
-
     /// Somebody complains that an agent's messages are not what they were.
     pub(crate) fn on_trouble(&mut self, agent: &str, text: &str) {
-        if !self.forgetful.contains(agent) {
-            self.fail(format!("{agent} is in good order and said to be in trouble: {text}"));
-        }
+        self.fail(format!("{agent} is in good order and said to be in trouble: {text}"));
     }
 
     pub(crate) fn on_power_cut(&mut self, runs: &[RunId]) {
@@ -138,22 +130,14 @@ impl Oracle {
         }
     }
 
-    pub(crate) fn on_settled(
-        &mut self,
-        run: RunId,
-        host: &str,
-        ledger: Option<&Ledger>,
-        database: &Database,
-    ) {
+    pub(crate) fn on_settled(&mut self, run: RunId, ledger: Option<&Ledger>, database: &Database) {
         let Some(ledger) = ledger else { return };
         if ledger.ended.is_none() {
             self.fail(format!("run {run} is settled without an outcome"));
         }
-        let is_forgetful = self.forgetful.contains(host);
         for message in &ledger.messages {
             match database.fact(run, message.seq) {
                 Some(bytes) if bytes == message.bytes => {}
-                Some(_) if is_forgetful => {}
                 Some(_) => {
                     self.fail(format!("message {} of run {run} is another one in the database", message.seq));
                 }

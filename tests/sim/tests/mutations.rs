@@ -3,7 +3,7 @@
 use sim::{Mutation, simulate};
 
 /// Within so many seeds.
-const SEEDS_MAX: u64 = 2_000;
+const SEEDS_MAX: u64 = 3_000;
 
 fn is_found(mutation: Mutation) {
     let found = (0..SEEDS_MAX).find_map(|seed| Some((seed, simulate(seed, Some(mutation)).err()?)));
@@ -54,4 +54,9 @@ fn room_that_is_told_while_an_agent_catches_up_and_not_heard_is_found() {
 #[test]
 fn a_run_that_was_refused_and_is_accepted_after_all_is_found() {
     is_found(Mutation::ForgetRefusals);
+}
+
+#[test]
+fn a_child_that_goes_in_silence_is_found() {
+    is_found(Mutation::SilentChild);
 }
