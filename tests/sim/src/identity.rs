@@ -25,7 +25,11 @@ impl Identity {
         let bytes = file.read_all()?;
         let newest = bytes.chunks(COPY_BYTES).filter_map(|copy| parse(&file, copy)).max_by_key(|i| i.number);
         let mut identity = match newest {
-            Some(identity) => identity,
+            Some(mut identity) => {
+                identity.write(identity.number)?;
+                identity
+            }
+            // Of a first start. The simulation begins behind it: a power cut amid the first write leaves an agent that refuses to start.
             None if bytes.iter().all(|byte| *byte == 0) => {
                 file.write_at(&[0; 2 * COPY_BYTES], 0)?;
                 file.sync()?;
@@ -46,7 +50,10 @@ impl Identity {
 
     /// Writes the older copy anew, durably.
     pub(crate) fn save(&mut self) -> io::Result<()> {
-        let number = self.number + 1;
+        self.write(self.number + 1)
+    }
+
+    fn write(&mut self, number: u64) -> io::Result<()> {
         let mut copy = Vec::with_capacity(LENGTH + 4);
         copy.extend(number.to_le_bytes());
         copy.extend(self.incarnation.to_le_bytes());

@@ -14,6 +14,10 @@ pub(crate) const FAULTS_UNTIL_MS: Ms = 60_000;
 pub(crate) const END_MS: Ms = 300_000;
 /// Jobs come until then.
 const JOBS_UNTIL_MS: Ms = 50_000;
+/// Nothing goes wrong before.
+const FAULTS_FROM_MS: Ms = 200;
+/// Numbers of kinds of faults; what comes more often has several.
+const KINDS: u64 = 24;
 /// What an agent says when its disk is full.
 pub(crate) const DISK_FULL: &str = "disk full";
 /// A program that cannot be executed.
@@ -64,6 +68,8 @@ pub(crate) struct Scenario {
     pub(crate) jobs: u64,
     /// How often something goes wrong, on average every so many milliseconds.
     pub(crate) calm_ms: Ms,
+    /// What may go wrong, as [`World::any_fault`] numbers it. Only some of it in most simulations, so that it meets more often.
+    kinds: Vec<u64>,
 }
 
 impl Scenario {
@@ -74,9 +80,20 @@ impl Scenario {
             agents: agents.collect(),
             server_dials: rng.percent(40),
             jobs: rng.range(3, 30),
-            calm_ms: rng.range(700, 8_000),
+            calm_ms: if rng.percent(30) { rng.range(200, 700) } else { rng.range(700, 8_000) },
+            kinds: kinds(rng),
         }
     }
+}
+
+/// All of them, or about a half, or a few.
+fn kinds(rng: &mut Rng) -> Vec<u64> {
+    let chances = [100, 50, 20][rng.index(3)];
+    let mut kinds: Vec<u64> = (0..KINDS).filter(|_| rng.percent(chances)).collect();
+    if kinds.is_empty() {
+        kinds.push(rng.below(KINDS));
+    }
+    kinds
 }
 
 pub(crate) fn way(rng: &mut Rng) -> Way {
@@ -124,7 +141,7 @@ impl World {
         for n in 0..self.scenario.jobs {
             self.plan_job(n);
         }
-        let mut at_ms = self.rng.below(4_000);
+        let mut at_ms = FAULTS_FROM_MS + self.rng.below(4_000);
         while at_ms < FAULTS_UNTIL_MS {
             let fault = self.any_fault();
             self.queue.at(at_ms, Event::Fault(fault));
@@ -188,7 +205,8 @@ impl World {
 
     fn any_fault(&mut self) -> Fault {
         let host = self.rng.index(self.hosts.len());
-        match self.rng.below(24) {
+        let kind = self.scenario.kinds[self.rng.index(self.scenario.kinds.len())];
+        match kind {
             0 | 1 => Fault::KillServer,
             2 | 3 => Fault::KillMonitor(host),
             4 | 5 => Fault::KillNp(host),

@@ -2,6 +2,7 @@
 
 use crate::database::Database;
 use crate::host::Host;
+use crate::identity::Identity;
 use crate::mutation::Mutation;
 use crate::net::{Conn, Connection, Side, Way};
 use crate::network_processor::Errand;
@@ -102,6 +103,11 @@ impl World {
             events: 0,
             is_traced: std::env::var_os("SIM_TRACE").is_some(),
         };
+        for host in &world.hosts {
+            if let Err(e) = Identity::open(&host.disk) {
+                world.oracle.fail(format!("a first start fails: {e}"));
+            }
+        }
         world.plan();
         world
     }
