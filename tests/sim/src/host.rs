@@ -259,8 +259,11 @@ fn say_farewell(
         bytes.get(at..at + 8).is_some_and(|eight| eight.iter().any(|byte| *byte != 0))
     };
     if is_filled(announced_at) && is_free && !is_filled(at) {
-        log.write_at(&words, at)?;
-        log.sync()?;
+        let said = log.write_at(&words, at).and_then(|()| log.sync());
+        if said.is_err() {
+            let _ = log.write_at(&vec![0; words.len()], at); // not promised: nobody may read it
+        }
+        return said;
     }
     Ok(())
 }

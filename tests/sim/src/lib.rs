@@ -52,15 +52,25 @@ pub struct Report {
     pub executions: u64,
     /// Runs of which nobody could tell the end.
     pub unknown: u64,
-    /// Times that an agent took a hello which was overtaken for one of a database that went back in time.
+    /// Times that a hello which was overtaken was taken, by the agent, for one of a database that went back in time, or an account that was
+    /// overtaken, by the server, for one of a data root that did.
     pub went_back: u64,
     /// Simulated time, milliseconds.
     pub ms: u64,
 }
 
-/// Simulates one seed, with a fault of our own if `mutation` says so. The error says which promise was broken.
-pub fn simulate(seed: u64, mutation: Option<Mutation>) -> Result<Report, String> {
-    let world = world::World::new(seed, mutation).run()?;
+/// Simulates one seed. The error says which promise was broken.
+pub fn simulate(seed: u64) -> Result<Report, String> {
+    report(world::World::new(seed, None, None))
+}
+
+/// Simulates one seed among circumstances in which it matters whether that rule is kept; `broken`: it is not.
+pub fn simulate_near(seed: u64, rule: Mutation, broken: bool) -> Result<Report, String> {
+    report(world::World::new(seed, Some(rule), broken.then_some(rule)))
+}
+
+fn report(world: world::World) -> Result<Report, String> {
+    let world = world.run()?;
     Ok(Report {
         events: world.events,
         executions: world.oracle.executions,

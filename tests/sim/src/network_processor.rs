@@ -136,6 +136,9 @@ impl World {
 
     /// What it opened is durable: it looks at the runs of the last time, and dials.
     pub(crate) fn on_np_begin(&mut self, host: usize, runs: Vec<RunId>) {
+        let name = self.hosts[host].name.clone();
+        let incarnation = self.np(host).map_or(0, |np| np.identity.incarnation);
+        self.oracle.on_begun(&name, incarnation);
         for run in runs {
             if let Some(np) = self.np(host) {
                 np.runs.insert(run, Run { is_awaited: true, ..Run::new(Keeper::Unread) });
@@ -584,6 +587,14 @@ impl World {
 }
 
 impl NetworkProcessor {
+    /// What it knows of runs, for whoever reads a failure.
+    pub(crate) fn describe(&self, runs: &[RunId]) -> String {
+        let one = |run: &RunId| {
+            format!("{run} acknowledged to {:?}: {:?}", self.outbox.acked(*run), self.runs.get(run))
+        };
+        runs.iter().map(one).collect::<Vec<_>>().join("; ")
+    }
+
     fn last_acked(&self) -> Option<Position> {
         let (database_id, commit) = self.identity.acked;
         (database_id != [0; 16]).then(|| Position {

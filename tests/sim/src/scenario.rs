@@ -1,5 +1,6 @@
 //! What a seed makes: hosts, jobs, the ways between them, and everything that goes wrong, until a certain moment.
 
+use crate::mutation::Mutation;
 use crate::net::Way;
 use crate::queue::Ms;
 use crate::rng::Rng;
@@ -73,16 +74,36 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
-    pub(crate) fn new(rng: &mut Rng) -> Scenario {
+    pub(crate) fn new(rng: &mut Rng, near: Option<Mutation>) -> Scenario {
         let agents = rng.range(1, 4);
         let agents = (1..=agents).map(|n| (format!("agent{n}"), u32::try_from(rng.range(1, 5)).unwrap_or(1)));
         Scenario {
             agents: agents.collect(),
-            server_dials: rng.percent(40),
-            jobs: rng.range(3, 30),
-            calm_ms: if rng.percent(30) { rng.range(200, 700) } else { rng.range(700, 8_000) },
-            kinds: kinds(rng),
+            server_dials: rng.percent(40)
+                || matches!(near, Some(Mutation::LowerEpoch | Mutation::ForgetRefusals)),
+            jobs: if near.is_some() { rng.range(20, 50) } else { rng.range(3, 30) },
+            calm_ms: if near == Some(Mutation::ForgetRefusals) || rng.percent(30) {
+                rng.range(200, 700)
+            } else {
+                rng.range(700, 8_000)
+            },
+            kinds: near.and_then(kinds_near).unwrap_or_else(|| kinds(rng)),
         }
+    }
+}
+
+/// What brings the consequence of a broken rule about that would be a rare one otherwise; the numbers are those of [`World::any_fault`].
+fn kinds_near(rule: Mutation) -> Option<Vec<u64>> {
+    match rule {
+        Mutation::LowerEpoch => Some(vec![0, 1, 14, 15]),
+        Mutation::ForgetRefusals => Some(vec![0, 4, 10, 13, 14, 15, 17, 17, 17]),
+        Mutation::SilentChild => Some(vec![6, 7, 8, 17, 20, 21]),
+        Mutation::GateBeforeStarted | Mutation::TellBeforeSync => Some(vec![6, 10, 11, 12, 21]),
+        Mutation::ForgetRoom => Some(vec![13, 14, 15, 16, 16]),
+        Mutation::AckBeforeCommit
+        | Mutation::SettleBeforeAck
+        | Mutation::ForgetDedup
+        | Mutation::NoDirectorySync => None,
     }
 }
 

@@ -78,9 +78,9 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, mutation: Option<Mutation>) -> World {
+    pub(crate) fn new(seed: u64, near: Option<Mutation>, mutation: Option<Mutation>) -> World {
         let mut rng = Rng::new(seed);
-        let scenario = Scenario::new(&mut rng);
+        let scenario = Scenario::new(&mut rng, near);
         let hosts = scenario.agents.iter().map(|(name, _)| Host::new(name.clone(), &mut rng)).collect();
         let ways = scenario.agents.iter().map(|_| scenario::way(&mut rng)).collect();
         let database = Database::new(rng.bytes());
@@ -135,7 +135,8 @@ impl World {
         for host in &self.hosts {
             let left = host.disk.borrow().list(Shelf::Live);
             if !left.is_empty() {
-                self.oracle.fail(format!("on {} runs are not settled for ever: {left:?}", host.name));
+                let known = host.np.as_ref().map(|np| np.describe(&left)).unwrap_or_default();
+                self.oracle.fail(format!("on {} runs are not settled for ever: {known}", host.name));
             }
         }
         match self.oracle.failure.take() {

@@ -1,12 +1,14 @@
 //! The oracle can fail: of each rule that a driver breaks on purpose it finds the breach.
 
-use sim::{Mutation, simulate};
+use sim::{Mutation, simulate_near};
 
 /// Within so many seeds.
 const SEEDS_MAX: u64 = 3_000;
 
 fn is_found(mutation: Mutation) {
-    let broken = |seed| simulate(seed, Some(mutation)).err().filter(|_| simulate(seed, None).is_ok());
+    let broken = |seed| {
+        simulate_near(seed, mutation, true).err().filter(|_| simulate_near(seed, mutation, false).is_ok())
+    };
     let found = (0..SEEDS_MAX).find_map(|seed| Some((seed, broken(seed)?)));
     let Some((seed, broken)) = found else { panic!("{mutation:?} is not found in {SEEDS_MAX} seeds") };
     println!("{mutation:?} is found by seed {seed}: {broken}");
