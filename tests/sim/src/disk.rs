@@ -225,9 +225,11 @@ impl Disk {
         let in_runs = |name: Option<Name>| name.is_some_and(Name::is_in_runs);
         let touched: BTreeSet<Node> =
             self.renames.iter().filter(|r| in_runs(r.from) || in_runs(r.to)).map(|r| r.node).collect();
+        let mut all_at_ms = done;
         for rename in self.renames.iter_mut().filter(|rename| touched.contains(&rename.node)) {
-            rename.durable_at_ms.get_or_insert(done);
+            all_at_ms = all_at_ms.max(*rename.durable_at_ms.get_or_insert(done));
         }
+        self.done_at_ms = all_at_ms; // it waits for what others began to sync
         Ok(())
     }
 
@@ -410,9 +412,11 @@ impl Medium for File {
         let content = &mut disk.contents[self.node];
         match done {
             Ok(done_at_ms) => {
+                let mut all_at_ms = done_at_ms;
                 for write in &mut content.writes {
-                    write.durable_at_ms.get_or_insert(done_at_ms);
+                    all_at_ms = all_at_ms.max(*write.durable_at_ms.get_or_insert(done_at_ms));
                 }
+                disk.done_at_ms = all_at_ms; // it waits for what others began to sync
                 Ok(())
             }
             Err(e) => {
