@@ -72,6 +72,8 @@ struct Write {
     at: usize,
     /// `None`: the file is cut off there.
     bytes: Option<Vec<u8>>,
+    /// When its writer came to it, behind the syncs of the same errand.
+    issued_at_ms: Ms,
     durable_at_ms: Option<Ms>,
 }
 
@@ -326,6 +328,9 @@ impl Content {
                 self.apply(&write);
                 continue;
             }
+            if write.issued_at_ms > now_ms {
+                continue; // its writer still waited for the sync before it
+            }
             match (rng.below(3), &write.bytes) {
                 (0, _) | (1, None) => {}
                 (1, Some(bytes)) => {
@@ -376,7 +381,13 @@ impl File {
         let content = &mut disk.contents[self.node];
         content.settle(disk.now_ms);
         apply(&mut content.cached, at, bytes);
-        content.writes.push(Write { at, bytes: bytes.map(<[u8]>::to_vec), durable_at_ms: None });
+        let issued_at_ms = disk.done_at_ms;
+        content.writes.push(Write {
+            at,
+            bytes: bytes.map(<[u8]>::to_vec),
+            issued_at_ms,
+            durable_at_ms: None,
+        });
         Ok(())
     }
 
