@@ -1,5 +1,6 @@
 //! Agents.
 
+use crate::agent_logs;
 use crate::client::{Client, encode};
 use crate::output::{Output, Row, hint, moment, or_empty, pairs};
 use crate::secret;
@@ -81,6 +82,8 @@ Example, without a gap and without a restart:
         #[arg(long)]
         force: bool,
     },
+    /// Print what an agent's programs traced, also while it is written.
+    Logs(agent_logs::Logs),
     /// Measure the way to an agent and back.
     #[command(after_help = "Example:\n  lastword agent ping host1")]
     Ping {
@@ -143,6 +146,7 @@ impl Verb {
             Verb::Remove { agent, force } => {
                 client.delete(&path(&agent, if force { "?force=true" } else { "" }))?;
             }
+            Verb::Logs(logs) => return logs.run(client),
             Verb::Ping { agent } => {
                 let ping: Ping = client.post(&path(&agent, "/ping"), &serde_json::json!({}), true)?;
                 let text = format!("{} answered in {:.2} ms", ping.name, ping.round_trip_ms);
@@ -249,7 +253,7 @@ impl Row for Agent {
     fn heads(wide: bool) -> Vec<&'static str> {
         let mut heads = vec!["AGENT", "STATE", "SLOTS", "QUEUES", "LAST SEEN"];
         if wide {
-            heads.extend(["LINK", "SOFTWARE", "PLATFORM", "REFUSING"]);
+            heads.extend(["LINK", "SOFTWARE", "PROTOCOL", "PLATFORM", "REFUSING"]);
         }
         heads
     }
@@ -266,6 +270,7 @@ impl Row for Agent {
             cells.extend([
                 link(self),
                 or_empty(&self.software),
+                or_empty(&self.protocol),
                 or_empty(&self.platform),
                 or_empty(&self.refusing),
             ]);

@@ -113,7 +113,7 @@ impl CallError {
             CallError::Refused(_) if self.kind().starts_with("no-such-") => exit::NOT_FOUND,
             CallError::Refused(problem) => match problem.status {
                 401 | 403 => exit::TOKEN,
-                404 => exit::NOT_FOUND,
+                404 | 410 => exit::NOT_FOUND,
                 408 | 429 | 502..=504 => exit::LATER,
                 500.. => exit::SOFTWARE,
                 _ => exit::REFUSED,
@@ -154,12 +154,15 @@ fn no_answer_yet(status: u16) -> bool {
 }
 
 /// What is asked.
+#[derive(Default)]
 pub(crate) struct Call<'a> {
     pub(crate) method: Method,
     pub(crate) path: &'a str,
     pub(crate) body: Option<Vec<u8>>,
     /// Asking twice does no harm.
     pub(crate) repeatable: bool,
+    /// Beside those of every request.
+    pub(crate) headers: Vec<(&'static str, String)>,
 }
 
 /// What came back.
@@ -254,7 +257,7 @@ impl Client {
 
     /// Asks and reads the answer as `T`.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
-        self.reply(&Call { method: Method::GET, path, body: None, repeatable: true })?.read()
+        self.reply(&Call { path, repeatable: true, ..Call::default() })?.read()
     }
 
     /// Sends `body` and reads the answer as `T`. `repeatable`: the same request twice has the effect of one.
@@ -265,12 +268,13 @@ impl Client {
         repeatable: bool,
     ) -> Result<T, CallError> {
         let body = serde_json::to_vec(body).map_err(|e| CallError::Garbled(e.to_string()))?;
-        self.reply(&Call { method: Method::POST, path, body: Some(body), repeatable })?.read()
+        self.reply(&Call { method: Method::POST, path, body: Some(body), repeatable, ..Call::default() })?
+            .read()
     }
 
     /// Removes what is at `path`.
     pub(crate) fn delete(&self, path: &str) -> Result<(), CallError> {
-        self.reply(&Call { method: Method::DELETE, path, body: None, repeatable: false }).map(|_| ())
+        self.reply(&Call { method: Method::DELETE, path, ..Call::default() }).map(|_| ())
     }
 
     /// Asks; an answer that is a refusal is an error.
@@ -341,13 +345,25 @@ impl Client {
     }
 
     fn open(&self, url: &str, call: &Call<'_>) -> Result<(Reply, ureq::Body), ureq::Error> {
-        let request = self.http.configure_request(self.request(url, call).body(())?);
+        match &call.body {
+            Some(body) => {
+                let request = self.request(url, call).header("content-type", "application/json");
+                self.open_with(request.body(&body[..])?)
+            }
+            None => self.open_with(self.request(url, call).body(())?),
+        }
+    }
+
+    fn open_with(&self, request: Request<impl ureq::AsSendBody>) -> Result<(Reply, ureq::Body), ureq::Error> {
+        let request = self.http.configure_request(request);
         let request = request.timeout_global(None).timeout_per_read(Some(READ_MAX)).build();
         Ok(head_of(self.http.run(request)?))
     }
 
     fn request(&self, url: &str, call: &Call<'_>) -> Builder {
         let request = Request::builder().method(call.method.clone()).uri(format!("{url}{}", call.path));
+        let request =
+            call.headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
         let request = match self.reason.as_ref().filter(|_| call.method != Method::GET) {
             Some(reason) => request.header("x-lastword-reason", reason.as_bytes()),
             None => request,
@@ -554,7 +570,7 @@ mod tests {
     fn an_answer_tells_whether_it_was_asked_for_twice() {
         let (up, _) = fake::server(vec![fake::answer(200, "1"), String::new(), fake::answer(200, "1")]);
         let client = client(&up);
-        let call = Call { method: Method::GET, path: "/x", body: None, repeatable: true };
+        let call = Call { path: "/x", repeatable: true, ..Call::default() };
         assert!(!client.send(&call).unwrap().repeated);
         assert!(client.send(&call).unwrap().repeated);
     }

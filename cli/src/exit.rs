@@ -9,7 +9,7 @@ use std::io;
 pub(crate) const USAGE: u8 = 64;
 /// What was asked is refused as it stands (`EX_DATAERR`).
 pub(crate) const REFUSED: u8 = 65;
-/// No such job, agent, queue or input file (`EX_NOINPUT`).
+/// No such job, agent, queue or input file, or no more (`EX_NOINPUT`).
 pub(crate) const NOT_FOUND: u8 = 66;
 /// The server does not answer (`EX_UNAVAILABLE`).
 pub(crate) const AWAY: u8 = 69;

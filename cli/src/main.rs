@@ -3,14 +3,17 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod agent_logs;
 mod audit;
 mod client;
 mod context;
 mod exit;
 #[cfg(test)]
 mod fake;
+mod interrupt;
 mod job;
 mod manual;
+mod operation;
 mod options;
 mod output;
 mod progress;
@@ -19,6 +22,7 @@ mod raw;
 mod restore;
 mod secret;
 mod server;
+mod support;
 mod token;
 mod user;
 mod watch;

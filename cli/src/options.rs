@@ -24,9 +24,11 @@ Environment:
   LASTWORD_CONTEXT      both, under a name (lastword context add)
 
 Exit codes:
-  0 done; with --wait and --follow the job's (killed: 128+signal, timed out: 124, never executed: 255,
-  outcome unknown: 70); 64 wrong usage; 65 refused; 66 no such job, agent, queue or file; 69 no server
-  answers; 70 internal error; 75 try again later; 77 the token was refused; 130 detached by Ctrl-C.";
+  0 done; with --wait and --follow the job's (killed: 128+signal, timed out: 124, never executed:
+  255, outcome unknown: 70); 1 server check found contradictions; 64 wrong usage; 65 refused;
+  66 no such job, agent, queue or file; 69 no server answers; 70 internal error; 73 a file cannot
+  be made; 74 reading or writing failed; 75 try again later; 76 no Lastword server answers there;
+  77 the token was refused; 78 a setting cannot be used; 130 detached by Ctrl-C.";
 
 /// Runs jobs on agents and tells how each of them ended.
 #[derive(Debug, Parser)]
@@ -211,6 +213,10 @@ mod tests {
             "agent add host1 --dials-in --secret-file f",
             "agent list -o name",
             "agent ping host1",
+            "agent logs host1",
+            "agent logs host1 --program platform-agent --tail 100 --follow",
+            "server support-bundle",
+            "server support-bundle --out - --events 10 --audit 0 --no-check",
             "agent drain host1 --reason maintenance --wait",
             "agent resume host1",
             "agent secret host1 --file f",
@@ -231,6 +237,8 @@ mod tests {
             "server backup /backups/now.backup -o json",
             "server backup --list",
             "server check",
+            "server operations -o wide",
+            "server wait 12-3",
             "server restore now.backup --data-root d --epoch-min 7",
             "server restore now.backup --rehearse --config server.toml",
             "server end-recovery",

@@ -41,7 +41,8 @@ impl Api {
         };
         let path = if self.path.starts_with('/') { self.path } else { format!("/api/v1/{}", self.path) };
         let repeatable = self.method == Method::GET;
-        let reply = client.reply(&Call { method: self.method, path: &path, body, repeatable })?;
+        let reply =
+            client.reply(&Call { method: self.method, path: &path, body, repeatable, ..Call::default() })?;
         output::bytes(&reply.body)?;
         if !reply.body.is_empty() && !reply.body.ends_with(b"\n") && is_text(&reply.headers) {
             output::bytes(b"\n")?;

@@ -1,9 +1,11 @@
 //! A restore works on the files of a stopped server, so central-server itself does it: this finds that program and hands the order on.
 
 use crate::exit::{self, failure};
+use crate::progress::Progress;
 use clap::Args;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Which backup, and in whose place.
 #[derive(Debug, Args)]
@@ -37,7 +39,7 @@ pub(crate) struct Restore {
 }
 
 impl Restore {
-    /// Runs central-server; its exit code.
+    /// Runs central-server; the exit code that fits its own.
     pub(crate) fn run(self) -> anyhow::Result<u8> {
         let mut command = Command::new(central_server());
         command.arg(if self.rehearse { "--rehearse" } else { "--restore" }).arg(&self.backup);
@@ -52,18 +54,77 @@ impl Restore {
         if self.unverified {
             command.arg("--unverified");
         }
-        let status = command.status().map_err(|e| {
+        let shown = io::stderr().is_terminal();
+        if shown {
+            // What it prints at its end waits until the bar is gone; it is a few lines.
+            command.arg("--progress").stderr(Stdio::piped()).stdout(Stdio::piped());
+        }
+        let started = command.spawn().and_then(|mut child| {
+            if let Some(said) = child.stderr.take() {
+                show(said);
+            }
+            if let Some(mut printed) = child.stdout.take() {
+                io::copy(&mut printed, &mut io::stdout())?;
+            }
+            child.wait()
+        });
+        let status = started.map_err(|e| {
             failure(
                 exit::NOT_FOUND,
                 format!("central-server cannot be run ({e}); this works on the server's host only"),
             )
         })?;
-        Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::SOFTWARE))
+        Ok(match status.code().and_then(|code| u8::try_from(code).ok()) {
+            Some(1) => exit::REFUSED, // it said why
+            Some(code) => code,
+            None => exit::SOFTWARE,
+        })
     }
+}
+
+/// Shows how far it is, and passes on whatever else is said, until the other end closes.
+fn show(said: impl Read) {
+    let mut progress = Some(Progress::new("", 0, false));
+    for line in BufReader::new(said).lines().map_while(Result::ok) {
+        match read(&line) {
+            Some((done, total, unit, step)) => {
+                let progress = progress.get_or_insert_with(|| Progress::new("", 0, false));
+                progress.step(step, total, unit == "bytes");
+                progress.at(done);
+            }
+            None => {
+                progress = None; // the line is for what is said
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+/// `progress DONE TOTAL UNIT STEP`.
+fn read(line: &str) -> Option<(u64, u64, &str, &str)> {
+    let mut words = line.strip_prefix("progress ")?.splitn(4, ' ');
+    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?, words.next()?))
 }
 
 /// Beside this program; else wherever the shell would find it.
 fn central_server() -> PathBuf {
     let beside = std::env::current_exe().ok().map(|own| own.with_file_name("central-server"));
     beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("central-server"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_on_progress_is_told_from_everything_else() {
+        assert_eq!(
+            read("progress 5 10 bytes reading the backup"),
+            Some((5, 10, "bytes", "reading the backup"))
+        );
+        for other in ["central-server: progress 1", "progress", "progress 1 x bytes y", "progress 1 2 bytes"]
+        {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
 }

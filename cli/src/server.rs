@@ -1,9 +1,12 @@
 //! The server itself.
 
 use crate::client::{Call, Client};
+use crate::exit::{self, failure};
+use crate::operation;
 use crate::output::{Output, Row, moment, or_empty, pairs};
 use crate::restore::Restore;
-use api::{Backup, BackupList, BackupMake, Check, Recovery, ServerStatus};
+use crate::support::Support;
+use api::{Backup, BackupList, BackupMake, Check, FilesStatus, Operation, Recovery, ServerStatus};
 use clap::Subcommand;
 use ureq::http::Method;
 
@@ -12,14 +15,14 @@ pub(crate) enum Verb {
     /// Show whether the server makes progress, and what it holds.
     #[command(after_help = "Example:\n  lastword server status -o json | jq .jobs.Running")]
     Status,
-    /// Make a backup of the server's database on its host, while everything goes on.
+    /// Make a backup of the server's database on its host, while everything goes on. Ctrl-C does not end it, see `lastword server wait`.
     #[command(after_help = "\
 Examples:
   lastword server backup                      into the server's folder of backups
   lastword server backup /mnt/backups/        into another folder of the server's host
   lastword server backup --list")]
     Backup {
-        /// A new file or a folder on the server's host.
+        /// A new file or a folder (with a slash at its end if it is not there) on the server's host.
         to: Option<String>,
         /// List the backups of the server's folder instead.
         #[arg(long, conflicts_with = "to")]
@@ -27,12 +30,23 @@ Examples:
     },
     /// Put a backup in the place of a stopped server's database, or rehearse that.
     Restore(Restore),
-    /// Look for contradictions in the server's database. Exit code 1 if there is one.
+    /// Look for contradictions in the server's database. Exit code 1 if there is one. Ctrl-C does not end it, see `lastword server wait`.
     #[command(after_help = "\
 Examples:
   lastword server check
   central-server --config /etc/lastword/server.toml --check-database     without a running server")]
     Check,
+    /// Fetch what somebody far away needs to find a fault: one archive, without secrets.
+    SupportBundle(Support),
+    /// List the backups and checks that go on, and the latest that are over.
+    #[command(after_help = "Example:\n  lastword server operations -o wide")]
+    Operations,
+    /// Wait for the end of a backup or a check, and show what came of it.
+    #[command(after_help = "Example:\n  lastword server wait 12-3")]
+    Wait {
+        /// Its name, as `lastword server operations` lists it.
+        operation: String,
+    },
     /// After a restore: agents that have not told what they ran since the backup never will.
     #[command(after_help = "\
 Example:
@@ -57,18 +71,20 @@ impl Verb {
                 output.list(&list.items)?;
             }
             Verb::Backup { to, list: false } => {
-                let made: Backup = client()?.post("/api/v1/server/backups", &BackupMake { to }, false)?;
-                output.one(&made, &made.file, |_| describe(&made))?;
+                let over = operation::run(&client()?, "/api/v1/server/backups", &BackupMake { to })?;
+                return conclude(&over, output);
             }
             Verb::Restore(restore) => return restore.run(),
-            Verb::Check => return check(&client()?, output),
+            Verb::Check => {
+                let over = operation::run(&client()?, "/api/v1/server/check", &serde_json::json!({}))?;
+                return conclude(&over, output);
+            }
+            Verb::SupportBundle(support) => return support.run(&client()?, output),
+            Verb::Operations => operation::list(&client()?, output)?,
+            Verb::Wait { operation } => return conclude(&operation::wait(&client()?, &operation)?, output),
             Verb::EndRecovery => {
-                let call = Call {
-                    method: Method::POST,
-                    path: "/api/v1/server/end-recovery",
-                    body: None,
-                    repeatable: true,
-                };
+                let path = "/api/v1/server/end-recovery";
+                let call = Call { method: Method::POST, path, repeatable: true, ..Call::default() };
                 client()?.reply(&call)?;
             }
         }
@@ -76,10 +92,24 @@ impl Verb {
     }
 }
 
-fn check(client: &Client, output: &Output) -> anyhow::Result<u8> {
-    let checked: Check = client.post("/api/v1/server/check", &(), true)?;
-    let Check { jobs, runs, facts, findings } = &checked;
-    output.one(&checked, &findings.len().to_string(), |_| {
+/// Shows what came of an operation.
+fn conclude(over: &Operation, output: &Output) -> anyhow::Result<u8> {
+    match (&over.backup, &over.check) {
+        (Some(made), _) => {
+            output.one(made, &made.file, |_| describe(made))?;
+            Ok(0)
+        }
+        (None, Some(checked)) => tell(checked, output),
+        (None, None) => {
+            let text = format!("the server does not say what came of {} {}", over.kind, over.id);
+            Err(failure(exit::PROTOCOL, text))
+        }
+    }
+}
+
+fn tell(checked: &Check, output: &Output) -> anyhow::Result<u8> {
+    let Check { jobs, runs, facts, findings } = checked;
+    output.one(checked, &findings.len().to_string(), |_| {
         let lines = findings.iter().map(|finding| format!("{}: {}\n", finding.what, finding.advice));
         let total = format!("{jobs} jobs, {runs} runs, {facts} messages: {} contradictions", findings.len());
         lines.chain([total]).collect()
@@ -160,8 +190,32 @@ fn for_people(status: &ServerStatus) -> String {
                 format!("{} messages of unknown runs", status.strays)
             },
         ),
+        ("File store", store(&status.files)),
+        ("Files", files(&status.files)),
         ("Jobs", if jobs.is_empty() { "none".into() } else { jobs.join(", ") }),
     ])
+}
+
+fn store(files: &FilesStatus) -> String {
+    match (&files.store, &files.trouble) {
+        (None, _) => "none: files stay with their agents".to_owned(),
+        (Some(store), None) => store.clone(),
+        (Some(store), Some(trouble)) => format!("{store}: {trouble}"),
+    }
+}
+
+/// How many there are of each kind, if any.
+fn files(files: &FilesStatus) -> String {
+    let FilesStatus { with_agents, stored, stored_bytes, lost, removed, .. } = files;
+    let counts = [
+        (*stored, format!("{stored} stored ({stored_bytes} bytes)")),
+        (*with_agents, format!("{with_agents} with their agents")),
+        (*lost, format!("{lost} lost")),
+        (*removed, format!("{removed} removed")),
+    ];
+    let told: Vec<String> =
+        counts.into_iter().filter(|(count, _)| *count > 0).map(|(_, text)| text).collect();
+    told.join(", ")
 }
 
 fn awaited(recovery: &Recovery) -> String {

@@ -7,7 +7,6 @@ use api::{Event, EventList, Job, Status};
 use clap::Args;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use ureq::http::Method;
 
 /// What to follow.
 #[derive(Debug, Args)]
@@ -64,7 +63,7 @@ impl Watch {
         let path = self.path();
         while self.jobs.is_empty() || !open.is_empty() {
             let path = format!("{path}after={place}");
-            let call = Call { method: Method::GET, path: &path, body: None, repeatable: true };
+            let call = Call { path: &path, repeatable: true, ..Call::default() };
             let stream = client.patiently(|| client.download(&call))?;
             let lines = BufReader::new(stream.body).lines();
             let mut words = Words { lines, id: None, name: String::new() };

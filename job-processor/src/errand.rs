@@ -1,7 +1,7 @@
 //! Errands for a network-processor that may not do them itself: to signal the processes of another user's job after its job-processor died, and to
 //! empty its working directory when the run's time is over. Done as that user, with his rights and no others.
 //!
-//! `job-processor --signal NUMBER --user LINE PID:TICKS…` and `job-processor --empty --user LINE RUN-DIRECTORY`. Exit codes: 0 done; 1 not, or
+//! `job-processor [--sudo] --signal NUMBER --user LINE PID:TICKS…` and `job-processor [--sudo] --empty --user LINE RUN-DIRECTORY`. Exit codes: 0 done; 1 not, or
 //! not all; 64 not understood.
 
 use crate::elevated;
@@ -65,7 +65,7 @@ pub(crate) fn run(errand: &Errand, elevated: bool) -> ExitCode {
 
 fn attempt(errand: &Errand, elevated: bool) -> Result<(), String> {
     if !elevated {
-        return Err("errands are for a job-processor that is setuid root".into());
+        return Err("errands are for a job-processor that has root's rights and its caller not".into());
     }
     let user = elevated::verify_user(os::process::real_uid(), &errand.user)?;
     // Entered with the caller's rights, emptied with the user's.

@@ -1,5 +1,6 @@
 //! From a run's spec to a program behind its gate: files, environment, arguments.
 
+use job::Never;
 use job::users::User;
 use os::child::{Attributes, Credentials, Limit, Program};
 use os::give::give;
@@ -23,9 +24,33 @@ const SOCKET_MODE: u32 = 0o660;
 const INHERITED: [&str; 8] = ["HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 const INHERITED_BY_OTHERS: [&str; 3] = ["LANG", "LC_ALL", "TZ"];
 
+/// Why a run cannot be started.
+#[derive(Debug)]
+pub(crate) struct NotReady {
+    /// For people.
+    pub(crate) reason: String,
+    /// Whether it may be otherwise in a while.
+    pub(crate) why: Never,
+}
+
+impl From<String> for NotReady {
+    fn from(reason: String) -> NotReady {
+        NotReady { reason, why: Never::Failed }
+    }
+}
+
+impl NotReady {
+    fn io(what: &str, path: &Path, e: &io::Error) -> NotReady {
+        let why = if os::disk::is_no_room(e) { Never::NoRoom } else { Never::Failed };
+        NotReady { reason: format!("cannot {what} {}: {e}", path.display()), why }
+    }
+}
+
 /// Builds what the child needs. The error says what could not be done; nothing was started.
-pub(crate) fn program(dir: &RunDir, spec: &RunSpec, user: Option<&User>) -> Result<Program, String> {
-    let text = |what: &str, path: &Path, e: io::Error| format!("cannot {what} {}: {e}", path.display());
+pub(crate) fn program(dir: &RunDir, spec: &RunSpec, user: Option<&User>) -> Result<Program, NotReady> {
+    let text = |what: &str, path: &Path, e: io::Error| NotReady::io(what, path, &e);
+    // It was accepted by an agent that honours it; the programs may have been replaced by older ones since.
+    spec.check_needs().map_err(|e| e.to_string())?;
     match DirBuilder::new().mode(0o700).create(dir.work()) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(text("create", &dir.work(), e)),
         _ => {}
@@ -51,7 +76,10 @@ pub(crate) fn program(dir: &RunDir, spec: &RunSpec, user: Option<&User>) -> Resu
     let mut arguments: Vec<Vec<u8>> = spec.command.clone();
     let paths = match &spec.script {
         Some(script) => {
-            write_script(&dir.script(), script).map_err(|e| text("write", &dir.script(), e))?;
+            write_script(&dir.script(), script).map_err(|e| {
+                let _ = remove(&dir.script()); // half of it takes room for nothing
+                text("write", &dir.script(), e)
+            })?;
             give_to(user, &dir.script(), SCRIPT_MODE)?;
             let path = dir.script().into_os_string().into_vec();
             arguments.insert(0, path.clone());

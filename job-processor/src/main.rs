@@ -5,10 +5,14 @@
 //! recorded; 3 there was nothing to do (the run is another's, or over).
 //!
 //! `job-processor --nursery PATTERN [CGROUP-PARENT]` becomes the job-processor of any number of runs: see [`nursery`].
+//!
+//! `--sudo` before all else: started through sudo, for the user that sudo names. What it was started for is done by a copy of it: see [`detach`].
+//! Exit codes then: 0 the log says how the run stands; anything else: nothing was done. `--sudo --version` does nothing but that.
 
 #![forbid(unsafe_code)]
 
 mod control;
+mod detach;
 mod elevated;
 mod errand;
 mod launch;
@@ -17,10 +21,12 @@ mod supervise;
 mod sweep;
 mod witness;
 
+use elevated::Elevation;
 use errand::Errand;
 use job::users::User;
 use spool::RunDir;
 use std::ffi::OsString;
+use std::iter::Peekable;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,10 +43,13 @@ struct Order {
 enum Work {
     Run(Order),
     Errand(Errand),
+    Version,
 }
 
-fn read(arguments: impl Iterator<Item = OsString>) -> Option<Work> {
-    let mut arguments = arguments.peekable();
+fn read(mut arguments: Peekable<impl Iterator<Item = OsString>>) -> Option<Work> {
+    if arguments.next_if(|first| first == "--version").is_some() {
+        return arguments.next().is_none().then_some(Work::Version);
+    }
     if arguments.peek().is_some_and(|first| first == "--signal" || first == "--empty") {
         return Errand::read(arguments).map(Work::Errand);
     }
@@ -55,26 +64,40 @@ fn read(arguments: impl Iterator<Item = OsString>) -> Option<Work> {
 }
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == "--version") {
-        println!("job-processor {}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    if arguments.peek().is_some_and(|first| first == "--version") {
+        return version();
     }
-    let elevated = os::privilege::is_elevated();
-    if elevated && let Err(error) = os::privilege::settle() {
-        eprintln!("job-processor: cannot give up root's rights: {error}");
-        return ExitCode::FAILURE;
-    }
-    let mut order = match read(std::env::args_os().skip(1)) {
-        Some(Work::Errand(errand)) => return errand::run(&errand, elevated),
-        // What has root's rights does one thing for one run, and goes.
-        Some(Work::Run(order)) if !(elevated && order.is_nursery) => order,
-        Some(Work::Run(_)) | None => {
-            eprintln!(
-                "usage: job-processor [--nursery | --user NAME:UID:GID:GROUPS:HOME:SHELL] RUN-DIRECTORY [CGROUP-PARENT] (started by network-processor, not by hand)"
-            );
-            return ExitCode::from(64);
+    let through_sudo = arguments.next_if(|first| first == "--sudo").is_some();
+    let elevation = match elevated::settle(through_sudo) {
+        Ok(elevation) => elevation,
+        Err(error) => {
+            eprintln!("job-processor: {error}");
+            return ExitCode::FAILURE;
         }
     };
+    let is_elevated = elevation != Elevation::None;
+    match read(arguments) {
+        Some(Work::Version) => version(),
+        Some(Work::Errand(errand)) => errand::run(&errand, is_elevated),
+        // What has root's rights does one thing for one run, and goes.
+        Some(Work::Run(order)) if !(is_elevated && order.is_nursery) => work(order, elevation),
+        Some(Work::Run(_)) | None => {
+            eprintln!(
+                "usage: job-processor [--sudo] [--nursery | --user NAME:UID:GID:GROUPS:HOME:SHELL] RUN-DIRECTORY [CGROUP-PARENT] (started by network-processor, not by hand)"
+            );
+            ExitCode::from(64)
+        }
+    }
+}
+
+fn version() -> ExitCode {
+    println!("job-processor {}", env!("CARGO_PKG_VERSION"));
+    ExitCode::SUCCESS
+}
+
+/// Does one run, here or in a copy of this process.
+fn work(mut order: Order, elevation: Elevation) -> ExitCode {
     if order.is_nursery {
         match nursery::serve(&order.dir, order.cgroup_parent.as_deref()) {
             Ok(nursery::Grown::JobProcessor { dir, user }) => (order.dir, order.user) = (dir, user),
@@ -86,8 +109,19 @@ fn main() -> ExitCode {
         }
     }
     let Order { dir, cgroup_parent, user, .. } = order;
-    let user = if elevated { elevated::verify(&dir, user.as_ref()) } else { Ok(user) };
-    match supervise::run(&dir, cgroup_parent.as_deref(), user) {
+    let (user, line) = match elevation {
+        Elevation::None => (Ok(user), None),
+        Elevation::Setuid => (elevated::verify(&dir, user.as_ref()), None),
+        Elevation::Sudo { .. } => match detach::detach(&dir) {
+            Ok(None) => return ExitCode::SUCCESS,
+            Ok(line) => (elevated::verify(&dir, user.as_ref()), line),
+            Err(error) => {
+                eprintln!("job-processor: cannot leave sudo: {error}");
+                return ExitCode::FAILURE;
+            }
+        },
+    };
+    match supervise::run(&dir, cgroup_parent.as_deref(), user, line) {
         Ok(supervise::Done::Recorded) => ExitCode::SUCCESS,
         Ok(supervise::Done::NothingToDo) => ExitCode::from(3),
         Err(error) => {

@@ -13,12 +13,12 @@
 //! | taking the lock         | no STARTED, lock free                           | the network-processor starts another job-processor: nothing was executed |
 //! | making the child        | the same; the child saw its gate close and went | the same                                                              |
 //! | STARTED                 | STARTED, and NEVER STARTED written by the child | sent                                                                  |
-//! | opening the gate        | STARTED, lock free, the job runs                | the monitor waits for the orphan; the network-processor controls it   |
-//! | the job's end           | STARTED, lock free, a zombie                    | the zombie went to the monitor: it records                            |
-//! | ENDED                   | ENDED                                           | sent; the monitor reaps                                               |
+//! | opening the gate        | STARTED, lock free, the job runs                | the network-processor controls the orphan and waits for it, or the monitor |
+//! | the job's end           | STARTED, lock free, a zombie                    | the zombie went to one of the two: it records                         |
+//! | ENDED                   | ENDED                                           | sent; one of the two reaps                                            |
 
 use crate::control::ControlSocket;
-use crate::launch;
+use crate::launch::{self, NotReady};
 use crate::sweep::{Group, Tree};
 use crate::witness::Monitor;
 use job::output::Watch;
@@ -32,7 +32,7 @@ use os::{clock, crash, procfs, signal, wait};
 use protocol::RunSpec;
 use protocol::message::{ControlBody, FactBody, Note, Resumed, Started, Stopping, Suspended};
 use rustix::event::{PollFd, PollFlags, poll};
-use spool::{Recorder, RunDir, TakeError};
+use spool::{NoRoom, Recorder, RunDir, TakeError};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -54,11 +54,12 @@ const CHILD_GOES_MS_MAX: u64 = 1_000;
 /// Between two tries to write an outcome, milliseconds.
 const RECORD_AGAIN_MS: u64 = 1_000;
 
-/// Runs the run in `dir`.
+/// Runs the run in `dir`. `line` is closed when the run is taken, or is another's.
 pub(crate) fn run(
     dir: &RunDir,
     cgroup_parent: Option<&Path>,
     user: Result<Option<User>, String>,
+    line: Option<OwnedFd>,
 ) -> Result<Done, String> {
     let _ = os::process::new_session(); // fails only if we lead one already
     signal::ignore(&[
@@ -74,6 +75,7 @@ pub(crate) fn run(
         Err(TakeError::Held) => return Ok(Done::NothingToDo),
         Err(e @ TakeError::Ledger(_)) => return Err(e.to_string()),
     };
+    drop(line);
     if ledger.started.is_some() || ledger.ended.is_some() {
         return Ok(Done::NothingToDo);
     }
@@ -82,7 +84,7 @@ pub(crate) fn run(
     let starter = |user| Starter { dir, recorder, spec: ledger.spec, cgroup_parent, user };
     match user {
         Ok(user) => starter(user).start(),
-        Err(reason) => starter(None).never_started(reason),
+        Err(reason) => starter(None).never_started(reason.into()),
     }
 }
 
@@ -113,7 +115,7 @@ impl Starter<'_> {
             .map_err(|e| format!("cannot watch for children: {e}"))?;
         let mut program = match launch::program(self.dir, &self.spec, self.user.as_ref()) {
             Ok(program) => program,
-            Err(reason) => return self.never_started(reason),
+            Err(not_ready) => return self.never_started(not_ready),
         };
         let name = self.dir.run_id().to_string();
         let group = self.cgroup_parent.and_then(|parent| Cgroup::create(parent, &name).ok()).map(Group);
@@ -121,7 +123,7 @@ impl Starter<'_> {
         program.farewell = self.recorder.farewell().ok();
         let (gated, in_cgroup) = match Gated::spawn(&program) {
             Ok(spawned) => spawned,
-            Err(e) => return self.never_started(format!("cannot make a process: {e}")),
+            Err(e) => return self.never_started(format!("cannot make a process: {e}").into()),
         };
         crash::point("start.after-fork");
         drop(program); // its descriptors are the child's now
@@ -201,8 +203,8 @@ impl Starter<'_> {
         })
     }
 
-    fn never_started(self, reason: String) -> Result<Done, String> {
-        Ok(record(self.recorder, self.dir, &Outcome::NeverStarted { reason, canceled: false }).0)
+    fn never_started(self, NotReady { reason, why }: NotReady) -> Result<Done, String> {
+        Ok(record(self.recorder, self.dir, &Outcome::NeverStarted { reason, why }).0)
     }
 }
 
@@ -451,7 +453,7 @@ impl Supervisor<'_> {
 
 /// An error makes this process end as one that did not do its work: the network-processor does the rest.
 fn keep_files(dir: &RunDir, spec: &RunSpec, recorder: &mut Recorder) -> Result<(), String> {
-    spool::capture(dir, spec, BTreeSet::new(), recorder)?;
+    spool::capture(dir, spec, BTreeSet::new(), recorder, NoRoom::Wait).map_err(|e| e.to_string())?;
     if !spec.capture.is_empty() {
         let _ = spool::wake(dir); // a hint
     }

@@ -3,7 +3,7 @@
 //! This process is the reaper of its orphans, so every process that the job ever started and that still lives is a descendant of it; with a
 //! control group they are also all in there, and can be killed at one instant.
 
-use job::Leftovers;
+use job::{LEFTOVERS_WAIT_MS_MAX, Leftovers};
 use os::cgroup::Cgroup;
 use os::signal::Signal;
 use os::{child, tree, wait};
@@ -12,8 +12,6 @@ use std::io;
 /// How often the leftovers are looked at, and for how long they have the soft signal, milliseconds.
 const SWEEP_STEP_MS: u64 = 20;
 const SWEEP_GRACE_MS: u64 = 2_000;
-/// Leftovers that are waited for are ended after this long, milliseconds.
-const LEFTOVERS_WAIT_MS_MAX: u64 = 24 * 3_600_000;
 /// Between two looks at them at the most, milliseconds.
 const LEFTOVERS_LOOK_MS_MAX: u64 = 500;
 /// What is left after this long cannot be killed by us, milliseconds.

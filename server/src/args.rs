@@ -15,6 +15,7 @@ pub(crate) const USAGE: &str =
   --rehearse BACKUP    say what a restore would do, and exit; nothing is changed
   --epoch-min N        for a restore: begin at this epoch at least
   --unverified         for a restore: take a backup without its manifest
+  --progress           for the last three: say on standard error how far it is (`progress DONE TOTAL UNIT STEP`)
   --version            say which version this is, and exit";
 
 /// What is asked for.
@@ -22,7 +23,7 @@ pub(crate) const USAGE: &str =
 pub(crate) enum Asked {
     Run(PathBuf),
     Check(PathBuf),
-    CheckDatabase(Place),
+    CheckDatabase { place: Place, progress: bool },
     Restore(Restore),
     Help,
     Version,
@@ -44,6 +45,7 @@ pub(crate) struct Restore {
     pub(crate) rehearse: bool,
     pub(crate) epoch_min: Option<u64>,
     pub(crate) unverified: bool,
+    pub(crate) progress: bool,
 }
 
 #[derive(Default)]
@@ -56,6 +58,7 @@ struct Given {
     rehearse: Option<PathBuf>,
     epoch_min: Option<u64>,
     unverified: bool,
+    progress: bool,
 }
 
 pub(crate) fn parse(mut args: impl Iterator<Item = OsString>) -> anyhow::Result<Asked> {
@@ -82,6 +85,7 @@ pub(crate) fn parse(mut args: impl Iterator<Item = OsString>) -> anyhow::Result<
             }
             "--check" => given.check = true,
             "--check-database" => given.check_database = true,
+            "--progress" => given.progress = true,
             "--unverified" => given.unverified = true,
             "--help" | "-h" => return Ok(Asked::Help),
             "--version" | "-V" => return Ok(Asked::Version),
@@ -101,11 +105,12 @@ impl Given {
         };
         if let Some(backup) = backup {
             let place = place(self.config, self.data_root)?;
-            let (epoch_min, unverified) = (self.epoch_min, self.unverified);
-            return Ok(Asked::Restore(Restore { place, backup, rehearse, epoch_min, unverified }));
+            let Given { epoch_min, unverified, progress, .. } = self;
+            return Ok(Asked::Restore(Restore { place, backup, rehearse, epoch_min, unverified, progress }));
         }
         if self.check_database {
-            return Ok(Asked::CheckDatabase(place(self.config, self.data_root)?));
+            let place = place(self.config, self.data_root)?;
+            return Ok(Asked::CheckDatabase { place, progress: self.progress });
         }
         if self.data_root.is_some() {
             bail!(
@@ -139,10 +144,20 @@ mod tests {
         assert_eq!(parsed("--config=a --check").unwrap(), Asked::Check("a".into()));
         assert_eq!(parsed("-c a").unwrap(), Asked::Run("a".into()));
         let place = Place::DataRoot("d".into());
-        assert_eq!(parsed("--check-database --data-root d").unwrap(), Asked::CheckDatabase(place.clone()));
-        let restore =
-            Restore { place, backup: "b".into(), rehearse: true, epoch_min: Some(7), unverified: false };
-        assert_eq!(parsed("--rehearse b --data-root d --epoch-min 7").unwrap(), Asked::Restore(restore));
+        let check = Asked::CheckDatabase { place: place.clone(), progress: false };
+        assert_eq!(parsed("--check-database --data-root d").unwrap(), check);
+        let restore = Restore {
+            place,
+            backup: "b".into(),
+            rehearse: true,
+            epoch_min: Some(7),
+            unverified: false,
+            progress: true,
+        };
+        assert_eq!(
+            parsed("--rehearse b --data-root d --epoch-min 7 --progress").unwrap(),
+            Asked::Restore(restore)
+        );
         for wrong in [
             "",
             "--data-root d",

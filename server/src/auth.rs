@@ -162,7 +162,7 @@ impl Tokens {
                     token.used_at_ms = Some(*at_ms);
                 }
             }
-            Entry::Audit(_) | Entry::Answered(_) => {}
+            Entry::Audit(_) | Entry::Answered(_) | Entry::File(_) => {}
         }
     }
 

@@ -12,6 +12,7 @@
 //! Making one reads the database at one moment and lets commits go on. The server's file store and the agents' data roots are not in it.
 
 use crate::db::{self, Contents, Database};
+use crate::operation::{self, Operations, Outcome, Progress, Tell, Unit};
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -19,7 +20,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The form of a manifest.
@@ -67,23 +68,27 @@ pub struct Made {
     pub manifest: Manifest,
 }
 
-/// Makes backups, one at a time.
+/// Makes backups. That there is one at a time is seen to by [`Operations`].
 pub struct Backups {
     node: String,
     /// Where those go that nobody names a place for.
     pub directory: PathBuf,
-    making: Mutex<()>,
 }
 
 impl Backups {
     /// In this folder unless told otherwise.
     pub fn new(node: &str, directory: &Path) -> Backups {
-        Backups { node: node.to_owned(), directory: directory.to_owned(), making: Mutex::new(()) }
+        Backups { node: node.to_owned(), directory: directory.to_owned() }
     }
 
     /// Makes one: as `to` if that is the name of a new file, in `to` if it is a folder, else in the usual folder.
-    pub fn make(&self, database: &dyn Database, to: Option<&Path>, now_ms: i64) -> anyhow::Result<Made> {
-        let Ok(_one) = self.making.try_lock() else { bail!("another backup is being made; wait for it") };
+    pub fn make(
+        &self,
+        database: &dyn Database,
+        to: Option<&Path>,
+        now_ms: i64,
+        tell: Tell<'_>,
+    ) -> anyhow::Result<Made> {
         let path = self.place(to, now_ms)?;
         let folder = path.parent().context("the backup has no folder")?;
         create_folder(folder)?;
@@ -92,7 +97,7 @@ impl Backups {
         let name = path.file_name().context("the backup has no name")?.to_string_lossy().into_owned();
         let temporary = folder.join(format!(".{name}{end}"));
         let _ = std::fs::remove_file(&temporary);
-        let made = self.write(database, &path, &temporary, now_ms);
+        let made = self.write(database, &path, &temporary, now_ms, tell);
         if made.is_err() {
             let _ = std::fs::remove_file(&temporary); // what stays is removed by the next backup
         }
@@ -105,16 +110,20 @@ impl Backups {
         path: &Path,
         temporary: &Path,
         now_ms: i64,
+        tell: Tell<'_>,
     ) -> anyhow::Result<Made> {
         // Created here, so that it is for its owner's eyes only: it holds the agents' secrets.
         drop(os::disk::create_new(temporary).with_context(|| format!("creating {}", temporary.display()))?);
         database
-            .copy_to(temporary)
+            .copy_to(temporary, tell)
             .with_context(|| format!("copying the database to {}", temporary.display()))?;
+        tell(Progress::begun("counting what is in it"));
         let contents = db::contents(temporary)?;
         let file = File::open(temporary).with_context(|| format!("opening {}", temporary.display()))?;
+        tell(Progress::begun("syncing"));
         file.sync_all().with_context(|| format!("syncing {}", temporary.display()))?;
-        let (sha256, bytes) = digest(&file).with_context(|| format!("reading {}", temporary.display()))?;
+        let (sha256, bytes) = digest(&file, "reading the copy", tell)
+            .with_context(|| format!("reading {}", temporary.display()))?;
         let manifest = manifest(&self.node, contents, sha256, bytes, now_ms);
         ensure!(!path.exists(), "{} is there already; a backup replaces nothing", path.display());
         std::fs::rename(temporary, path).with_context(|| format!("naming {}", path.display()))?;
@@ -129,7 +138,8 @@ impl Backups {
         let name = format!("{}-{stamp}{SUFFIX}", self.node);
         let Some(to) = to else { return Ok(self.directory.join(name)) };
         let to = self.directory.join(to); // an absolute path stays as it is
-        let path = if to.is_dir() { to.join(name) } else { to };
+        let is_folder = to.is_dir() || to.as_os_str().as_encoded_bytes().ends_with(b"/");
+        let path = if is_folder { to.join(name) } else { to };
         ensure!(path.is_absolute(), "{} is not an absolute path", path.display());
         ensure!(!path.exists(), "{} is there already; a backup replaces nothing", path.display());
         Ok(path)
@@ -174,32 +184,16 @@ impl Backups {
 pub(crate) async fn on_schedule(
     backups: Arc<Backups>,
     database: Arc<dyn Database>,
+    operations: Operations,
     every: Duration,
     keep: usize,
 ) {
     if every.is_zero() {
         return;
     }
-    let every_ms = i64::try_from(every.as_millis()).unwrap_or(i64::MAX);
     loop {
-        let (backups, database) = (Arc::clone(&backups), Arc::clone(&database));
-        let done = tokio::task::spawn_blocking(move || {
-            let now_ms = os::clock::wall_ms();
-            let newest = backups.list()?.first().map(|made| made.manifest.made_at_ms);
-            // A clock that was set back must not stop the backups.
-            if newest.is_some_and(|newest| (newest..newest.saturating_add(every_ms)).contains(&now_ms)) {
-                return Ok(());
-            }
-            let made = backups.make(&*database, None, now_ms)?;
-            tracing::info!(
-                commit = made.manifest.commit,
-                bytes = made.manifest.bytes,
-                "backup {}",
-                made.path.display()
-            );
-            backups.thin_out(keep).map(drop)
-        });
-        if let Ok(Err(e)) = done.await {
+        let made = make_if_due(&backups, &database, &operations, every, keep).await;
+        if let Err(e) = made {
             tracing::error!(
                 "the scheduled backup could not be made; next try in {} s: {e:#}",
                 LOOK.as_secs()
@@ -209,6 +203,43 @@ pub(crate) async fn on_schedule(
         tokio::time::sleep(LOOK.min(every)).await;
     }
 }
+
+async fn make_if_due(
+    backups: &Arc<Backups>,
+    database: &Arc<dyn Database>,
+    operations: &Operations,
+    every: Duration,
+    keep: usize,
+) -> anyhow::Result<()> {
+    let every_ms = i64::try_from(every.as_millis()).unwrap_or(i64::MAX);
+    let (list, now_ms) = (Arc::clone(backups), os::clock::wall_ms());
+    let newest = tokio::task::spawn_blocking(move || list.list()).await??;
+    let newest = newest.first().map(|made| made.manifest.made_at_ms);
+    // A clock that was set back must not stop the backups.
+    if newest.is_some_and(|newest| (newest..newest.saturating_add(every_ms)).contains(&now_ms)) {
+        return Ok(());
+    }
+    let (making, database) = (Arc::clone(backups), Arc::clone(database));
+    let work = move |tell: Tell<'_>| {
+        let made = making.make(&*database, None, now_ms, tell)?;
+        making.thin_out(keep)?;
+        Ok(Outcome::Made(Box::new(made)))
+    };
+    let begun = operations.begin((operation::Kind::Backup, THE_SERVER, None), work, |_| async {});
+    let Ok(mut begun) = begun else { return Ok(()) }; // one that somebody asked for is being made
+    match operation::wait(&mut begun.state, Duration::MAX).await.outcome {
+        Some(Outcome::Made(made)) => {
+            let Manifest { commit, bytes, .. } = made.manifest;
+            tracing::info!(commit, bytes, "backup {}", made.path.display());
+            Ok(())
+        }
+        Some(Outcome::Failed(why)) => bail!(why),
+        Some(Outcome::Checked(_)) | None => Ok(()),
+    }
+}
+
+/// Who makes the backups that nobody asks for.
+const THE_SERVER: &str = "the server";
 
 /// Between two looks whether a backup is due.
 const LOOK: Duration = Duration::from_secs(60);
@@ -246,9 +277,10 @@ pub fn read_manifest(backup: &Path) -> anyhow::Result<Manifest> {
 }
 
 /// Whether the copy is what was written, bit by bit.
-pub fn verify(backup: &Path, manifest: &Manifest) -> anyhow::Result<()> {
+pub fn verify(backup: &Path, manifest: &Manifest, tell: Tell<'_>) -> anyhow::Result<()> {
     let file = File::open(backup).with_context(|| format!("opening {}", backup.display()))?;
-    let (sha256, bytes) = digest(&file).with_context(|| format!("reading {}", backup.display()))?;
+    let read = digest(&file, "reading the backup", tell);
+    let (sha256, bytes) = read.with_context(|| format!("reading {}", backup.display()))?;
     ensure!(
         bytes == manifest.bytes && sha256 == manifest.sha256,
         "the backup {} is damaged: its manifest says {} bytes with SHA-256 {}, and it has {bytes} with {sha256}; take another backup",
@@ -265,7 +297,8 @@ fn manifest_path(backup: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn digest(mut file: &File) -> std::io::Result<(String, u64)> {
+fn digest(mut file: &File, step: &'static str, tell: Tell<'_>) -> std::io::Result<(String, u64)> {
+    let total = file.metadata()?.len();
     let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
     loop {
         let read = file.read(&mut buffer)?;
@@ -274,6 +307,7 @@ fn digest(mut file: &File) -> std::io::Result<(String, u64)> {
         }
         hash.update(&buffer[..read]);
         bytes += read as u64;
+        tell(Progress { step, done: bytes, total, unit: Unit::Bytes });
     }
 }
 
@@ -317,18 +351,22 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let (_dir, database, backups) = folder();
         database.commit(&[]).unwrap();
-        let made = backups.make(&database, None, 1_000).unwrap();
+        let made = backups.make(&database, None, 1_000, &|_| {}).unwrap();
         assert_eq!((made.manifest.commit, made.manifest.epoch), (1, 1));
         assert_eq!(made.manifest.rows["queues"], 1);
         assert_eq!(read_manifest(&made.path).unwrap(), made.manifest);
-        verify(&made.path, &made.manifest).unwrap();
+        let folder = backups.directory.join("new/");
+        let other = backups.make(&database, Some(&folder), 2_000, &|_| {}).unwrap();
+        assert!(other.path.starts_with(&folder) && other.path.is_file(), "{}", other.path.display());
+        std::fs::remove_dir_all(folder).unwrap();
+        verify(&made.path, &made.manifest, &|_| {}).unwrap();
         assert_eq!(made.path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         let names: Vec<_> =
             std::fs::read_dir(&backups.directory).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "no journal beside it: {names:?}");
         assert!(
             backups
-                .make(&database, Some(&made.path), 2)
+                .make(&database, Some(&made.path), 2, &|_| {})
                 .unwrap_err()
                 .to_string()
                 .contains("replaces nothing")
@@ -338,19 +376,19 @@ mod tests {
     #[test]
     fn a_flipped_bit_is_seen() {
         let (_dir, database, backups) = folder();
-        let made = backups.make(&database, None, 1_000).unwrap();
+        let made = backups.make(&database, None, 1_000, &|_| {}).unwrap();
         let mut bytes = std::fs::read(&made.path).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         std::fs::write(&made.path, bytes).unwrap();
-        assert!(verify(&made.path, &made.manifest).unwrap_err().to_string().contains("damaged"));
+        assert!(verify(&made.path, &made.manifest, &|_| {}).unwrap_err().to_string().contains("damaged"));
     }
 
     #[test]
     fn the_newest_are_kept_and_what_is_not_whole_is_not_listed() {
         let (_dir, database, backups) = folder();
         for n in 1..=4 {
-            backups.make(&database, None, n * 1_000).unwrap();
+            backups.make(&database, None, n * 1_000, &|_| {}).unwrap();
         }
         std::fs::write(backups.directory.join("half.backup"), "").unwrap();
         std::fs::write(backups.directory.join(".dead.backup.a.tmp"), "").unwrap();
@@ -358,7 +396,7 @@ mod tests {
         assert_eq!(backups.thin_out(2).unwrap(), 2);
         let times: Vec<i64> = backups.list().unwrap().iter().map(|made| made.manifest.made_at_ms).collect();
         assert_eq!(times, [4_000, 3_000]);
-        backups.make(&database, None, 5_000).unwrap();
+        backups.make(&database, None, 5_000, &|_| {}).unwrap();
         assert!(!backups.directory.join(".dead.backup.a.tmp").exists());
     }
 }

@@ -14,9 +14,14 @@
 
 use crate::backup::{self, Manifest};
 use crate::db::{self, Checked, Claim, Database as _, Since, Sqlite};
+use crate::operation::{Progress, Tell, Unit};
 use anyhow::{Context, bail};
 use scheduler::Engine;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+
+/// Copied between two words on how far it is.
+const PIECE_BYTES: u64 = 16 << 20;
 
 /// What is to be restored, and over what.
 #[derive(Clone, Debug)]
@@ -32,17 +37,19 @@ pub struct Order {
 }
 
 /// Restores. The caller has the data root's lock. Returns lines for people.
-pub fn restore(order: &Order, now_ms: i64) -> anyhow::Result<Vec<String>> {
-    let mut lines = describe(order)?;
+pub fn restore(order: &Order, now_ms: i64, tell: Tell<'_>) -> anyhow::Result<Vec<String>> {
+    let mut lines = describe(order, tell)?;
     let path = &order.database;
     let _claim = Claim::take(path)
         .map_err(|e| anyhow::anyhow!("the database {} cannot be replaced: {e}", path.display()))?;
     let restoring = db::restoring(path);
-    copy_file(&order.backup, &restoring)?;
-    let checked = check(&restoring)?;
+    copy_file(&order.backup, &restoring, tell)?;
+    let checked = check(&restoring, tell)?;
     refuse_damaged(&checked)?;
     lines.extend(tell_findings(&checked));
+    tell(Progress::begun("reading the database that is replaced"));
     let since = look_at_replaced(path, order.epoch_min, &mut lines);
+    tell(Progress::begun("preparing"));
     let contents = db::prepare(&restoring, since)?;
     if let Some(aside) = move_aside(path, now_ms)? {
         lines.push(format!("the replaced database is kept as {}", aside.display()));
@@ -64,12 +71,12 @@ pub fn restore(order: &Order, now_ms: i64) -> anyhow::Result<Vec<String>> {
 }
 
 /// Does everything but the replacing, in a folder of its own. `present`: the database that would be replaced.
-pub fn rehearse(order: &Order) -> anyhow::Result<Vec<String>> {
-    let mut lines = describe(order)?;
+pub fn rehearse(order: &Order, tell: Tell<'_>) -> anyhow::Result<Vec<String>> {
+    let mut lines = describe(order, tell)?;
     let scratch = Scratch::new(&order.backup)?;
     let copy = scratch.0.join("server.db");
-    copy_file(&order.backup, &copy)?;
-    let checked = check(&copy)?;
+    copy_file(&order.backup, &copy, tell)?;
+    let checked = check(&copy, tell)?;
     refuse_damaged(&checked)?;
     lines.push(format!(
         "checked {} jobs, {} runs, {} messages: {} contradictions",
@@ -80,6 +87,7 @@ pub fn rehearse(order: &Order) -> anyhow::Result<Vec<String>> {
     ));
     lines.extend(tell_findings(&checked));
     if order.database.exists() {
+        tell(Progress::begun("comparing"));
         match db::compare(&order.database, &copy) {
             Ok(differences) => lines.extend(tell_differences(&differences)),
             Err(e) => lines.push(format!("the present database cannot be compared: {e}")),
@@ -87,6 +95,7 @@ pub fn rehearse(order: &Order) -> anyhow::Result<Vec<String>> {
     } else {
         lines.push(format!("there is no database at {} to compare with", order.database.display()));
     }
+    tell(Progress::begun("preparing"));
     let since = Since { epoch: order.epoch_min, last_job: None };
     let contents = db::prepare(&copy, since)?;
     let database = Sqlite::open(&copy)?;
@@ -102,11 +111,11 @@ pub fn rehearse(order: &Order) -> anyhow::Result<Vec<String>> {
 }
 
 /// Verifies the backup against its manifest and says what it is.
-fn describe(order: &Order) -> anyhow::Result<Vec<String>> {
+fn describe(order: &Order, tell: Tell<'_>) -> anyhow::Result<Vec<String>> {
     let backup = &order.backup;
     match backup::read_manifest(backup) {
         Ok(manifest) => {
-            backup::verify(backup, &manifest)?;
+            backup::verify(backup, &manifest, tell)?;
             Ok(vec![tell_manifest(backup, &manifest)])
         }
         Err(e) if order.unverified && backup.is_file() => {
@@ -133,9 +142,9 @@ fn tell_manifest(backup: &Path, manifest: &Manifest) -> String {
     )
 }
 
-fn check(path: &Path) -> anyhow::Result<Checked> {
+fn check(path: &Path, tell: Tell<'_>) -> anyhow::Result<Checked> {
     db::contents(path)?; // whose file it is, before anything else is asked
-    let checked = db::check_file(path)?;
+    let checked = db::check_file(path, tell)?;
     Ok(checked)
 }
 
@@ -214,14 +223,25 @@ fn move_aside(path: &Path, now_ms: i64) -> anyhow::Result<Option<PathBuf>> {
 }
 
 /// A durable copy for its owner's eyes only.
-fn copy_file(from: &Path, to: &Path) -> anyhow::Result<()> {
+fn copy_file(from: &Path, to: &Path, tell: Tell<'_>) -> anyhow::Result<()> {
     let copy = || {
         match std::fs::remove_file(to) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
             Ok(()) | Err(_) => {}
         }
         let mut target = os::disk::create_new(to)?;
-        std::io::copy(&mut std::fs::File::open(from)?, &mut target)?;
+        let source = std::fs::File::open(from)?;
+        let total = source.metadata()?.len();
+        let mut done = 0;
+        loop {
+            let copied = std::io::copy(&mut (&source).take(PIECE_BYTES), &mut target)?;
+            if copied == 0 {
+                break;
+            }
+            done += copied;
+            tell(Progress { step: "copying", done, total, unit: Unit::Bytes });
+        }
+        tell(Progress::begun("syncing"));
         target.sync_all()
     };
     copy().with_context(|| format!("copying {} to {}", from.display(), to.display()))
@@ -259,6 +279,9 @@ mod tests {
     use super::*;
     use crate::backup::Backups;
 
+    /// Nobody wants to know how far it is.
+    const NOBODY: Tell<'_> = &|_| {};
+
     fn order(backup: &Path, database: &Path) -> Order {
         Order { backup: backup.to_owned(), database: database.to_owned(), epoch_min: None, unverified: false }
     }
@@ -271,22 +294,22 @@ mod tests {
         let made = {
             let database = Sqlite::open(&path).unwrap();
             database.commit(&[]).unwrap();
-            let made = backups.make(&database, None, 1).unwrap();
+            let made = backups.make(&database, None, 1, NOBODY).unwrap();
             database.commit(&[]).unwrap();
             assert!(
-                restore(&order(&made.path, &path), 2)
+                restore(&order(&made.path, &path), 2, NOBODY)
                     .unwrap_err()
                     .to_string()
                     .contains("another central-server")
             );
             made
         };
-        let rehearsed = rehearse(&order(&made.path, &path)).unwrap().join("\n");
+        let rehearsed = rehearse(&order(&made.path, &path), NOBODY).unwrap().join("\n");
         assert!(
             rehearsed.contains("since the backup: 1 commits") && rehearsed.contains("nothing was changed"),
             "{rehearsed}"
         );
-        let lines = restore(&order(&made.path, &path), 2).unwrap().join("\n");
+        let lines = restore(&order(&made.path, &path), 2, NOBODY).unwrap().join("\n");
         assert!(lines.contains("was in epoch 1, at commit 2"), "{lines}");
         let database = Sqlite::open(&path).unwrap();
         assert_eq!((database.identity().epoch, database.commit_number()), (1 + db::EPOCH_LEAP + 1, 1));
@@ -303,20 +326,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("server.db");
         let backups = Backups::new("a", &dir.path().join("backups"));
-        let made = backups.make(&Sqlite::open(&path).unwrap(), None, 1).unwrap();
+        let made = backups.make(&Sqlite::open(&path).unwrap(), None, 1, NOBODY).unwrap();
         let whole = std::fs::read(&made.path).unwrap();
         std::fs::write(&made.path, &whole[..whole.len() / 2]).unwrap();
-        assert!(restore(&order(&made.path, &path), 2).unwrap_err().to_string().contains("damaged"));
+        assert!(restore(&order(&made.path, &path), 2, NOBODY).unwrap_err().to_string().contains("damaged"));
         let unverified = Order { unverified: true, ..order(&made.path, &path) };
         std::fs::remove_file(made.path.with_extension("backup.json")).unwrap();
-        assert!(restore(&order(&made.path, &path), 2).is_err(), "no manifest");
-        assert!(restore(&unverified, 2).is_err(), "half a file");
+        assert!(restore(&order(&made.path, &path), 2, NOBODY).is_err(), "no manifest");
+        assert!(restore(&unverified, 2, NOBODY).is_err(), "half a file");
         drop(db::contents(&path).unwrap());
         assert!(db::restoring(&path).exists());
         let refused = Sqlite::open(&path).err().unwrap().to_string();
         assert!(refused.contains("restore"), "{refused}");
         std::fs::write(&made.path, &whole).unwrap();
-        restore(&unverified, 3).unwrap();
+        restore(&unverified, 3, NOBODY).unwrap();
         Sqlite::open(&path).unwrap();
     }
 }

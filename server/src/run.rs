@@ -11,20 +11,22 @@
 //! | `admin.token.new`, `.*.tmp`      | written over                                                 |
 //! | `server.db.restoring`            | refused: a restore is not complete, see `restore`            |
 //! | `backups/.*.tmp`                 | removed by the next backup, see `backup`                     |
+//! | `files/`                         | see `files`                                                  |
 
 use crate::agents::{self, Agents, AllowList};
-use crate::args::{self, Asked, Place, USAGE};
+use crate::args::{self, Asked, USAGE};
 use crate::auth::ensure_admin_token;
 use crate::backup::{self, Backups};
-use crate::db::{self, Database, Sqlite};
+use crate::db::{Database, Sqlite};
+use crate::operation::Operations;
 use crate::settings::Settings;
-use crate::{core, disk, http, recover, restore, sweep};
+use crate::{core, disk, files, http, offline, recover, sweep};
 use anyhow::{Context, bail};
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,8 +68,12 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             ),
             Err(e) => complain(&e, EXIT_CONFIG),
         },
-        Asked::CheckDatabase(place) => check_database(place),
-        Asked::Restore(order) => match restore(order) {
+        Asked::CheckDatabase { place, progress } => match offline::check_database(place, progress) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(EXIT_FAILURE), // what contradicts what was printed
+            Err(e) => complain(&e, EXIT_FAILURE),
+        },
+        Asked::Restore(order) => match offline::restore(order) {
             Ok(lines) => say(&lines.join("\n")),
             Err(e) => complain(&e, EXIT_FAILURE),
         },
@@ -84,57 +90,7 @@ fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The data root and the database in it.
-fn resolve(place: Place) -> anyhow::Result<(PathBuf, PathBuf)> {
-    match place {
-        Place::DataRoot(root) => {
-            let root = std::path::absolute(&root).with_context(|| format!("the path {}", root.display()))?;
-            let database = root.join("server.db");
-            Ok((root, database))
-        }
-        Place::Config(config) => {
-            let settings = Settings::load(&config)?;
-            Ok((settings.node.data_root.clone(), settings.database_path()?))
-        }
-    }
-}
-
-/// Exit code 0: no contradiction; 1: there is one.
-fn check_database(place: Place) -> ExitCode {
-    let checked = resolve(place).and_then(|(_, database)| {
-        db::contents(&database)?; // whose file it is, before anything else is asked
-        Ok(db::check_file(&database)?)
-    });
-    match checked {
-        Err(e) => complain(&e, EXIT_FAILURE),
-        Ok(checked) => {
-            for finding in &checked.findings {
-                println!("{}: {}", finding.what, finding.advice);
-            }
-            let db::Checked { jobs, runs, facts, findings } = &checked;
-            println!("{jobs} jobs, {runs} runs, {facts} messages: {} contradictions", findings.len());
-            if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) }
-        }
-    }
-}
-
-fn restore(order: args::Restore) -> anyhow::Result<Vec<String>> {
-    let (root, database) = resolve(order.place)?;
-    let what = restore::Order {
-        backup: order.backup,
-        database,
-        epoch_min: order.epoch_min,
-        unverified: order.unverified,
-    };
-    if order.rehearse {
-        return restore::rehearse(&what);
-    }
-    create_data_root(&root)?;
-    let _lock = lock_data_root(&root)?;
-    restore::restore(&what, os::clock::wall_ms())
-}
-
-fn create_data_root(root: &Path) -> anyhow::Result<()> {
+pub(crate) fn create_data_root(root: &Path) -> anyhow::Result<()> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -182,7 +138,7 @@ fn open_files() -> u64 {
 }
 
 /// Two servers never run on one data root.
-fn lock_data_root(root: &Path) -> anyhow::Result<File> {
+pub(crate) fn lock_data_root(root: &Path) -> anyhow::Result<File> {
     let path = root.join("server.lock");
     let mut options = File::options();
     let file = options
@@ -225,16 +181,19 @@ async fn serve(
     let (handle, _core) = core::spawn(Arc::clone(&database), agents.roster(), seed)?;
     let directory = config::resolve(root, &settings.backup.directory);
     let backups = Arc::new(Backups::new(&settings.node.name, &directory));
+    let operations = Operations::new(database.identity().epoch);
+    let files = store_files(settings, &handle, &database, &agents)?;
     let state = http::AppState {
         name: settings.node.name.clone(),
         handle: handle.clone(),
         db: Arc::clone(&database),
         agents: agents.directory(),
         backups: Arc::clone(&backups),
+        operations: operations.clone(),
+        files,
         tokens: handle.tokens(),
+        place: Arc::new(settings.place()?),
     };
-    tokio::spawn(sweep::run(Arc::clone(&database), settings.retention.rules()));
-    tokio::spawn(settings.retention.jobs().run(handle.clone(), Arc::clone(&database)));
     let (directory, allow) = (agents.directory(), agents.allow_list());
     write_address(&root.join("http.addr"), http_listener.local_addr()?)?;
     if let Some(listener) = &agents_listener {
@@ -251,19 +210,7 @@ async fn serve(
     let shutdown = async move {
         let _ = stopped.await; // an error is the stop too
     };
-    let watch = disk::Watch {
-        folder: settings.database_path()?.parent().unwrap_or(root).to_owned(),
-        free_bytes_min: settings.disk.free_bytes_min,
-        ballast_bytes: settings.disk.ballast_bytes,
-    };
-    tokio::spawn(watch.run(handle.clone()));
-    tokio::spawn(recover::run(handle.clone(), directory.clone(), Arc::clone(&database)));
-    tokio::spawn(backup::on_schedule(
-        backups,
-        Arc::clone(&database),
-        settings.backup.every.std(),
-        settings.backup.keep,
-    ));
+    spawn_chores(settings, &handle, &directory, &database, (backups, operations))?;
     let mut http = tokio::spawn(http::serve(state, http_listener, http_limits, shutdown));
     let agents = tokio::spawn(agents.run(handle.clone(), Arc::clone(&database), agents_listener));
     tokio::select! {
@@ -287,6 +234,47 @@ async fn serve(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What the server does beside what it is asked for; it ends with the runtime.
+fn spawn_chores(
+    settings: &Settings,
+    handle: &core::Handle,
+    agents: &agents::Directory,
+    database: &Arc<dyn Database>,
+    (backups, operations): (Arc<Backups>, Operations),
+) -> anyhow::Result<()> {
+    let watch = disk::Watch {
+        folder: settings.database_path()?.parent().unwrap_or(&settings.node.data_root).to_owned(),
+        free_bytes_min: settings.disk.free_bytes_min,
+        ballast_bytes: settings.disk.ballast_bytes,
+    };
+    tokio::spawn(watch.run(handle.clone()));
+    tokio::spawn(sweep::run(Arc::clone(database), settings.retention.rules()));
+    tokio::spawn(settings.retention.jobs().run(handle.clone(), Arc::clone(database)));
+    tokio::spawn(recover::run(handle.clone(), agents.clone(), Arc::clone(database)));
+    let (every, keep) = (settings.backup.every.std(), settings.backup.keep);
+    tokio::spawn(backup::on_schedule(backups, Arc::clone(database), operations, every, keep));
+    Ok(())
+}
+
+/// Begins to store what agents have kept, if there is a store.
+fn store_files(
+    settings: &Settings,
+    handle: &core::Handle,
+    database: &Arc<dyn Database>,
+    agents: &Agents,
+) -> anyhow::Result<files::Files> {
+    let Some(place) = settings.store()? else { return Ok(files::Files::default()) };
+    let store = Arc::new(files::Store::new(place, settings.files.free_bytes_min.as_bytes()));
+    let context = files::Context {
+        handle: handle.clone(),
+        database: Arc::clone(database),
+        agents: agents.directory(),
+        store,
+    };
+    files::spawn(context.clone(), settings.file_rules());
+    Ok(files::Files::new(Some(context)))
 }
 
 async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener> {

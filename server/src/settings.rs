@@ -1,14 +1,16 @@
 //! `server.toml`.
 
+use crate::bundle::Place;
+use crate::files::{Place as StorePlace, Rules as FileRules};
 use crate::retention::Jobs;
 use crate::sweep::{Rule, Rules};
 use anyhow::{Context, bail};
 use link::IpRange;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// The file as it is written. Every key can also be set by `LASTWORD_<SECTION>__<KEY>`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
     pub(crate) node: Node,
@@ -26,9 +28,11 @@ pub(crate) struct Settings {
     pub(crate) retention: Retention,
     #[serde(default)]
     pub(crate) disk: Disk,
+    #[serde(default)]
+    pub(crate) files: Files,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Node {
     /// What the agents see.
@@ -39,19 +43,19 @@ pub(crate) struct Node {
     pub(crate) epoch_min: Option<u64>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Database {
     pub(crate) url: String,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Http {
     pub(crate) listen: String,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Agents {
     /// Where agents dial in; empty: nowhere.
@@ -61,7 +65,7 @@ pub(crate) struct Agents {
 }
 
 /// When the disk of the data root counts as full.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Disk {
     /// Below this no new jobs are taken.
@@ -76,8 +80,39 @@ impl Default for Disk {
     }
 }
 
+/// Where files are stored that were kept of jobs. No value here is a secret.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Files {
+    /// A folder (`file:…`) or a bucket (`s3://…`); empty: nowhere, they stay with their agents.
+    pub(crate) url: String,
+    /// Of a bucket that is not Amazon's.
+    pub(crate) endpoint: Option<String>,
+    /// Of a bucket.
+    pub(crate) region: Option<String>,
+    /// The bucket's key and secret; the environment has them if absent.
+    pub(crate) credentials_file: Option<PathBuf>,
+    /// A folder's file system keeps so much free.
+    pub(crate) free_bytes_min: config::Size,
+    /// What nothing in the record names goes after this long.
+    pub(crate) orphans_age: config::Duration,
+}
+
+impl Default for Files {
+    fn default() -> Files {
+        Files {
+            url: "file:files".to_owned(),
+            endpoint: None,
+            region: None,
+            credentials_file: None,
+            free_bytes_min: config::Size::from_bytes(256 << 20),
+            orphans_age: config::Duration::from_ms(7 * DAY_MS),
+        }
+    }
+}
+
 /// Backups that the server makes by itself.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Backup {
     /// How often; 0: never.
@@ -94,14 +129,14 @@ impl Default for Backup {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Cluster {
     /// For a server in a cluster; a server by itself needs no watch agents and says so.
     pub(crate) watch_agents: Vec<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Retention {
     /// Jobs that are over are deleted after this long; 0: never.
@@ -116,6 +151,10 @@ pub(crate) struct Retention {
     pub(crate) audit_age: config::Duration,
     /// So many are kept.
     pub(crate) audit_max: u64,
+    /// Stored files are removed after this long; 0: with their job only.
+    pub(crate) files_age: config::Duration,
+    /// So much is kept of them, the oldest go first; 0: any amount.
+    pub(crate) files_bytes_max: config::Size,
 }
 
 impl Default for Retention {
@@ -127,6 +166,8 @@ impl Default for Retention {
             events_max: 1_000_000,
             audit_age: config::Duration::from_ms(400 * DAY_MS),
             audit_max: 10_000_000,
+            files_age: config::Duration::default(),
+            files_bytes_max: config::Size::default(),
         }
     }
 }
@@ -186,6 +227,7 @@ impl Settings {
             bail!("[node] data_root \"{}\" must be an absolute path", self.node.data_root.display());
         }
         self.database_path()?;
+        self.store()?;
         self.allow()?;
         check_address("[http] listen", &self.http.listen)?;
         if !self.agents.listen.is_empty() {
@@ -213,6 +255,29 @@ impl Settings {
             None => {
                 bail!("[database] url \"{}…\" is of no known kind; use \"sqlite:server.db\"", scheme(url))
             }
+        }
+    }
+
+    /// Where the server lives, for its support bundle.
+    pub(crate) fn place(&self) -> anyhow::Result<Place> {
+        let root = &self.node.data_root;
+        let database = self.database_path()?.parent().unwrap_or(root).to_owned();
+        let backups = config::resolve(root, &self.backup.directory);
+        let config = serde_json::to_value(self).context("showing the settings")?;
+        Ok(Place { data_root: root.clone(), folders: vec![database, backups], config })
+    }
+
+    /// Where files are stored; `None`: nowhere.
+    pub(crate) fn store(&self) -> anyhow::Result<Option<StorePlace>> {
+        StorePlace::of(&self.files, &self.node.data_root)
+    }
+
+    /// What stays there.
+    pub(crate) fn file_rules(&self) -> FileRules {
+        FileRules {
+            age: self.retention.files_age.std(),
+            bytes_max: self.retention.files_bytes_max.as_bytes(),
+            orphans_age: self.files.orphans_age.std(),
         }
     }
 
@@ -255,6 +320,7 @@ mod tests {
             backup: Backup::default(),
             retention: Retention::default(),
             disk: Disk::default(),
+            files: Files::default(),
         }
     }
 

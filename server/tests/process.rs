@@ -195,3 +195,25 @@ fn a_token_that_was_put_there_before_the_first_start_is_taken() {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
+
+#[test]
+fn a_check_and_a_rehearsal_say_how_far_they_are_to_the_program_that_asks_for_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Server::start(dir.path());
+    let root = server.root.clone();
+    assert!(server.terminate().success());
+    let offline = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_central-server"));
+        command.args(arguments).arg("--data-root").arg(&root);
+        let (output, said) = run(command);
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    let said = offline(&["--check-database", "--progress"]);
+    assert!(said.contains("steps records against each other"), "{said}");
+    assert!(!offline(&["--check-database"]).contains("progress"));
+    let database = root.join("server.db").display().to_string();
+    let said = offline(&["--rehearse", &database, "--unverified", "--progress"]);
+    let bytes = std::fs::metadata(&database).expect("it is there").len();
+    assert!(said.contains(&format!("progress {bytes} {bytes} bytes copying")), "{said}");
+}

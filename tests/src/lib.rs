@@ -22,6 +22,7 @@ mod random;
 mod scratch;
 mod server;
 mod site;
+mod sudoers;
 mod wait;
 
 pub use agent::{Agent, Dialling};
@@ -35,4 +36,5 @@ pub use random::{Random, seed};
 pub use scratch::Scratch;
 pub use server::Server;
 pub use site::{Site, on_empty_site, on_prepared_site, on_site};
+pub use sudoers::Sudoers;
 pub use wait::{WAIT_MAX, wait_for, wait_until};

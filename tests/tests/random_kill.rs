@@ -18,7 +18,7 @@ const SIGNALS: [u8; 6] = [1, 2, 9, 10, 14, 15];
 /// Between two kills, milliseconds.
 const PAUSE_MS_MIN: u64 = 30;
 const PAUSE_MS_MAX: u64 = 100;
-/// A killed job-processor and a killed monitor within this time count as killed together: their job may be Unknown.
+/// A job-processor, a monitor and a network-processor that were killed within this time count as killed together: their job may be Unknown.
 const TOGETHER: Duration = Duration::from_secs(3);
 /// The longest that all of it may take without the kills.
 const SETTLE_MAX: Duration = Duration::from_secs(120);
@@ -134,10 +134,11 @@ impl Storm {
         Ok(())
     }
 
-    /// Whether a job-processor and another witness were killed so nearly together that an outcome may have been seen by nobody.
+    /// Whether all three witnesses were killed so nearly together that an outcome may have been seen by nobody.
     fn had_coincidence(&self) -> bool {
         let of = |kind| self.struck.iter().filter(move |(what, _)| *what == kind).map(|(_, at)| *at);
-        of("job-processor").any(|one| of("monitor").any(|two| one.max(two) - one.min(two) <= TOGETHER))
+        let near = |one: Instant, kind| of(kind).any(|two| one.max(two) - one.min(two) <= TOGETHER);
+        of("job-processor").any(|one| near(one, "monitor") && near(one, "network-processor"))
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) fn run() -> Result<()> {
     step::step("tidy", "cargo xtask tidy", tidy::run)?;
     let lint = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     step::run("clippy", &mut step::cargo(&lint))?;
+    let without_s3 = ["check", "-p", "central-server", "--no-default-features"];
+    step::run("a server without its optional parts", &mut step::cargo(&without_s3))?;
     build::programs(Profile::Debug)?;
     let mut tests = step::cargo(&["nextest", "run", "--workspace"]);
     if std::env::var_os("CI").is_some() {

@@ -26,10 +26,14 @@ const PACKAGES: [Package; 3] = [
     Package { name: "git", provides: Provides::Program("git") },
 ];
 
+/// What tests need that only root can run: sudo, through which an agent can switch users.
+const ROOTS_PACKAGES: [Package; 1] = [Package { name: "sudo", provides: Provides::Program("sudo") }];
+
 /// Installs the missing Debian packages if we are root on a system with apt-get; else names them.
 pub(crate) fn packages() -> Result<()> {
-    let missing: Vec<&str> =
-        PACKAGES.iter().filter(|package| !package.is_there()).map(|package| package.name).collect();
+    let roots = if is_root() { &ROOTS_PACKAGES[..] } else { &[] };
+    let missing = PACKAGES.iter().chain(roots).filter(|package| !package.is_there());
+    let missing: Vec<&str> = missing.map(|package| package.name).collect();
     if missing.is_empty() {
         return Ok(());
     }

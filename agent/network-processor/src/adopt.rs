@@ -5,7 +5,7 @@
 //! | lock held                                  | a job-processor is at work     | watch it                                                            |
 //! | lock held by the monitor                   | it records an orphan's end     | look again when it has (`Disk::read`)                                |
 //! | no STARTED, lock free                      | never executed                 | another job-processor (NEVER STARTED after five, or if it is to stop) |
-//! | STARTED, no ENDED, lock free, this boot    | the job-processor died         | adopt: control the job; the monitor, a pidfd, or nobody tells its end |
+//! | STARTED, no ENDED, lock free, this boot    | the job-processor died         | adopt: control the job; we, the monitor, a pidfd, or nobody tells its end |
 //! | STARTED, no ENDED, lock free, another boot | the host restarted             | Unknown (host restarted)                                            |
 //! | ENDED, lock free                           | over                           | send; settle when acknowledged                                      |
 //! | unreadable                                 | disk damage                    | quarantine; Unknown (store damaged)                                 |
@@ -16,30 +16,39 @@ use crate::event::Event;
 use crate::run::{Adopted, Capture, Keeper};
 use job::output::Watch;
 use job::supervise::{GRACE_MS_DEFAULT, State};
-use job::{End, Leftovers, Outcome, RunId, Witness};
+use job::{End, Never, Outcome, RunId, Witness};
 use os::clock;
 use os::pidfd::Pidfd;
+use os::wait::{self, Waited};
 use protocol::message::{FactBody, Note};
-use spool::{Ledger, RecordError, TakeError};
-use std::path::Path;
+use spool::{Ledger, NoRoom, NotKept, RecordError, TakeError};
 
 /// How long the witnesses have to speak after a job was seen to be gone, milliseconds: a reaper needs a moment.
 const WITNESS_MS_MAX: u64 = 10_000;
 /// Between two questions, milliseconds.
 const ASK_AGAIN_MS: u64 = 300;
+/// Between two tries to keep files, milliseconds; it doubles up to the longest.
+const KEEP_AGAIN_MS_MIN: u64 = 2_000;
+const KEEP_AGAIN_MS_MAX: u64 = 60_000;
+/// So long files wait for room, milliseconds; then those that do not fit are noted.
+const KEEP_MS_MAX: u64 = 3_600_000;
 
 impl Agent {
     /// Decides who looks after the run, from what was just read.
     pub(crate) fn keep(&mut self, run_id: RunId, holder: Option<(u32, Pidfd)>) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         match run.keeper {
-            Keeper::Nobody | Keeper::Unread => {}
+            Keeper::Nobody => {}
+            Keeper::Unread => run.unswept = true, // as far as we know
             // They are told when it goes; what was read while it lives does not matter here.
             Keeper::JobProcessor(_) => {
                 self.deliver_stop(run_id);
                 return self.deliver_pause(run_id);
             }
             Keeper::Adopted(_) if run.ended.is_some() => {
+                if let Some(pid) = run.started.as_ref().and_then(|started| started.pid) {
+                    let _ = wait::reap(pid); // if it is our child; its end is on disk
+                }
                 return self.set_over(run_id);
             }
             Keeper::Preparing | Keeper::Adopted(_) | Keeper::Over | Keeper::Quarantined => return,
@@ -59,32 +68,34 @@ impl Agent {
         }
     }
 
-    /// The outcome is known and nobody of ours works on the run. What the job left running is ended here if its job-processor could not.
+    /// The outcome is known and nobody of ours works on the run. What its job-processor could not do behind it is done here.
     fn set_over(&mut self, run_id: RunId) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         run.keeper = Keeper::Over;
-        let unswept = run.unswept && run.leftovers != Leftovers::Ignore;
-        let group = run.started.as_ref().and_then(|started| started.cgroup.clone());
         self.keep_files(run_id);
-        if let Some(group) = group.filter(|_| unswept) {
-            self.disk.ask(move |_| {
-                control::sweep(Path::new(&group));
-                Event::Woken(run_id)
-            });
-        }
+        self.clear_up(run_id);
     }
 
     /// Keeps the files that the job's spec asks for if its job-processor did not. The run is not settled before.
     fn keep_files(&mut self, run_id: RunId) {
         let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.capture == Capture::Due) else { return };
+        let now_ms = clock::boottime_ms();
+        let since_ms = *run.keeping.since_ms.get_or_insert(now_ms);
+        if now_ms < run.keeping.again_at_ms {
+            return;
+        }
         run.capture = Capture::Trying;
-        self.disk.spawn(move |disk| Event::FilesKept(run_id, disk.keep_files(run_id)));
+        let no_room = if now_ms >= since_ms + KEEP_MS_MAX { NoRoom::Note } else { NoRoom::Wait };
+        self.disk.spawn(move |disk| Event::FilesKept(run_id, disk.keep_files(run_id, no_room)));
     }
 
-    pub(crate) fn on_files_kept(&mut self, run_id: RunId, kept: Result<(), String>) {
+    pub(crate) fn on_files_kept(&mut self, run_id: RunId, kept: Result<(), NotKept>) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         if let Err(e) = kept {
-            tracing::warn!(run = %run_id, "files of a job are not kept yet, trying again: {e}");
+            let keeping = &mut run.keeping;
+            keeping.pause_ms = (keeping.pause_ms * 2).clamp(KEEP_AGAIN_MS_MIN, KEEP_AGAIN_MS_MAX);
+            keeping.again_at_ms = clock::boottime_ms() + keeping.pause_ms;
+            tracing::warn!(run = %run_id, again_ms = keeping.pause_ms, "files of a job are not kept yet, trying again: {e}");
             run.capture = Capture::Due;
             return;
         }
@@ -133,18 +144,22 @@ impl Agent {
     fn start_again(&mut self, run_id: RunId) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         run.keeper = Keeper::Preparing;
-        if let Some(wanted) = &run.stop {
-            let reason = format!("killed by {} before it started", wanted.stop.by);
-            return self.record(run_id, Outcome::NeverStarted { reason, canceled: true });
-        }
-        if run.launches >= LAUNCHES_MAX {
+        if run.stop.is_some() || run.launches >= LAUNCHES_MAX {
             let reason = format!(
                 "{LAUNCHES_MAX} job-processors ended before they could start it; see trace/job-processor.log on the agent"
             );
-            return self.record(run_id, Outcome::NeverStarted { reason, canceled: false });
+            return self.never_starts(run_id, reason);
         }
         run.launches += 1;
         self.launcher.relaunch(&self.disk, run_id);
+    }
+
+    /// Records that the run never starts: because that was asked for, else for that reason.
+    pub(crate) fn never_starts(&mut self, run_id: RunId, reason: String) {
+        let stop = self.runs.get(&run_id).and_then(|run| run.stop.as_ref());
+        let asked = stop.map(|wanted| format!("killed by {} before it started", wanted.stop.by));
+        let why = if asked.is_some() { Never::Canceled } else { Never::Failed };
+        self.record(run_id, Outcome::NeverStarted { reason: asked.unwrap_or(reason), why });
     }
 
     fn adopt(&mut self, run_id: RunId) {
@@ -175,9 +190,12 @@ impl Agent {
         let watched = job.as_ref().and_then(|job| job.try_clone().ok());
         run.unswept = true;
         let output = run.output_limit.map(|limit| Watch::new(limit, clock::boottime_ms()));
-        run.keeper = Keeper::Adopted(Adopted { job, state, output, gone_ms, busy: false });
+        run.keeper = Keeper::Adopted(Adopted { job, state, output, gone_ms, monitor: None, busy: false });
         match watched {
-            Some(pidfd) => self.watch(pidfd, Event::JobGone(run_id)),
+            Some(pidfd) => {
+                self.tell_monitor(run_id);
+                self.watch(pidfd, Event::JobGone(run_id));
+            }
             None => self.ask_witnesses(run_id),
         }
         self.stand_as_logged(run_id, &started, pauses);
@@ -186,9 +204,17 @@ impl Agent {
     }
 
     pub(crate) fn on_job_gone(&mut self, run_id: RunId) {
-        if let Some(Keeper::Adopted(adopted)) = self.runs.get_mut(&run_id).map(|run| &mut run.keeper) {
-            adopted.gone_ms.get_or_insert_with(clock::boottime_ms);
-            self.ask_witnesses(run_id);
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        let Keeper::Adopted(adopted) = &mut run.keeper else { return };
+        adopted.gone_ms.get_or_insert_with(clock::boottime_ms);
+        if adopted.busy {
+            return;
+        }
+        // Our child since its job-processor, which was one too, died: a zombie until its end is recorded.
+        let waited = adopted.job.as_ref().and_then(|job| wait::peek(job).ok().flatten());
+        match waited.and_then(|waited| Some((End::from_wait_status(waited.wait_status)?, waited))) {
+            Some((end, waited)) => self.record_end(run_id, end, Some(waited)),
+            None => self.ask_witnesses(run_id),
         }
     }
 
@@ -215,7 +241,7 @@ impl Agent {
         let status = adopted.job.as_ref().and_then(|job| job.wait_status(pid).ok().flatten());
         let waited_ms = clock::boottime_ms().saturating_sub(adopted.gone_ms.unwrap_or(0));
         if let Some(end) = status.and_then(End::from_wait_status) {
-            self.record(run_id, Outcome::Ended { end, cause: None, witness: Witness::Pidfd, usage: None });
+            self.record_end(run_id, end, None);
         } else if adopted.job.is_none() || waited_ms >= WITNESS_MS_MAX {
             let monitor =
                 if answer.is_some() { "the monitor did not hold it" } else { "no monitor was there" };
@@ -232,11 +258,23 @@ impl Agent {
 
     /// Records an outcome where no job-processor can.
     pub(crate) fn record(&mut self, run_id: RunId, outcome: Outcome) {
+        self.record_as(run_id, move |ledger| still_true(outcome, ledger));
+    }
+
+    /// Records how the process of an adopted run ended.
+    fn record_end(&mut self, run_id: RunId, end: End, waited: Option<Waited>) {
+        self.record_as(run_id, move |ledger| {
+            ledger.started.as_ref()?;
+            Some(spool::witnessed(ledger, end, Witness::Pidfd, waited.as_ref()))
+        });
+    }
+
+    fn record_as(&mut self, run_id: RunId, decide: impl FnOnce(&Ledger) -> Option<Outcome> + Send + 'static) {
         if let Some(Keeper::Adopted(adopted)) = self.runs.get_mut(&run_id).map(|run| &mut run.keeper) {
             adopted.busy = true;
         }
         self.disk.spawn(move |disk| {
-            let recorded = disk.record(run_id, |ledger| still_true(outcome, ledger));
+            let recorded = disk.record(run_id, decide);
             Event::Recorded(
                 run_id,
                 match recorded {
@@ -264,16 +302,7 @@ impl Agent {
 
     /// The clock for adopted runs: their time-outs and kills, and their witnesses.
     pub(crate) fn tick_adopted(&mut self) {
-        let adopted = self.runs.iter().filter_map(|(id, run)| match &run.keeper {
-            Keeper::Adopted(adopted) => Some((*id, adopted.gone_ms)),
-            Keeper::Preparing
-            | Keeper::Unread
-            | Keeper::JobProcessor(_)
-            | Keeper::Nobody
-            | Keeper::Over
-            | Keeper::Quarantined => None,
-        });
-        let adopted: Vec<_> = adopted.collect();
+        let adopted: Vec<_> = self.adopted().map(|(run_id, adopted)| (run_id, adopted.gone_ms)).collect();
         let now_ms = clock::boottime_ms();
         for (run_id, gone_ms) in adopted {
             match gone_ms {
@@ -281,27 +310,16 @@ impl Agent {
                     self.step_adopted(run_id, job::supervise::Event::Tick);
                     self.look_at_output(run_id);
                 }
-                Some(gone_ms) if now_ms.saturating_sub(gone_ms) >= ASK_AGAIN_MS => self.ask_witnesses(run_id),
+                Some(gone_ms) if now_ms.saturating_sub(gone_ms) >= ASK_AGAIN_MS => self.on_job_gone(run_id),
                 Some(_) => {}
             }
         }
     }
 }
 
-/// The outcome as the log under its lock lets it be: nothing "never started" that a job-processor started meanwhile, nothing ended that is not
-/// known to have started, and an end that was asked for says so.
+/// The outcome as the log under its lock lets it be: nothing "never started" that a job-processor started meanwhile, nothing unknown that is not known to
+/// have started.
 fn still_true(outcome: Outcome, ledger: &Ledger) -> Option<Outcome> {
     let needs_start = !matches!(outcome, Outcome::NeverStarted { .. });
-    if needs_start != ledger.started.is_some() {
-        return None;
-    }
-    Some(match outcome {
-        Outcome::Ended { end, cause, witness, usage } => {
-            let usage = usage.or_else(|| spool::usage(None, ledger.cgroup().as_ref()));
-            Outcome::Ended { end, cause: cause.or_else(|| ledger.stop_cause()), witness, usage }
-        }
-        other @ (Outcome::CannotExecute { .. } | Outcome::NeverStarted { .. } | Outcome::Unknown { .. }) => {
-            other
-        }
-    })
+    (needs_start == ledger.started.is_some()).then_some(outcome)
 }

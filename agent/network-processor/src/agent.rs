@@ -2,12 +2,14 @@
 //! event.
 
 use crate::delivery::{Delivered, Settling};
-use crate::disk::Disk;
+use crate::disk::{Disk, Recalled};
 use crate::event::{Event, NotPrepared};
 use crate::housekeeping::Tidying;
 use crate::identity::Identity;
-use crate::launch::{Launched, Launcher, NotLaunched};
+use crate::launch::{JobProcessor, Launched, Launcher, NotLaunched};
+use crate::leftovers::Leaving;
 use crate::links::Links;
+use crate::orphans::Orphans;
 use crate::retention::Settled;
 use crate::run::{Delivery, Keeper, Run};
 use crate::secrets::FileSecrets;
@@ -15,14 +17,14 @@ use crate::session::Sessions;
 use crate::streams::Streams;
 use crate::users::NotResolved;
 use config::AgentConfig;
-use job::{Outcome, RunId};
+use job::RunId;
 use os::pidfd::Pidfd;
 use protocol::message::{Kill, NoRecord, RefusalKind, Refused, Start, Stop};
 use protocol::outbox::Outbox;
 use protocol::{Frame, RunSpec, convert};
 use spool::PrepareError;
-use std::collections::HashMap;
 use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +33,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 /// Job-processors that are started for one run before it is given up.
 pub(crate) const LAUNCHES_MAX: u32 = 5;
+/// How often a settled log is read that cannot be read now, and the pause between.
+const RECALLS_MAX: u32 = 5;
+const RECALL_AGAIN: Duration = Duration::from_secs(1);
 /// A stop waits so long for the disk.
 const STOP_SAVE_MAX: Duration = Duration::from_secs(2);
 /// Before a directory that could not be synced is tried again.
@@ -71,6 +76,10 @@ pub(crate) struct Agent {
     pub(crate) resending: bool,
     /// The session in which they are to be sent, and where the server stood when it said so.
     pub(crate) catching_up: Option<(u64, ([u8; 16], u64))>,
+    /// What jobs that are over left running.
+    pub(crate) leaving: Leaving,
+    /// What came to us as the reaper of orphans.
+    pub(crate) orphans: Orphans,
     /// Runs of the scan at the start that were not read yet.
     pub(crate) unread: usize,
 }
@@ -127,13 +136,16 @@ impl Agent {
             Event::Paused(run_id, done) => self.on_paused(run_id, done),
             Event::PausedAdopted(run_id, suspended, done) => self.on_paused_adopted(run_id, suspended, done),
             Event::FilesKept(run_id, kept) => self.on_files_kept(run_id, kept),
+            Event::LeftoversSeen(seen) => self.on_leftovers_seen(seen),
             Event::OutputSeen(run_id, watch, kill) => self.on_output_seen(run_id, watch, kill),
             Event::Recorded(run_id, recorded) => self.on_recorded(run_id, recorded),
             Event::Asked(run_id, answer) => self.on_asked(run_id, answer),
+            Event::MonitorSeen(monitor) => self.on_monitor_seen(monitor),
+            Event::MonitorTold(run_id, monitor) => self.on_monitor_told(run_id, monitor),
             Event::Moved(run_id, moved) => self.on_moved(run_id, moved),
             Event::Settled(moved) => self.on_settled(moved),
-            Event::Recalled(run_id, ledger) => self.on_recalled(run_id, *ledger),
-            Event::Resent(session, complete) => self.on_resent(session, complete),
+            Event::Recalled(run_id, recalled) => self.on_recalled(run_id, recalled),
+            Event::Resent(session, resent) => self.on_resent(session, resent),
             Event::Swept(done) => self.on_swept(done),
             Event::Room(room) => self.on_room(room),
             Event::SecretsSeen => self.on_secrets_seen(),
@@ -169,17 +181,10 @@ impl Agent {
         if let Err(e) = spec.check() {
             return self.refuse(run_id, RefusalKind::Invalid, e.to_string());
         }
-        // A repeated START of a settled run is answered with what its log says, whether there is room or not.
-        if self.recall_settled(run_id) {
-            return;
-        }
-        if !self.refusing.is_empty() {
-            return self.refuse(run_id, RefusalKind::NoRoom, self.refusing.clone());
-        }
         let mut run = Run::new(Keeper::Preparing);
         (run.timeout_ms, run.grace_ms, run.launches) = (spec.timeout_ms, spec.grace_ms, 1);
         self.runs.insert(run_id, run);
-        self.launcher.prepare(&self.disk, run_id, spec, self.identity.file.clone());
+        self.launcher.prepare(&self.disk, run_id, spec, self.identity.file.clone(), self.refusing.clone());
     }
 
     pub(crate) fn on_kill(&mut self, session: u64, kill: Kill) {
@@ -190,11 +195,12 @@ impl Agent {
         if self.is_fenced(session, kill.epoch) {
             return tracing::warn!(run = %run_id, "a kill of a server of an earlier epoch is not obeyed");
         }
-        if self.runs.contains_key(&run_id) {
-            self.want_stop(run_id, Stop { grace_ms: kill.grace_ms, by: kill.by });
-        } else if !self.recall_settled(run_id) {
-            self.runs.insert(run_id, Run::new(Keeper::Preparing));
-            self.launcher.entomb(&self.disk, run_id, kill.by);
+        match self.runs.entry(run_id) {
+            Entry::Occupied(_) => self.want_stop(run_id, Stop { grace_ms: kill.grace_ms, by: kill.by }),
+            Entry::Vacant(vacant) => {
+                vacant.insert(Run::new(Keeper::Preparing));
+                self.launcher.entomb(&self.disk, run_id, kill.by);
+            }
         }
     }
 
@@ -229,21 +235,20 @@ impl Agent {
                 return self.prepare_later(run_id);
             }
             NotPrepared::Present => {
-                self.set_job_processor(run_id, None);
+                self.set_job_processor(run_id, JobProcessor::Nobody);
                 return self.read(run_id);
             }
             NotPrepared::Settled
             | NotPrepared::Quarantined
             | NotPrepared::Expired
+            | NotPrepared::Refusing(_)
             | NotPrepared::User(_)
             | NotPrepared::Failed(_) => {}
         }
         self.runs.remove(&run_id);
         match not_prepared {
             NotPrepared::Unsynced(_) | NotPrepared::Present => {}
-            NotPrepared::Settled => {
-                self.recall_settled(run_id);
-            }
+            NotPrepared::Settled => self.recall(run_id),
             NotPrepared::Quarantined => self.report_damaged(run_id),
             NotPrepared::Expired => {
                 let reason =
@@ -251,6 +256,7 @@ impl Agent {
                         .to_owned();
                 self.refuse(run_id, RefusalKind::Expired, reason);
             }
+            NotPrepared::Refusing(reason) => self.refuse(run_id, RefusalKind::NoRoom, reason),
             NotPrepared::User(NotResolved::Refused(reason)) => {
                 self.refuse(run_id, RefusalKind::Invalid, reason);
             }
@@ -280,28 +286,37 @@ impl Agent {
 
     fn on_relaunched(&mut self, run_id: RunId, launched: Result<Launched, NotLaunched>) {
         match launched {
-            Ok(launched) => self.set_job_processor(run_id, launched.job_processor),
-            Err(NotLaunched::Refused(reason)) => {
-                self.record(run_id, Outcome::NeverStarted { reason, canceled: false });
+            Ok(launched) => {
+                self.set_job_processor(run_id, launched.job_processor);
+                if self.runs.get(&run_id).is_some_and(|run| run.dirty) {
+                    self.read(run_id); // it said something before we knew that it was there
+                }
             }
+            Err(NotLaunched::Refused(reason)) => self.never_starts(run_id, reason),
             Err(NotLaunched::NotNow(e)) => {
                 tracing::warn!(run = %run_id, "no job-processor could be started: {e}");
                 if let Some(run) = self.runs.get_mut(&run_id) {
                     run.launches = run.launches.saturating_sub(1); // none was
                 }
-                self.set_job_processor(run_id, None); // the tick looks again
+                self.set_job_processor(run_id, JobProcessor::Nobody); // the tick looks again
             }
         }
     }
 
-    fn set_job_processor(&mut self, run_id: RunId, job_processor: Option<(u32, Pidfd)>) {
+    fn set_job_processor(&mut self, run_id: RunId, job_processor: JobProcessor) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         match job_processor {
-            Some((pid, pidfd)) => {
+            JobProcessor::Child(pid, pidfd) => {
                 run.keeper = Keeper::JobProcessor(pid);
                 self.watch(pidfd, Event::JobProcessorGone(run_id));
             }
-            None => run.keeper = Keeper::Nobody,
+            JobProcessor::Nobody => run.keeper = Keeper::Nobody,
+            // Until sudo is gone nobody else is started.
+            JobProcessor::Due(user) => return self.launcher.ask_sudo(&self.disk, run_id, user),
+            JobProcessor::Apart => {
+                run.keeper = Keeper::Nobody;
+                self.read(run_id); // who holds the log is watched from now on
+            }
         }
         self.deliver_stop(run_id);
         self.deliver_pause(run_id);
@@ -349,36 +364,46 @@ impl Agent {
         });
     }
 
-    /// Answers a START or KILL of a settled run with what its log says. `false`: there is none.
-    fn recall_settled(&mut self, run_id: RunId) -> bool {
-        let dir = self.disk.root.run(spool::Shelf::Settled, run_id);
-        let there = dir.path().exists();
-        if there {
-            self.disk.spawn(move |disk| {
-                Event::Recalled(run_id, Box::new(disk.read_at(&dir).map(|(ledger, _)| ledger)))
-            });
-        }
-        there
+    /// Says of a run that is not live what its log says, if it is here.
+    fn recall(&self, run_id: RunId) {
+        let (disk, events) = (self.disk.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let mut tries = 0;
+            let recalled = loop {
+                let disk = disk.clone();
+                let recalled = tokio::task::spawn_blocking(move || disk.recall(run_id)).await;
+                tries += 1;
+                match recalled {
+                    Ok(Recalled::NotNow(_)) if tries < RECALLS_MAX => tokio::time::sleep(RECALL_AGAIN).await,
+                    Ok(recalled) => break recalled,
+                    Err(_) => return, // the loop is going
+                }
+            };
+            let _ = events.send(Event::Recalled(run_id, recalled));
+        });
     }
 
-    fn on_recalled(&mut self, run_id: RunId, ledger: Result<spool::Ledger, spool::LedgerError>) {
-        match ledger {
-            Ok(ledger) => self.send_delivered(&[Delivered { run_id, messages: ledger.messages }]),
-            Err(e) => {
+    fn on_recalled(&mut self, run_id: RunId, recalled: Recalled) {
+        if self.runs.contains_key(&run_id) {
+            return; // it came while its record was looked for
+        }
+        match recalled {
+            Recalled::Settled(ledger) => {
+                self.send_delivered(&[Delivered { run_id, messages: ledger.messages }]);
+            }
+            Recalled::Damaged => self.report_damaged(run_id),
+            Recalled::NotNow(e) => {
                 tracing::error!(run = %run_id, "a settled run cannot be read: {e}");
                 self.report_damaged(run_id);
             }
+            Recalled::None => self.say(Frame::NoRecord(NoRecord { run_id: convert::run_id_field(run_id) })),
         }
     }
 
     /// Says of a run that the server misses what is known.
     pub(crate) fn account_for(&mut self, run_id: RunId) {
-        if self.runs.contains_key(&run_id) || self.recall_settled(run_id) {
-            return;
+        if !self.runs.contains_key(&run_id) {
+            self.recall(run_id);
         }
-        if self.is_quarantined(run_id) {
-            return self.report_damaged(run_id);
-        }
-        self.say(Frame::NoRecord(NoRecord { run_id: convert::run_id_field(run_id) }));
     }
 }

@@ -9,7 +9,7 @@ use crate::run::{Delivery, Keeper, WantedStop};
 use job::supervise::{Action, Event as Happened, GRACE_MS_DEFAULT, State};
 use job::{RunId, StopCause};
 use os::cgroup::Cgroup;
-use os::pidfd::Identity;
+use os::pidfd::{Identity, Pidfd};
 use os::seqpacket::{self, Received};
 use os::signal::Signal;
 use os::{clock, tree};
@@ -18,12 +18,10 @@ use protocol::message::{Control, ControlBody, Started, Stop, Stopping};
 use spool::monitor::{Request, YES};
 use spool::{CONTROL_SOCKET, DataRoot, MONITOR_SOCKET, Shelf};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-/// Between two looks at a control group that is being emptied, milliseconds, and how many there are.
-const SWEEP_STEP_MS: u64 = 20;
-const SWEEP_TRIES: u32 = 50;
 /// How long a local process may take to answer.
 const ANSWER_MS_MAX: u64 = 2_000;
 
@@ -122,7 +120,7 @@ fn soft_signal(hand: &Hand, disk: &Disk, run_id: RunId, started: &Started, cause
         }
     };
     // A child that waits at its gate writes the next record itself if its job-processor is gone.
-    if !is_behind_gate(started)
+    if !spool::is_unexecuted(started)
         && let Err(e) = disk.note_stop(run_id, stopping)
     {
         tracing::warn!(run = %run_id, "why it is told to end could not be written down: {e}");
@@ -133,12 +131,6 @@ fn soft_signal(hand: &Hand, disk: &Disk, run_id: RunId, started: &Started, cause
     if disk.as_it_says(run_id, |_| thaw(hand, started)).is_err() {
         thaw(hand, started); // its log cannot be read now; it has to hear the signal all the same
     }
-}
-
-/// Whether the process is still a copy of its job-processor and not yet a program of its own.
-pub(crate) fn is_behind_gate(started: &Started) -> bool {
-    let exe = std::fs::read_link(format!("/proc/{}/exe", started.pid.unwrap_or(0)));
-    exe.is_ok_and(|exe| exe.to_string_lossy().contains("/job-processor"))
 }
 
 fn kill_tree(hand: &Hand, started: &Started) {
@@ -154,7 +146,7 @@ fn kill_tree(hand: &Hand, started: &Started) {
 pub(crate) fn processes(started: &Started) -> Vec<Identity> {
     let (Some(pid), Some(start_ticks)) = (started.pid, started.start_ticks) else { return Vec::new() };
     let leader = Identity { pid, start_ticks, pidfd_inode: started.pidfd_inode.unwrap_or(0) };
-    match os::pidfd::Pidfd::open_checked(&leader) {
+    match Pidfd::open_checked(&leader) {
         // Its pid is its own as long as we hold this descriptor and it lives, so its descendants are its own too.
         Ok(Some(held)) => {
             let mut found = tree::descendants(pid).unwrap_or_default();
@@ -187,17 +179,10 @@ pub(crate) fn ask_monitor(root: &DataRoot, run_id: RunId) -> Option<bool> {
     }
 }
 
-/// Ends what is left in a run's control group, and removes the group. Its main process has ended.
-pub(crate) fn sweep(group: &Path) {
-    let Some(cgroup) = Cgroup::at(group) else { return };
-    let _ = cgroup.kill(); // nothing is left in it, or the removal shows what cannot be killed
-    for _ in 0..SWEEP_TRIES {
-        if cgroup.remove().is_ok() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(SWEEP_STEP_MS));
-    }
-    tracing::warn!(group = %group.display(), "processes of a job that is over cannot be ended");
+/// Lets the monitor watch an adopted job beside us.
+pub(crate) fn hand_to_monitor(root: &DataRoot, run_id: RunId, pid: u32, pidfd: &Pidfd) -> io::Result<()> {
+    let socket = seqpacket::connect(root.path(), MONITOR_SOCKET)?;
+    seqpacket::send(&socket, &Request::Watch { run_id, pid }.encode(), Some(pidfd.as_fd()))
 }
 
 fn ask(dir: &Path, name: &str, request: &[u8]) -> io::Result<Vec<u8>> {

@@ -109,17 +109,8 @@ impl Agent {
     }
 
     fn send_facts(&mut self, facts: Vec<RunFact>) {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        for fact in facts {
-            bytes += fact.fact.len();
-            batch.push(fact);
-            if bytes >= FACTS_BYTES_MAX {
-                self.say(Frame::Facts(Facts { facts: std::mem::take(&mut batch) }));
-                bytes = 0;
-            }
-        }
-        if !batch.is_empty() {
-            self.say(Frame::Facts(Facts { facts: batch }));
+        for batch in batches(facts) {
+            self.say(Frame::Facts(batch));
         }
     }
 
@@ -148,8 +139,8 @@ impl Agent {
     pub(crate) fn settle_if_over(&mut self, run_id: RunId) {
         let acked = self.outbox.acked(run_id).unwrap_or(0);
         let Some(run) = self.runs.get_mut(&run_id) else { return };
-        let over =
-            matches!(run.keeper, Keeper::Over) && run.ended.is_some() && run.capture == Capture::Nothing;
+        let cleared = run.capture == Capture::Nothing && !run.unswept;
+        let over = matches!(run.keeper, Keeper::Over) && run.ended.is_some() && cleared;
         if over && acked == run.last_seq && acked > 0 && !run.moving && !run.reading {
             run.moving = true;
             self.settling.due.push_back(run_id);
@@ -168,7 +159,7 @@ impl Agent {
         self.disk.spawn(move |disk| {
             let settle = |run_id| {
                 os::crash::point("ack.before-rename");
-                let moved = disk.root.move_to(run_id, Shelf::Settled);
+                let moved = disk.root.move_to(run_id, Shelf::Live, Shelf::Settled);
                 if moved.is_ok() {
                     settled.add(run_id);
                 }
@@ -190,7 +181,9 @@ impl Agent {
         if let Some(run) = self.runs.get_mut(&run_id) {
             (run.keeper, run.moving) = (Keeper::Quarantined, true);
         }
-        self.disk.spawn(move |disk| Event::Moved(run_id, disk.root.move_to(run_id, Shelf::Quarantined)));
+        self.disk.spawn(move |disk| {
+            Event::Moved(run_id, disk.root.move_to(run_id, Shelf::Live, Shelf::Quarantined))
+        });
     }
 
     pub(crate) fn on_moved(&mut self, run_id: RunId, moved: std::io::Result<()>) {
@@ -249,6 +242,23 @@ impl Run {
     }
 }
 
-fn run_fact(run_id: RunId, message: &Stored) -> RunFact {
+/// Facts in frames of a size that a frame may have.
+pub(crate) fn batches(facts: Vec<RunFact>) -> Vec<Facts> {
+    let (mut batches, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for fact in facts {
+        bytes += fact.fact.len();
+        batch.push(fact);
+        if bytes >= FACTS_BYTES_MAX {
+            batches.push(Facts { facts: std::mem::take(&mut batch) });
+            bytes = 0;
+        }
+    }
+    if !batch.is_empty() {
+        batches.push(Facts { facts: batch });
+    }
+    batches
+}
+
+pub(crate) fn run_fact(run_id: RunId, message: &Stored) -> RunFact {
     RunFact { run_id: convert::run_id_field(run_id), seq: Some(message.seq), fact: message.bytes.clone() }
 }

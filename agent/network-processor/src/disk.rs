@@ -6,7 +6,7 @@
 use crate::event::Event;
 use job::{Outcome, RunId};
 use os::pidfd::Pidfd;
-use spool::{DataRoot, Ledger, LedgerError, RecordError, RunDir, Shelf, TakeError};
+use spool::{DataRoot, Ledger, LedgerError, NoRoom, NotKept, RecordError, RunDir, Shelf, TakeError};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -30,6 +30,19 @@ pub(crate) struct Seen {
     pub(crate) holder: Option<(u32, Pidfd)>,
     /// A descriptor of the job's process, if it was started in this boot, has no outcome yet and still exists.
     pub(crate) job: Option<Pidfd>,
+}
+
+/// What is here of a run that is not live.
+#[derive(Debug)]
+pub(crate) enum Recalled {
+    /// It is settled.
+    Settled(Box<Ledger>),
+    /// Its log is damaged.
+    Damaged,
+    /// Its log cannot be read now.
+    NotNow(io::Error),
+    /// Nothing.
+    None,
 }
 
 /// The data root for many threads.
@@ -144,6 +157,34 @@ impl Disk {
         Ok((Ledger::read(dir)?, locked))
     }
 
+    /// Reads a settled log. One that is damaged is set aside, so that it is not settled any more and people can look at it.
+    pub(crate) fn read_settled(&self, run_id: RunId) -> Result<Ledger, LedgerError> {
+        let read = self.read_at(&self.root.run(Shelf::Settled, run_id)).map(|(ledger, _)| ledger);
+        if let Err(LedgerError::Damaged(what)) = &read {
+            tracing::error!(run = %run_id, "a settled run is set aside into quarantine: {what}");
+            if let Err(e) = self.root.move_to(run_id, Shelf::Settled, Shelf::Quarantined) {
+                tracing::warn!(run = %run_id, "it cannot be moved to its shelf now: {e}"); // whoever reads it next tries again
+            }
+        }
+        read
+    }
+
+    /// Looks for a run that is not live.
+    pub(crate) fn recall(&self, run_id: RunId) -> Recalled {
+        match self.read_settled(run_id) {
+            Ok(ledger) => Recalled::Settled(Box::new(ledger)),
+            Err(LedgerError::Damaged(_)) => Recalled::Damaged,
+            Err(LedgerError::Io(e)) if e.kind() != io::ErrorKind::NotFound => Recalled::NotNow(e),
+            Err(LedgerError::Io(_)) => {
+                match os::disk::exists(self.root.run(Shelf::Quarantined, run_id).path()) {
+                    Ok(true) => Recalled::Damaged,
+                    Ok(false) => Recalled::None,
+                    Err(e) => Recalled::NotNow(e),
+                }
+            }
+        }
+    }
+
     /// Records an outcome in the place of a job-processor that is gone.
     pub(crate) fn record(
         &self,
@@ -189,14 +230,25 @@ impl Disk {
     }
 
     /// Keeps the files that the job's spec asks for, if that was not done.
-    pub(crate) fn keep_files(&self, run_id: RunId) -> Result<(), String> {
+    pub(crate) fn keep_files(&self, run_id: RunId, no_room: NoRoom) -> Result<(), NotKept> {
         let _recording = self.recording(run_id);
         let dir = self.root.run(Shelf::Live, run_id);
-        let (mut recorder, ledger) = spool::Recorder::take(&dir).map_err(|e| e.to_string())?;
+        let taken = spool::Recorder::take(&dir).map_err(|e| NotKept::Failed(e.to_string()));
+        let (mut recorder, ledger) = taken?;
         if ledger.started.is_none() {
             return Ok(()); // nothing was executed, so no file is the job's
         }
-        spool::capture(&dir, &ledger.spec, ledger.captured(), &mut recorder)
+        spool::capture(&dir, &ledger.spec, ledger.captured(), &mut recorder, no_room)
+    }
+
+    /// Writes down that the server needs the run's kept files no more, if it knows of as many as there are; whether it does.
+    pub(crate) fn note_files_stored(&self, dir: &RunDir, known: u64) -> Result<bool, String> {
+        let (ledger, _) = self.read_at(dir).map_err(|e| e.to_string())?;
+        let complete = dir.files_complete().map_err(|e| e.to_string())?;
+        if !complete || ledger.captured().len() as u64 > known {
+            return Ok(false);
+        }
+        dir.note_files_stored().map(|()| true).map_err(|e| format!("it cannot be written down: {e}"))
     }
 
     fn reading(&self, run_id: RunId) -> RwLockReadGuard<'_, ()> {
@@ -278,6 +330,7 @@ impl GroupSync {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use job::Never;
 
     #[test]
     fn of_a_run_that_never_executed_no_file_is_kept() {
@@ -287,9 +340,9 @@ mod tests {
         let (run_id, capture) = (RunId::new(1, 1), vec!["/etc/passwd".to_owned()]);
         let spec =
             protocol::RunSpec { capture, user: Some("ann".to_owned()), ..protocol::RunSpec::default() };
-        let never = Outcome::NeverStarted { reason: "killed before".to_owned(), canceled: true };
+        let never = Outcome::NeverStarted { reason: "killed before".to_owned(), why: Never::Canceled };
         spool::prepare(&disk.root, run_id, &spec, [0; 16], 0, Some(&never)).unwrap();
-        assert_eq!(disk.keep_files(run_id), Ok(()));
+        disk.keep_files(run_id, NoRoom::Wait).unwrap();
         let (ledger, _) = disk.read_at(&disk.root.run(Shelf::Live, run_id)).unwrap();
         assert_eq!((ledger.captured().len(), ledger.messages.len()), (0, 2));
     }

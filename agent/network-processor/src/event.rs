@@ -1,7 +1,8 @@
 //! Everything that can happen to the agent, in one queue: one owner of the table of runs, one order of events.
 
-use crate::disk::Seen;
+use crate::disk::{Recalled, Seen};
 use crate::launch::{Launched, NotLaunched};
+use crate::resend::Resent;
 use crate::retention::Done;
 use crate::room::Room;
 use crate::session::Raised;
@@ -11,7 +12,7 @@ use job::RunId;
 use job::output::Watch;
 use link::{Link, LinkError};
 use protocol::Frame;
-use spool::PrepareError;
+use spool::{NotKept, PrepareError};
 
 /// What happened.
 #[derive(Debug)]
@@ -41,17 +42,23 @@ pub(crate) enum Event {
     /// An adopted run was suspended (`true`) or resumed by us, or that could not be written down.
     PausedAdopted(RunId, bool, Result<(), String>),
     /// Files of a job were kept in the place of its job-processor, or could not be.
-    FilesKept(RunId, Result<(), String>),
+    FilesKept(RunId, Result<(), NotKept>),
+    /// It was looked at what these runs left behind; of each whether something is left that is waited for.
+    LeftoversSeen(Vec<(RunId, bool)>),
     /// The output files of an adopted run were looked at; with a text: it is to be ended, and who asks.
     OutputSeen(RunId, Watch, Option<String>),
     /// An outcome was recorded here (or was there already): `Ok`; or could not be now.
     Recorded(RunId, Result<(), String>),
     /// The monitor said whether it is the witness of the run; `None`: there is no monitor.
     Asked(RunId, Option<bool>),
-    /// A settled run's log was read, to be sent again.
-    Recalled(RunId, Box<Result<spool::Ledger, spool::LedgerError>>),
-    /// Every settled run was sent again, or the link was over first.
-    Resent(u64, bool),
+    /// Which process is the monitor.
+    MonitorSeen(Option<u32>),
+    /// That monitor was handed the pidfd of an adopted job, or none was.
+    MonitorTold(RunId, Option<u32>),
+    /// The record of a run that is not live was looked for.
+    Recalled(RunId, Recalled),
+    /// Every settled run was sent again in that session, or not.
+    Resent(u64, Resent),
     /// A round of retention is over.
     Swept(std::io::Result<Done>),
     /// The disk was looked at.
@@ -89,6 +96,8 @@ pub(crate) enum NotPrepared {
     Expired,
     /// It is there and whole, but its name may not be durable: it is not refused any more, and not started yet.
     Unsynced(std::io::Error),
+    /// No new runs are taken; why.
+    Refusing(String),
     /// It cannot have its user.
     User(NotResolved),
     /// It could not be written.

@@ -1,17 +1,13 @@
 //! What is done by the clock: retries, adopted runs, room on the disk, retention, secrets.
 
 use crate::agent::Agent;
-use crate::delivery::Delivered;
 use crate::event::Event;
 use crate::groups;
 use crate::retention::{Done, Hands, KEPT_MS_FULL, Policy};
 use crate::room::{self, Room};
 use config::{AgentConfig, Effect};
 use os::clock;
-use protocol::Frame;
-use protocol::convert;
-use protocol::message::{Facts, RunFact};
-use spool::{RunDir, Shelf};
+use spool::RunDir;
 use std::io;
 use std::time::Duration;
 
@@ -61,15 +57,21 @@ impl Agent {
         if now_ms >= self.housekept_ms + SLOW_ROUND_MS {
             self.housekept_ms = now_ms;
             self.retry_files();
+            self.retry_leftovers();
             self.retry_moves_and_reads();
+            self.reap_orphans();
+            self.look_for_monitor();
             self.watch_disk();
             self.watch_secrets();
             self.save_identity();
-            if self.tidying.more || self.tidying.is_short || now_ms >= self.swept_ms + RETENTION_ROUND_MS {
+            if self.tidying.is_short || now_ms >= self.swept_ms + RETENTION_ROUND_MS {
                 self.swept_ms = now_ms;
-                self.sweep();
+                self.sweep(true);
                 self.rotate_job_processors_trace();
             }
+        }
+        if self.tidying.more {
+            self.sweep(false); // the last round was stopped by its time, not by its end
         }
     }
 
@@ -123,8 +125,8 @@ impl Agent {
         }
     }
 
-    /// Lets settled runs go that may not or need not stay.
-    fn sweep(&mut self) {
+    /// Lets settled runs go that may not or need not stay; and `groups`, if they are empty.
+    fn sweep(&mut self, groups: bool) {
         if std::mem::replace(&mut self.tidying.sweeping, true) {
             return;
         }
@@ -138,8 +140,8 @@ impl Agent {
         self.disk.spawn(move |disk| {
             let free = || Ok(os::disk::file_system(disk.root.path())?.free_bytes);
             let remove = |dir: &RunDir| launcher.remove(disk, dir);
-            let groups =
-                launcher.cgroup_parent().map_or(0, |parent| groups::remove_empty(parent, &disk.root));
+            let parent = launcher.cgroup_parent().filter(|_| groups);
+            let groups = parent.map_or(0, |parent| groups::remove_empty(parent, &disk.root));
             if groups > 0 {
                 tracing::info!(groups, "empty control groups of runs that are over were removed");
             }
@@ -172,7 +174,7 @@ impl Agent {
 
     /// The job-processors' own complaints are appended by many processes, so their file is moved aside here.
     fn rotate_job_processors_trace(&mut self) {
-        let path = self.disk.root.trace_dir().join("job-processor.log");
+        let path = self.disk.root.job_processors_trace_path();
         let launcher = self.launcher.clone();
         tokio::task::spawn_blocking(move || {
             if std::fs::metadata(&path).is_ok_and(|m| m.len() > JOB_PROCESSOR_TRACE_BYTES_MAX) {
@@ -180,64 +182,6 @@ impl Agent {
                 launcher.renew_nursery(); // it has the file open
             }
         });
-    }
-
-    /// Sends every settled record again, away from the event loop.
-    pub(crate) fn resend_settled(&mut self) {
-        let (disk, events) = (self.disk.clone(), self.events.clone());
-        let Some((session, _)) = self.catching_up.filter(|(session, _)| self.sessions.is_active(*session))
-        else {
-            return;
-        };
-        let Some(link) = self.sessions.active_link().filter(|_| !self.resending) else { return };
-        self.resending = true;
-        tokio::spawn(async move {
-            let root = disk.root.clone();
-            let all = tokio::task::spawn_blocking(move || root.list(Shelf::Settled)).await;
-            let Ok(Ok(all)) = all else {
-                tokio::time::sleep(RESEND_PAUSE).await; // what cannot be listed was not sent
-                let _ = events.send(Event::Resent(session, false));
-                return;
-            };
-            for chunk in all.chunks(256) {
-                let (disk, chunk) = (disk.clone(), chunk.to_vec());
-                let read = tokio::task::spawn_blocking(move || {
-                    let read = chunk.into_iter().filter_map(|run_id| {
-                        let (ledger, _) = disk.read_at(&disk.root.run(Shelf::Settled, run_id)).ok()?;
-                        Some(Delivered { run_id, messages: ledger.messages })
-                    });
-                    read.collect::<Vec<_>>()
-                });
-                let facts = read.await.unwrap_or_default().into_iter().flat_map(|delivered| {
-                    let run = convert::run_id_field(delivered.run_id);
-                    delivered.messages.into_iter().map(move |m| RunFact {
-                        run_id: run.clone(),
-                        seq: Some(m.seq),
-                        fact: m.bytes,
-                    })
-                });
-                if link.send(Frame::Facts(Facts { facts: facts.collect() })).await.is_err() {
-                    let _ = events.send(Event::Resent(session, false)); // the next connection begins anew
-                    return;
-                }
-            }
-            let _ = events.send(Event::Resent(session, true));
-        });
-    }
-
-    pub(crate) fn on_resent(&mut self, session: u64, complete: bool) {
-        self.resending = false;
-        match self.catching_up {
-            Some((wanted, position)) if wanted == session && complete => {
-                self.catching_up = None;
-                // What the server acknowledges from now on counts.
-                self.identity.acked = position;
-                self.identity.dirty = true;
-                self.say_caught_up();
-            }
-            Some(_) => self.resend_settled(), // a newer connection may have come while this one was ending
-            None => {}
-        }
     }
 
     /// SIGHUP: the configuration is read anew, away from the loop.
@@ -282,9 +226,6 @@ impl Agent {
         self.swept_ms = 0; // another limit counts at once
     }
 }
-
-/// Before the settled runs are listed again.
-const RESEND_PAUSE: Duration = Duration::from_secs(1);
 
 /// Ticks for ever.
 pub(crate) async fn tick(events: tokio::sync::mpsc::UnboundedSender<Event>) {

@@ -4,16 +4,15 @@ use crate::disk::Disk;
 use crate::event::{Event, NotPrepared};
 use crate::identity::IdentityFile;
 use crate::nursery::Nursery;
+use crate::sudo::Helpers;
 use crate::users::{self, NotResolved};
 use config::{AgentConfig, UserSwitch, Users};
 use job::users::User;
-use job::{Outcome, RunId};
+use job::{Never, Outcome, RunId};
 use os::pidfd::Pidfd;
 use protocol::RunSpec;
 use spool::{PrepareError, Prepared, Shelf, Stored};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -26,6 +25,7 @@ pub(crate) struct Launcher {
     pub(crate) agent: String,
     pub(crate) users: Users,
     nursery: Arc<Nursery>,
+    pub(crate) helpers: Helpers,
 }
 
 /// Why no job-processor was started.
@@ -59,8 +59,21 @@ impl From<NotResolved> for NotLaunched {
 pub(crate) struct Launched {
     /// What its log began with, if it was written just now.
     pub(crate) messages: Vec<Stored>,
-    /// Its job-processor; `None` for a run that was only prepared to say that it never starts.
-    pub(crate) job_processor: Option<(u32, Pidfd)>,
+    /// Its job-processor.
+    pub(crate) job_processor: JobProcessor,
+}
+
+/// Where a run's job-processor stands.
+#[derive(Debug)]
+pub(crate) enum JobProcessor {
+    /// There is none: it could not be started, or the run was only prepared to say that it never starts.
+    Nobody,
+    /// A child of ours, by birth or as an orphan that came to us.
+    Child(u32, Pidfd),
+    /// sudo is to be asked for it, and it for a job of that user.
+    Due(Option<String>),
+    /// It may have the run, and it is not known which process it is: the log's lock says who has it.
+    Apart,
 }
 
 impl Launcher {
@@ -78,7 +91,14 @@ impl Launcher {
             program.display()
         );
         let (agent, users) = (config.name.clone(), config.users.clone());
-        Ok(Launcher { program, cgroup_parent, agent, users, nursery: Arc::default() })
+        Ok(Launcher {
+            program,
+            cgroup_parent,
+            agent,
+            users,
+            nursery: Arc::default(),
+            helpers: Helpers::default(),
+        })
     }
 
     /// The control group below which each run gets its own.
@@ -87,10 +107,22 @@ impl Launcher {
     }
 
     /// Prepares a run and starts its job-processor. Reports [`Event::Prepared`].
-    pub(crate) fn prepare(&self, disk: &Disk, run_id: RunId, spec: RunSpec, identity: IdentityFile) {
+    /// With `refusing` it says so of a run that is not here already.
+    pub(crate) fn prepare(
+        &self,
+        disk: &Disk,
+        run_id: RunId,
+        spec: RunSpec,
+        identity: IdentityFile,
+        refusing: String,
+    ) {
         let launcher = self.clone();
         disk.spawn(move |disk| {
-            Event::Prepared(run_id, launcher.prepare_and_launch(disk, run_id, &spec, &identity))
+            let checked = check_new(disk, run_id, &identity).and_then(|()| match refusing.is_empty() {
+                true => launcher.prepare_and_launch(disk, run_id, &spec),
+                false => Err(NotPrepared::Refusing(refusing)),
+            });
+            Event::Prepared(run_id, checked)
         });
     }
 
@@ -99,9 +131,7 @@ impl Launcher {
         disk: &Disk,
         run_id: RunId,
         spec: &RunSpec,
-        identity: &IdentityFile,
     ) -> Result<Launched, NotPrepared> {
-        check_new(disk, run_id, identity)?;
         let user = users::resolve(&self.agent, &self.users, spec).map_err(NotPrepared::User)?;
         let messages = prepare(disk, run_id, spec, None)?.messages;
         let launched =
@@ -113,7 +143,7 @@ impl Launcher {
     pub(crate) fn entomb(&self, disk: &Disk, run_id: RunId, by: String) {
         disk.spawn(move |disk| {
             let reason = format!("killed by {by} before this agent had received it");
-            let never = Outcome::NeverStarted { reason, canceled: true };
+            let never = Outcome::NeverStarted { reason, why: Never::Canceled };
             let tombstone = not_there(disk, run_id)
                 .and_then(|()| prepare(disk, run_id, &RunSpec::default(), Some(&never)));
             let durable = tombstone.and_then(|_| disk.sync_runs().map_err(NotPrepared::Unsynced));
@@ -171,6 +201,7 @@ impl Launcher {
         // A program with root's rights is started for one run, and checks for itself what that is.
         let born = match self.users.switch {
             UserSwitch::Setuid => Err(io::ErrorKind::NotConnected.into()),
+            UserSwitch::Sudo => return Ok(Launched::with(JobProcessor::Due(user))),
             UserSwitch::None | UserSwitch::Root => {
                 self.nursery.job_processor(run_id, user.as_deref(), || self.nursery_command(disk))
             }
@@ -184,7 +215,7 @@ impl Launcher {
         };
         // Nobody but us reaps it, so the pid is surely still its own.
         let pidfd = Pidfd::open(pid)?.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(Launched { messages: Vec::new(), job_processor: Some((pid, pidfd)) })
+        Ok(Launched::with(JobProcessor::Child(pid, pidfd)))
     }
 
     /// The job-processors' complaints go into a new file from now on.
@@ -199,7 +230,7 @@ impl Launcher {
         command
     }
 
-    fn own_command(&self, disk: &Disk, run_id: RunId, user: Option<&str>) -> Command {
+    pub(crate) fn own_command(&self, disk: &Disk, run_id: RunId, user: Option<&str>) -> Command {
         let mut command = self.command(disk);
         if let Some(user) = user {
             command.args(["--user", user]);
@@ -209,23 +240,20 @@ impl Launcher {
     }
 
     fn command(&self, disk: &Disk) -> Command {
-        let trace = disk.root.trace_dir().join("job-processor.log");
-        let stderr = File::options()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(trace)
-            .map_or(Stdio::null(), Stdio::from);
-        let mut command = Command::new(&self.program);
-        command.current_dir(disk.root.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        let stderr = disk.root.job_processors_trace().map_or(Stdio::null(), Stdio::from);
+        let mut command = self.job_processor();
+        command.current_dir(disk.root.path()).stderr(stderr);
         command
     }
 }
 
 impl Launched {
+    pub(crate) fn with(job_processor: JobProcessor) -> Launched {
+        Launched { messages: Vec::new(), job_processor }
+    }
+
     fn nobody() -> Launched {
-        Launched { messages: Vec::new(), job_processor: None }
+        Launched::with(JobProcessor::Nobody)
     }
 }
 

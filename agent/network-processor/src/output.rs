@@ -1,14 +1,15 @@
-//! The files that jobs write: finding, opening and reading them. Blocking; called from threads that may.
+//! The files that jobs write, and those that were kept of them: finding, opening and reading them. Blocking; called from threads that may.
 
 use crate::disk::Disk;
 use job::output::OutputLimit;
 use job::{Outcome, RunId};
 use protocol::message::StreamKind;
+use protocol::stream::Which;
 use spool::{RunDir, Shelf};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 /// An output file of a run, as far as there is one.
 #[derive(Debug)]
@@ -40,26 +41,67 @@ pub(crate) struct Part {
     pub(crate) gap: Option<Range<u64>>,
 }
 
-/// Opens an output file of a run, wherever the run is kept. The error is for people.
-pub(crate) fn open(disk: &Disk, run_id: RunId, stream: Option<StreamKind>) -> Result<Output, String> {
-    let found = disk.root.find(run_id).map_err(|e| format!("the run's directory cannot be read: {e}"))?;
+/// Why something cannot be read, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// It may be readable later.
+    Now(String),
+    /// It is gone for good.
+    Gone(String),
+}
+
+impl Unreadable {
+    /// The reason, and whether it is for good.
+    pub(crate) fn told(self) -> (String, bool) {
+        match self {
+            Unreadable::Now(reason) => (reason, false),
+            Unreadable::Gone(reason) => (reason, true),
+        }
+    }
+}
+
+/// Opens a file of a run, wherever the run is kept.
+pub(crate) fn open(disk: &Disk, run_id: RunId, which: Option<&Which>) -> Result<Output, Unreadable> {
+    let found = disk.root.find(run_id);
+    let found = found.map_err(|e| Unreadable::Now(format!("the run's directory cannot be read: {e}")))?;
     let Some((shelf, dir)) = found else { return Ok(Output::NoRecord) };
-    let path = match stream {
-        Some(StreamKind::Stdout) => dir.out(),
-        Some(StreamKind::Stderr) => dir.err(),
-        Some(StreamKind::Unspecified) | None => {
-            return Err("this agent does not know that file of a run".into());
+    let path = match which {
+        Some(Which::Kept(name)) => return open_kept(shelf, &dir, name),
+        Some(Which::Output(StreamKind::Stdout)) => dir.out(),
+        Some(Which::Output(StreamKind::Stderr)) => dir.err(),
+        Some(Which::Output(StreamKind::Unspecified)) | None => {
+            return Err(Unreadable::Now("this agent does not know that file of a run".into()));
         }
     };
     match File::open(path) {
         Ok(file) => Ok(Output::Open(Open { file, limit: limit(disk, &dir) })),
         Err(e) if e.kind() == io::ErrorKind::NotFound && is_stripped(disk, shelf, &dir) => {
-            Err("the output was removed to make room (see [retention] in the agent's configuration)".into())
+            Err(removed("the output", &dir))
         }
         // Nothing was ever started, or not yet.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Output::NotWritten),
-        Err(e) => Err(cannot_be_read(&e)),
+        Err(e) => Err(Unreadable::Now(cannot_be_read(&e))),
     }
+}
+
+/// A file that was kept is whole as soon as it is there; of a settled run no other one will come.
+fn open_kept(shelf: Shelf, dir: &RunDir, name: &str) -> Result<Output, Unreadable> {
+    match dir.open_kept_file(name) {
+        Ok(file) => Ok(Output::Open(Open { file, limit: None })),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && shelf == Shelf::Settled => {
+            Err(removed(&format!("the file \"{name}\""), dir))
+        }
+        Err(e) => Err(Unreadable::Now(format!("the file \"{name}\" cannot be read: {e}"))),
+    }
+}
+
+/// Retention removed it. Nothing else changes the directory of a settled run, so its time is the time of that.
+fn removed(what: &str, dir: &RunDir) -> Unreadable {
+    let at_s = dir.path().symlink_metadata().map_or(0, |metadata| metadata.mtime());
+    let at = trace::rfc3339(u64::try_from(at_s).unwrap_or(0).saturating_mul(1000));
+    Unreadable::Gone(format!(
+        "{what} was removed by the agent's retention on {at}, to make room (see [retention] in the agent's configuration)"
+    ))
 }
 
 /// The run's output limit; a log that cannot be read now has none.
@@ -115,9 +157,14 @@ pub(crate) fn read(file: &File, offset: u64, bytes_max: usize) -> Result<(Vec<u8
     try_read(file, offset, bytes_max).map_err(|e| cannot_be_read(&e))
 }
 
-/// What is said of a run that is not here.
-pub(crate) fn no_record() -> String {
-    "the agent has no record of this run; its output may be past its retention".into()
+/// What is said of a run that is not here. `expired_ms`: of a run that was made then or before, its record was removed by retention if it is not here.
+pub(crate) fn no_record(run_id: RunId, expired_ms: u64) -> Unreadable {
+    Unreadable::Gone(match run_id.wall_ms() <= expired_ms {
+        true => "the whole run was removed by the agent's retention, its output with it (see settled_retention and [retention] in the agent's \
+                 configuration)"
+            .into(),
+        false => "the agent has no record of this run: its data root was replaced, or it never got it".into(),
+    })
 }
 
 fn cannot_be_read(e: &io::Error) -> String {

@@ -2,7 +2,7 @@
 //! until it is on disk; the log then says how the run stands, and who takes a run over lets it stand as its log says.
 
 use crate::agent::Agent;
-use crate::control::{is_behind_gate, processes, tell_job_processor};
+use crate::control::{processes, tell_job_processor};
 use crate::disk::Disk;
 use crate::errand::Hand;
 use crate::event::Event;
@@ -128,7 +128,7 @@ fn pause(
     fact: FactBody,
     suspend: bool,
 ) -> Result<(), String> {
-    if is_behind_gate(started) {
+    if spool::is_unexecuted(started) {
         return Err("its process is about to go".to_owned()); // it writes the next record itself
     }
     disk.note(run_id, fact)?;

@@ -7,6 +7,9 @@
 //! | more than `settled_bytes_max`, or less free than `free_bytes_min` | outputs; when there are none left, whole runs | 24 h                    |
 //! | the disk is full                           | the same                                                              | 10 minutes; no output is spared |
 //!
+//! Files that were kept of a run and that the server has not said to have (`files/stored`) are spared: their run is not removed, and only its other
+//! output goes. For 30 days, since a server without a file store never says so; and on a full disk they go when nothing else is left to go.
+//!
 //! A server whose database went back in time (a backup, a standby that was behind) gets what it lacks from the settled records, so they stay for
 //! a day even if that takes more room than is wished.
 //!
@@ -35,6 +38,8 @@ const YOUNG_IN_A_ROW: usize = 64;
 const NEWS_MAX: usize = 100_000;
 /// What an asynchronous standby or a restored backup may need back, milliseconds.
 const KEPT_MS_MIN: u64 = 24 * 3_600_000;
+/// What the server has not stored is spared for so long after it settled, milliseconds.
+const UNSTORED_MS_MAX: u64 = 30 * 24 * 3_600_000;
 /// On a full disk, milliseconds: a START of as old a run may still be on its way, and could not be told from one that ran and was removed.
 pub(crate) const KEPT_MS_FULL: u64 = 600_000;
 /// A round works at most so long; the next one goes on.
@@ -132,18 +137,18 @@ impl Settled {
 impl Known {
     fn take_news(&mut self, root: &DataRoot, policy: &Policy, news: News) -> io::Result<()> {
         let counts = policy.limits.settled_bytes_max.is_some();
+        if !counts || news.too_many {
+            self.bytes = None; // not wanted, or not known any more
+        }
+        if let Some(bytes) = &mut self.bytes {
+            *bytes += news.runs.iter().map(|run| taken(root.run(Shelf::Settled, *run).path())).sum::<u64>();
+        }
         let used_up = self.oldest.is_empty() && !self.complete;
         if !self.listed || news.too_many || used_up || (counts && self.bytes.is_none()) {
             return self.list(root, counts);
         }
-        if !counts {
-            self.bytes = None;
-        }
         for run_id in news.runs {
             self.count += 1;
-            if let Some(bytes) = &mut self.bytes {
-                *bytes += taken(root.run(Shelf::Settled, run_id).path());
-            }
             if self.complete || self.oldest.last().is_some_and(|last| run_id < *last) {
                 self.keep(run_id);
             }
@@ -151,8 +156,9 @@ impl Known {
         Ok(())
     }
 
+    /// Lists the shelf. The room that all take is counted only if it is not known: that is a look at every file.
     fn list(&mut self, root: &DataRoot, counts: bool) -> io::Result<()> {
-        let stripped_to = self.stripped_to.take();
+        let (stripped_to, known) = (self.stripped_to.take(), self.bytes.take());
         *self = Known { listed: true, complete: true, stripped_to, ..Known::default() };
         let mut bytes = 0;
         for entry in std::fs::read_dir(root.shelf(Shelf::Settled))? {
@@ -162,11 +168,11 @@ impl Known {
             };
             self.count += 1;
             self.keep(run_id);
-            if counts {
+            if counts && known.is_none() {
                 bytes += taken(&entry.path());
             }
         }
-        self.bytes = counts.then_some(bytes);
+        self.bytes = counts.then_some(known.unwrap_or(bytes));
         Ok(())
     }
 
@@ -223,7 +229,10 @@ impl Round<'_> {
             Ok(max.zip(known.bytes).is_some_and(|(max, bytes)| bytes > max) || (hands.free)()? < free_min)
         };
         while is_short(self.known)? && self.has_time() {
-            if self.strip_some() == 0 && self.remove_some(self.spared_ms(), CHUNK / 4)? == 0 {
+            if self.strip_some() == 0
+                && self.remove_some(self.spared_ms(), CHUNK / 4)? == 0
+                && self.strip_unstored() == 0
+            {
                 return Ok(()); // nothing is left that may go
             }
         }
@@ -258,7 +267,7 @@ impl Round<'_> {
 
     /// Removes up to `most` of the oldest that are old enough; how many it were.
     fn remove_some(&mut self, age_ms_min: u64, most: usize) -> io::Result<usize> {
-        let going = self.old_enough(age_ms_min, None, most);
+        let going = self.old_enough(age_ms_min, None, most, |dir, age_ms| !is_unstored(dir, age_ms));
         let Some(latest) = going.iter().map(RunId::wall_ms).max() else { return Ok(0) };
         // Nobody can tell any more whether these ran here: that has to be known before the first of them is gone.
         self.identity.expire(latest)?;
@@ -281,37 +290,62 @@ impl Round<'_> {
     /// Removes the outputs of some of the oldest; how many runs were looked at.
     fn strip_some(&mut self) -> usize {
         let age_ms_min = if self.policy.full.is_some() { 0 } else { KEPT_MS_MIN };
-        let going = self.old_enough(age_ms_min, self.known.stripped_to, CHUNK / 4);
+        let going = self.old_enough(age_ms_min, self.known.stripped_to, CHUNK / 4, |_, _| true);
         for run_id in &going {
-            let dir = self.root.run(Shelf::Settled, *run_id);
-            let before = taken(dir.path());
-            match strip(dir.path(), &dir.log()) {
-                Ok(true) => self.done.stripped += 1,
-                Ok(false) => {}
-                Err(e) => tracing::warn!(run = %run_id, "the output of a settled run cannot be removed: {e}"),
-            }
-            let freed = before.saturating_sub(taken(dir.path()));
-            self.known.bytes = self.known.bytes.map(|all| all.saturating_sub(freed));
+            self.strip(*run_id, is_unstored);
             self.known.stripped_to = Some(*run_id);
         }
         going.len()
     }
 
-    /// The oldest runs behind `after` that settled at least so long ago.
-    fn old_enough(&self, age_ms_min: u64, after: Option<RunId>, most: usize) -> Vec<RunId> {
-        let now_ms = clock::wall_ms();
+    /// On a full disk, and nothing else may go: files of some of the oldest that the server has not stored; of how many runs.
+    fn strip_unstored(&mut self) -> usize {
+        if self.policy.full.is_none() {
+            return 0;
+        }
+        let going = self.old_enough(0, None, CHUNK / 4, is_unstored);
+        let lost = |run_id: &&RunId| {
+            tracing::warn!(run = %run_id, "the disk is full: files that the server has not stored are removed");
+            self.strip(**run_id, |_, _| false)
+        };
+        going.iter().filter(lost).count()
+    }
+
+    /// Removes the output of one; whether there was any. Of files that are to be spared it stays.
+    fn strip(&mut self, run_id: RunId, spares_files: impl Fn(&RunDir, u64) -> bool) -> bool {
+        let dir = self.root.run(Shelf::Settled, run_id);
+        let before = taken(dir.path());
+        let stripped = strip(&dir, spares_files(&dir, settled_for_ms(&dir)));
+        match &stripped {
+            Ok(true) => self.done.stripped += 1,
+            Ok(false) => {}
+            Err(e) => tracing::warn!(run = %run_id, "the output of a settled run cannot be removed: {e}"),
+        }
+        let freed = before.saturating_sub(taken(dir.path()));
+        self.known.bytes = self.known.bytes.map(|all| all.saturating_sub(freed));
+        stripped.unwrap_or(false)
+    }
+
+    /// The oldest runs behind `after` that settled at least so long ago, and that may go.
+    fn old_enough(
+        &self,
+        age_ms_min: u64,
+        after: Option<RunId>,
+        most: usize,
+        may_go: impl Fn(&RunDir, u64) -> bool,
+    ) -> Vec<RunId> {
         let (mut found, mut young) = (Vec::new(), 0);
         let candidates = self.known.oldest.iter().filter(|run_id| after.is_none_or(|after| **run_id > after));
         for run_id in candidates {
             let dir = self.root.run(Shelf::Settled, *run_id);
-            // The rename to this shelf set the change time. What cannot be asked counts as old: it is gone.
-            let settled_ms = std::fs::metadata(dir.path()).map_or(0, |m| m.ctime().saturating_mul(1_000));
-            let age_ms = u64::try_from(now_ms.saturating_sub(settled_ms)).unwrap_or(0);
-            if age_ms >= age_ms_min {
-                young = 0;
-                found.push(*run_id);
-            } else {
+            let age_ms = settled_for_ms(&dir);
+            if age_ms < age_ms_min {
                 young += 1;
+            } else {
+                young = 0;
+                if may_go(&dir, age_ms) {
+                    found.push(*run_id);
+                }
             }
             if found.len() >= most || young >= YOUNG_IN_A_ROW {
                 break;
@@ -321,12 +355,24 @@ impl Round<'_> {
     }
 }
 
-/// Removes everything but the log; whether there was anything.
-fn strip(dir: &Path, log: &Path) -> io::Result<bool> {
+/// The server has not said to have all files of the run, and may still want them.
+fn is_unstored(dir: &RunDir, age_ms: u64) -> bool {
+    // What cannot be read can be given to nobody.
+    age_ms < UNSTORED_MS_MAX && dir.has_unstored_files().unwrap_or(false)
+}
+
+/// The rename to this shelf set the change time, and so does a removal from the directory. What cannot be asked counts as old: it is gone.
+fn settled_for_ms(dir: &RunDir) -> u64 {
+    let settled_ms = std::fs::metadata(dir.path()).map_or(0, |m| m.ctime().saturating_mul(1_000));
+    u64::try_from(clock::wall_ms().saturating_sub(settled_ms)).unwrap_or(0)
+}
+
+/// Removes everything but the log, and but the kept files if they are to be spared; whether there was anything.
+fn strip(dir: &RunDir, spare_files: bool) -> io::Result<bool> {
     let mut any = false;
-    for entry in std::fs::read_dir(dir)? {
+    for entry in std::fs::read_dir(dir.path())? {
         let entry = entry?;
-        if entry.path() == log {
+        if entry.path() == dir.log() || spare_files && entry.path() == dir.files() {
             continue;
         }
         any = true;
@@ -492,11 +538,93 @@ mod tests {
     }
 
     #[test]
+    fn beyond_the_room_that_settled_runs_may_take_outputs_go_first_and_then_the_oldest_runs() {
+        let mut lab = Lab::new(100);
+        lab.policy.full = Some(0); // what settled a moment ago may go
+        let one = taken(lab.root.run(Shelf::Settled, run(1)).path());
+        lab.policy.limits.settled_bytes_max = Some(Size::from_bytes(one * 60));
+        let done = lab.sweep();
+        assert_eq!((done.removed, lab.left().len()), (0, 100), "outputs suffice");
+        assert!((1..100).contains(&done.stripped) && lab.outputs() < 100, "{done:?}");
+        lab.policy.limits.settled_bytes_max = Some(Size::from_bytes(one * 10));
+        assert!(lab.sweep().removed > 0);
+        let (left, rest) = (lab.left(), (1..=100).rev());
+        let youngest: Vec<u64> = rest.take(left.len()).collect::<Vec<_>>().into_iter().rev().collect();
+        assert_eq!(left, youngest, "the oldest went");
+        let all: u64 = left.iter().map(|n| taken(lab.root.run(Shelf::Settled, run(*n)).path())).sum();
+        assert!(all <= one * 10, "{all} of {}", one * 10);
+    }
+
+    #[test]
+    fn a_shelf_of_more_runs_than_are_remembered_is_listed_again_and_not_counted_again() {
+        const ALL: u64 = OLDEST_MAX as u64 + 40;
+        let mut lab = Lab::new(0);
+        for n in 1..=ALL {
+            std::fs::create_dir(lab.root.run(Shelf::Settled, run(n)).path()).unwrap();
+        }
+        lab.policy.limits.settled_bytes_max = Some(Size::from_bytes(u64::MAX));
+        lab.sweep();
+        let one = taken(lab.root.run(Shelf::Settled, run(1)).path());
+        assert_eq!(lock(&lab.settled.known).bytes, Some(ALL * one));
+        lab.policy.retention_ms = 0;
+        let mut removed = 0;
+        while removed < OLDEST_MAX as u64 {
+            removed += lab.sweep().removed;
+        }
+        // Something that nobody told of: a new count would see it.
+        std::fs::write(lab.root.run(Shelf::Settled, run(ALL)).out(), vec![b'x'; 64 << 10]).unwrap();
+        lab.policy.retention_ms = u64::MAX;
+        settle(&lab.root, ALL + 1);
+        lab.settled.add(run(ALL + 1));
+        lab.sweep();
+        let known = lock(&lab.settled.known);
+        let last = taken(lab.root.run(Shelf::Settled, run(ALL + 1)).path());
+        assert_eq!((known.count, known.complete), (ALL - removed + 1, true), "it was listed again");
+        assert_eq!(known.bytes, Some((ALL - removed) * one + last));
+    }
+
+    #[test]
     fn a_run_that_was_stripped_keeps_its_log() {
         let lab = Lab::new(1);
         let dir = lab.root.run(Shelf::Settled, run(1));
-        assert!(strip(dir.path(), &dir.log()).unwrap());
-        assert!(!strip(dir.path(), &dir.log()).unwrap());
+        assert!(strip(&dir, false).unwrap());
+        assert!(!strip(&dir, false).unwrap());
         assert!(dir.log().exists() && !dir.out().exists() && !dir.work().exists());
+    }
+
+    /// Lets a settled run have a file that was kept, and says so to the server or not.
+    fn keep_file(lab: &Lab, n: u64, stored: bool) {
+        let dir = lab.root.run(Shelf::Settled, run(n));
+        std::fs::create_dir(dir.files()).unwrap();
+        std::fs::write(dir.kept_file("report"), "x").unwrap();
+        if stored {
+            dir.note_files_stored().unwrap();
+        }
+    }
+
+    #[test]
+    fn files_that_the_server_has_not_stored_outlive_their_retention_and_others_do_not() {
+        let mut lab = Lab::new(3);
+        keep_file(&lab, 1, false);
+        keep_file(&lab, 2, true);
+        lab.policy.retention_ms = 0;
+        assert_eq!(lab.sweep().removed, 2);
+        assert_eq!(lab.left(), [1]);
+        lab.root.run(Shelf::Settled, run(1)).note_files_stored().unwrap();
+        assert_eq!((lab.sweep().removed, lab.left()), (1, vec![]));
+    }
+
+    #[test]
+    fn on_a_full_disk_files_that_the_server_has_not_stored_go_last() {
+        let mut lab = Lab::new(2);
+        keep_file(&lab, 1, false);
+        let dir = lab.root.run(Shelf::Settled, run(1));
+        (lab.policy.full, lab.free) = (Some(KEPT_MS_FULL), 1 << 30);
+        lab.policy.limits.settled_bytes_max = Some(Size::from_bytes(30_000)); // two logs and a file with their directories
+        lab.sweep();
+        assert!(dir.kept_file("report").exists() && lab.outputs() == 0, "the outputs were enough");
+        lab.free = 0;
+        lab.sweep();
+        assert!(!dir.files().exists() && dir.log().exists());
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Adopted {
     pub(crate) output: Option<Watch>,
     /// When it was seen to be gone, `CLOCK_BOOTTIME` milliseconds.
     pub(crate) gone_ms: Option<u64>,
+    /// The monitor that holds a pidfd of it too.
+    pub(crate) monitor: Option<u32>,
     /// A question to the monitor or a recording is under way.
     pub(crate) busy: bool,
 }
@@ -56,6 +58,7 @@ pub(crate) struct Run {
     pub(crate) leftovers: Leftovers,
     /// Files of it are to be kept, and that may not be done yet.
     pub(crate) capture: Capture,
+    pub(crate) keeping: Keeping,
     /// The job's process while it runs: the last rung of the evidence ladder.
     pub(crate) job: Option<Pidfd>,
     /// Why it was told to end, as its log says.
@@ -75,8 +78,10 @@ pub(crate) struct Run {
     pub(crate) moving: bool,
     /// Its directory was there at the start and was not read yet: servers are greeted when all of these are.
     pub(crate) awaited: bool,
-    /// Its job-processor went without cleaning up behind the job.
+    /// Its job-processor went, as far as we know, without doing anything about what the job left behind.
     pub(crate) unswept: bool,
+    /// When that was found of a run that is over, `CLOCK_BOOTTIME` milliseconds.
+    pub(crate) left_ms: u64,
 }
 
 /// Where the keeping of files stands that a job's spec asks for.
@@ -90,6 +95,17 @@ pub(crate) enum Capture {
     Due,
     /// We are at it.
     Trying,
+}
+
+/// When it is tried to keep files, `CLOCK_BOOTTIME` milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Keeping {
+    /// When it was tried first.
+    pub(crate) since_ms: Option<u64>,
+    /// Not before.
+    pub(crate) again_at_ms: u64,
+    /// The last pause between two tries.
+    pub(crate) pause_ms: u64,
 }
 
 /// A stop that was asked for.
@@ -132,6 +148,7 @@ impl Run {
             output_limit: None,
             leftovers: Leftovers::default(),
             capture: Capture::Unread,
+            keeping: Keeping::default(),
             job: None,
             stop_cause: None,
             stop: None,
@@ -143,6 +160,7 @@ impl Run {
             moving: false,
             awaited: false,
             unswept: false,
+            left_ms: 0,
         }
     }
 

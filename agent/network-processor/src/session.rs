@@ -16,7 +16,7 @@ use protocol::message::{
 };
 use protocol::reconcile::{History, account_parts, history};
 use protocol::{Frame, convert};
-use spool::{Fence, Shelf};
+use spool::Fence;
 use std::collections::HashMap;
 use tokio::sync::mpsc;
 
@@ -33,6 +33,8 @@ pub(crate) struct Sessions {
     next: u64,
     /// Links that came while the runs of the last time were being read.
     early: Vec<Link>,
+    /// Runs that were set aside while no server was there to be told. An account that was under way may still have named them.
+    damaged: Vec<RunId>,
 }
 
 #[derive(Debug)]
@@ -300,6 +302,9 @@ impl Agent {
         for (run_id, _) in complete {
             self.settle_if_over(run_id);
         }
+        for run_id in std::mem::take(&mut self.sessions.damaged) {
+            self.report_damaged(run_id);
+        }
         for missing in hello.missing {
             match RunId::from_bytes(&missing) {
                 Ok(run_id) => self.account_for(run_id),
@@ -350,16 +355,11 @@ impl Agent {
             Err(e) => tracing::warn!("the server's position cannot be read: {e}"),
         }
         self.catching_up = None;
-        self.say_caught_up();
+        self.say_caught_up(&[]);
         if let Ok(acked) = acked {
             self.identity.acked = acked;
             self.identity.dirty = true;
         }
-    }
-
-    /// Says that the server lacks nothing that it once acknowledged to this agent.
-    pub(crate) fn say_caught_up(&mut self) {
-        self.say(Frame::AgentState(AgentState { refusing: self.refusing.clone(), caught_up: true }));
     }
 
     pub(crate) fn on_unlinked(&mut self, session: u64, reason: &LinkError) {
@@ -378,23 +378,21 @@ impl Agent {
         if self.refusing != refusing {
             tracing::warn!("new runs are {}", if refusing.is_empty() { "taken again" } else { &refusing });
             self.refusing.clone_from(&refusing);
-            self.say(Frame::AgentState(AgentState { refusing, caught_up: false }));
+            self.say(Frame::AgentState(AgentState { refusing, ..AgentState::default() }));
         }
     }
 
     /// Says that a run's log is damaged, so that nobody can tell its outcome.
     pub(crate) fn report_damaged(&mut self, run_id: RunId) {
+        if self.sessions.active.is_none() {
+            return self.sessions.damaged.push(run_id);
+        }
         let reason = format!(
             "the run's log on agent {} is damaged; it is kept in quarantine/{run_id}",
             self.config.name
         );
         let kind = Some(RefusalKind::Damaged as i32);
         self.say(Frame::Refused(Refused { run_id: convert::run_id_field(run_id), kind, reason }));
-    }
-
-    /// Whether the run was set aside.
-    pub(crate) fn is_quarantined(&self, run_id: RunId) -> bool {
-        self.disk.root.run(Shelf::Quarantined, run_id).path().exists()
     }
 }
 

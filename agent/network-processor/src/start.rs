@@ -6,7 +6,9 @@ use crate::disk::Disk;
 use crate::event::Event;
 use crate::housekeeping::{self, Tidying};
 use crate::launch::Launcher;
+use crate::leftovers::Leaving;
 use crate::links::Links;
+use crate::orphans::Orphans;
 use crate::retention::Settled;
 use crate::run::{Keeper, Run};
 use crate::secrets::FileSecrets;
@@ -25,11 +27,16 @@ use tokio::net::UnixDatagram;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedSender};
 
+/// Ignored, it would let the kernel reap orphans unseen.
+const CHLD: i32 = 17;
+
 /// Runs until a controlled stop.
 pub(crate) async fn run(config: AgentConfig, path: PathBuf) -> anyhow::Result<()> {
     let passable = config.users.switch != UserSwitch::None;
     let root = DataRoot::create(&config.data_root, config.allow_network_file_system, passable)?;
     let _lock = root.lock("network-processor")?;
+    os::signal::restore(&[CHLD]);
+    os::process::become_subreaper().context("cannot become the reaper of orphans")?;
     os::process::raise_open_files().context("the limit of open files")?;
     let swept = root.sweep_unprepared().context("cannot remove what was being prepared")?;
     let fresh = AgentId(random()?);
@@ -70,6 +77,8 @@ pub(crate) async fn run(config: AgentConfig, path: PathBuf) -> anyhow::Result<()
         waiting: VecDeque::new(),
         resending: false,
         catching_up: None,
+        leaving: Leaving::default(),
+        orphans: Orphans::default(),
         unread: runs.len(),
     };
     agent.scan(runs);

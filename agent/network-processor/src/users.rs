@@ -29,8 +29,8 @@ pub(crate) fn resolve(agent: &str, users: &Users, spec: &RunSpec) -> Result<Opti
         None if users.switch == UserSwitch::Root => {
             look_up("root").map_err(NotResolved::NotNow)?.unwrap_or_else(|| numbered(own))
         }
-        // A setuid job-processor forgets its caller's environment: it is told who the agent's own user is.
-        None if users.switch == UserSwitch::Setuid => {
+        // A job-processor with more rights forgets its caller's environment: it is told who the agent's own user is.
+        None if users.switch.is_job_processors() => {
             match look_up(&own.to_string()).map_err(NotResolved::NotNow)? {
                 Some(found) => found,
                 None => return Ok(None),
@@ -44,8 +44,8 @@ pub(crate) fn resolve(agent: &str, users: &Users, spec: &RunSpec) -> Result<Opti
             "agent {agent} does not switch users, so it cannot run a job as \"{}\": set [users] switch in its agent.toml, or run the job elsewhere",
             found.name
         ))),
-        UserSwitch::Setuid if found.uid == own => Ok(Some(found)),
-        UserSwitch::Root | UserSwitch::Setuid => {
+        UserSwitch::Setuid | UserSwitch::Sudo if found.uid == own => Ok(Some(found)),
+        UserSwitch::Root | UserSwitch::Setuid | UserSwitch::Sudo => {
             let allowed = check_allowed(&users.allow_file, &found, &HostNames);
             let hint = if wanted.is_none() {
                 " (the job names no user: give it one, or set [users] default)"

@@ -1,11 +1,17 @@
 //! Whether jobs can run as the users that the configuration promises: asked by `--check`, and at every start for the trace.
 
 use config::{AgentConfig, UserSwitch};
+use os::helper::{self, Ended, Helped};
 use os::process::effective_uid;
 use rustix::fs::{Access, StatVfsMountFlags};
-use spool::users::{HostNames, check_allowed, list_of_setuid, look_up, read_list};
+use spool::users::{HostNames, check_allowed, list_of_elevated, look_up, read_list, sudoers_line};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long sudo may take.
+const SUDO_MAX: Duration = Duration::from_secs(20);
 
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,6 +38,7 @@ pub(crate) fn users(config: &AgentConfig) -> Findings {
         }
         UserSwitch::Root => root(&mut found),
         UserSwitch::Setuid => setuid(config, &mut found),
+        UserSwitch::Sudo => sudo(config, &mut found),
     }
     if let Err(e) = read_list(&config.users.allow_file) {
         found.fault(format!("nobody may be switched to: {e}"));
@@ -44,7 +51,7 @@ pub(crate) fn users(config: &AgentConfig) -> Findings {
 fn root(found: &mut Findings) {
     if effective_uid() != 0 {
         found.fault(format!(
-            "[users] switch = \"root\" needs an agent that runs as root, and this is user id {}: start it as root, or use \"setuid\"",
+            "[users] switch = \"root\" needs an agent that runs as root, and this is user id {}: start it as root, or use \"setuid\" or \"sudo\"",
             effective_uid()
         ));
     } else if !os::privilege::can_switch() {
@@ -56,9 +63,7 @@ fn setuid(config: &AgentConfig, found: &mut Findings) {
     const SETUID: u32 = 0o4000;
     const OTHERS: u32 = 0o7;
     const GROUP_WRITES: u32 = 0o20;
-    let Some(program) = job_processor(config) else {
-        return found.fault("where job-processor is cannot be told: set \"libexec\"");
-    };
+    let Some(program) = job_processor(config, found) else { return };
     let shown = program.display();
     let metadata = match std::fs::symlink_metadata(&program) {
         Ok(metadata) => metadata,
@@ -87,7 +92,68 @@ fn setuid(config: &AgentConfig, found: &mut Findings) {
             metadata.gid()
         ));
     }
-    let list = list_of_setuid(&program);
+    believed_list(config, &program, found);
+}
+
+fn sudo(config: &AgentConfig, found: &mut Findings) {
+    let Some(program) = job_processor(config, found) else { return };
+    if let Err(e) = os::trusted::verify(&program) {
+        found.fault(format!("sudo would start as root what others can replace: {e}"));
+    }
+    believed_list(config, &program, found);
+}
+
+/// Whether sudo starts job-processor for this user, if that is the chosen way. Only for who asks by `--check`: it takes as long as sudo takes, and sudo
+/// may write down what it refuses.
+pub(crate) fn sudo_starts(config: &AgentConfig) -> Findings {
+    let mut found = Findings::default();
+    if config.users.switch != UserSwitch::Sudo {
+        return found;
+    }
+    let Some(program) = job_processor(config, &mut found) else { return found };
+    let own = effective_uid();
+    if own == 0 {
+        found.notes.push(
+            "asked as root: ask as the agent's own user to see whether sudo starts job-processor for it"
+                .to_owned(),
+        );
+        return found;
+    }
+    let what = format!("job-processor as root for user id {own}");
+    match sudo_asked(&program, None) {
+        Ok(()) => found.notes.push(format!("sudo starts {what}")),
+        Err(e) => {
+            let line = sudoers_line(own, &program);
+            found.fault(format!("sudo does not start {what}: {e}; in sudoers there must be: {line}"));
+            return found;
+        }
+    }
+    // What sudo says of its caller is worth nothing if the caller says it.
+    if sudo_asked(&program, Some(&format!("SUDO_UID={own}"))).is_ok() {
+        found.fault(format!(
+            "sudo lets user id {own} set variables for job-processor, SUDO_UID too, so that it can pass for another user: take SETENV away in sudoers, and set env_reset"
+        ));
+    }
+    found
+}
+
+/// Lets sudo start job-processor, for nothing.
+fn sudo_asked(program: &Path, variable: Option<&str>) -> Result<(), String> {
+    let mut command = Command::new("sudo");
+    command.arg("-n").args(variable).arg("--").arg(program).args(["--sudo", "--version"]);
+    command.stdin(Stdio::null());
+    os::process::in_new_session(&mut command);
+    match helper::run(&mut command, SUDO_MAX) {
+        Ok(Helped::Ended(Ended { status, .. })) if status.success() => Ok(()),
+        Ok(Helped::Ended(Ended { status, said, .. })) => Err(format!("{status}, it says \"{said}\"")),
+        Ok(Helped::Hangs(_)) => Err(format!("no answer within {} s", SUDO_MAX.as_secs())),
+        Err(e) => Err(format!("it cannot be executed: {e}")),
+    }
+}
+
+/// A job-processor with more rights than its caller chooses its list itself.
+fn believed_list(config: &AgentConfig, program: &Path, found: &mut Findings) {
+    let list = list_of_elevated(program);
     if list != config.users.allow_file {
         found.fault(format!(
             "job-processor believes {} and not allow_file: set [users] allow_file to that",
@@ -96,9 +162,13 @@ fn setuid(config: &AgentConfig, found: &mut Findings) {
     }
 }
 
-fn job_processor(config: &AgentConfig) -> Option<PathBuf> {
-    let beside = std::env::current_exe().ok()?;
-    Some(config.libexec.as_deref().or(beside.parent())?.join("job-processor"))
+fn job_processor(config: &AgentConfig, found: &mut Findings) -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok();
+    let directory = config.libexec.as_deref().or(beside.as_deref().and_then(Path::parent));
+    if directory.is_none() {
+        found.fault("where job-processor is cannot be told: set \"libexec\"");
+    }
+    Some(directory?.join("job-processor"))
 }
 
 fn default_user(config: &AgentConfig, found: &mut Findings) {
@@ -213,5 +283,32 @@ mod tests {
             said.iter().any(|fault| fault.contains("/etc/lastword/users.allow and not allow_file")),
             "{said:?}"
         );
+    }
+
+    #[test]
+    fn a_job_processor_that_others_can_replace_is_not_for_sudo() {
+        if effective_uid() != 0 {
+            return eprintln!("skipped: needs root");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (program, list) = (dir.path().join("job-processor"), dir.path().join("users.allow"));
+        mode(dir.path(), 0o711);
+        std::fs::write(&list, "nobody\n").unwrap();
+        mode(&list, 0o644);
+        let config = config(dir.path(), "switch = \"sudo\"");
+        assert!(users(&config).faults[0].contains("does not exist"), "{:?}", users(&config));
+        std::fs::write(&program, "").unwrap();
+        mode(&program, 0o755);
+        assert_eq!(users(&config).faults, [""; 0]);
+        mode(&program, 0o775);
+        assert!(
+            users(&config).faults[0].contains("job-processor is not root's alone"),
+            "{:?}",
+            users(&config)
+        );
+        mode(&program, 0o755);
+        std::os::unix::fs::chown(dir.path(), Some(12_345), None).unwrap();
+        assert!(users(&config).faults[0].contains("(owner 12345"), "{:?}", users(&config));
+        assert!(sudo_starts(&config).notes[0].contains("asked as root"));
     }
 }

@@ -374,7 +374,11 @@ impl Monitor {
                     }
                     (Some(Request::Done { .. }), _) => connection.held = None,
                     (Some(Request::Ask { run_id }), _) => self.answer(id, run_id),
-                    (Some(Request::Hold { .. }) | None, _) => {
+                    (Some(Request::Watch { run_id, pid }), Some(pidfd)) => {
+                        let pidfd = os::pidfd::Pidfd::from_fd(pidfd);
+                        self.watch_orphan(Held { run_id, pid, pidfd })?;
+                    }
+                    (Some(Request::Hold { .. } | Request::Watch { .. }) | None, _) => {
                         tracing::warn!("a message on monitor.sock that no program of this agent sends");
                         self.on_closed(id)?;
                     }
@@ -397,6 +401,13 @@ impl Monitor {
         self.watch.remove(&connection.socket, Watched::Connection(id));
         if let Some(held) = connection.held {
             tracing::warn!(run = %held.run_id, pid = held.pid, "a job-processor went without recording an outcome; its job is watched here");
+            self.watch_orphan(held)?;
+        }
+        Ok(())
+    }
+
+    fn watch_orphan(&mut self, held: Held) -> anyhow::Result<()> {
+        if !self.orphans.contains_key(&held.run_id) {
             self.watch.add(&held.pidfd, Watched::Orphan(held.run_id))?;
             self.orphans.insert(held.run_id, Orphan::new(held));
         }

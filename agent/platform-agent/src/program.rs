@@ -2,20 +2,16 @@
 
 use crate::handover;
 use anyhow::{Context, bail};
-use std::io::Read;
+use os::helper::{self, Ended, Helped};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Between two looks at the programs on disk, milliseconds. A file counts when two looks in a row saw the same.
 pub(crate) const LOOK_MS: u64 = 5_000;
 /// A new program has this long to say that it can take over.
 const DRY_START_MAX: Duration = Duration::from_secs(10);
-/// Between two looks whether it said so.
-const DRY_START_PAUSE: Duration = Duration::from_millis(5);
-/// So much of what it says is shown.
-const SAID_BYTES_MAX: u64 = 2_000;
 
 /// What tells one file from another, and a file that is being written from one that is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,39 +78,22 @@ impl Program {
 /// Lets the program say whether it can take over from this one: it reads the configuration and knows the state's format.
 pub(crate) fn dry_start(program: &Path, config: &Path) -> anyhow::Result<()> {
     let version = handover::VERSION.to_string();
-    let mut child = Command::new(program)
-        .arg("--config")
-        .arg(config)
-        .args(["--can-take-over", &version])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {}", program.display()))?;
-    let begun = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().context("cannot wait for the new program")? {
-            break status;
+    let mut command = Command::new(program);
+    command.arg("--config").arg(config).args(["--can-take-over", &version]);
+    command.stdin(Stdio::null());
+    let asked = helper::run(&mut command, DRY_START_MAX);
+    match asked.with_context(|| format!("cannot start {}", program.display()))? {
+        Helped::Ended(Ended { status, .. }) if status.success() => Ok(()),
+        Helped::Ended(Ended { status, said, .. }) => {
+            bail!("{} cannot take over ({status}): {said}", program.display())
         }
-        if begun.elapsed() >= DRY_START_MAX {
-            let _ = child.kill(); // it is gone already if this fails
-            let _ = child.wait();
-            bail!(
-                "{} did not say within {} s whether it can take over",
-                program.display(),
-                DRY_START_MAX.as_secs()
-            );
+        Helped::Hangs(mut hanging) => {
+            let _ = hanging.child.kill(); // it is gone already if this fails
+            let _ = hanging.wait();
+            let seconds = DRY_START_MAX.as_secs();
+            bail!("{} did not say within {seconds} s whether it can take over", program.display())
         }
-        std::thread::sleep(DRY_START_PAUSE);
-    };
-    if status.success() {
-        return Ok(());
     }
-    let mut said = String::new();
-    if let Some(stderr) = child.stderr.take() {
-        let _ = stderr.take(SAID_BYTES_MAX).read_to_string(&mut said); // for people only
-    }
-    bail!("{} cannot take over ({status}): {}", program.display(), said.trim())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `platform-agent --check`: everything that can be seen to be wrong before anything is started, one line per finding. The network-processor looks at
 //! what is its own (secrets, addresses, ports), since nothing of the network is in this program.
 
-use crate::check;
+use crate::check::{self, Findings};
 use config::{AgentConfig, UserSwitch};
 use spool::DataRoot;
 use std::path::Path;
@@ -36,11 +36,13 @@ fn tell(what: &str, found: Result<String, String>) -> bool {
 }
 
 fn users(config: &AgentConfig) -> bool {
-    let found = check::users(config);
-    for note in found.notes {
-        println!("note   users: {note}");
+    let found = [check::users(config), check::sudo_starts(config)];
+    let mut well = true;
+    for Findings { faults, notes } in found {
+        notes.into_iter().for_each(|note| println!("note   users: {note}"));
+        well = faults.into_iter().fold(well, |_, fault| tell("users", Err(fault)));
     }
-    found.faults.into_iter().fold(true, |_, fault| tell("users", Err(fault)))
+    well
 }
 
 fn data_root(config: &AgentConfig) -> bool {

@@ -4,11 +4,14 @@
 //! | what the orphan's end shows                              | recorded                                                   |
 //! |----------------------------------------------------------|------------------------------------------------------------|
 //! | our child's wait status                                  | that, witness `monitor`                                    |
-//! | not our child (this monitor is younger than the run), but the kernel or a zombie tells | that, witness `pidfd`         |
-//! | nobody tells                                             | nothing here: the network-processor has the last pidfd and decides |
+//! | another's child, as a zombie: the network-processor is the nearer reaper while it lives | nothing for a moment, since the parent knows more; then what the zombie tells, witness `pidfd` |
+//! | the same, and we may not ask (another user's)            | nothing; it comes to us when its parent goes               |
+//! | reaped by another, and the kernel tells                  | that, witness `pidfd`                                      |
+//! | reaped, and nobody tells                                 | nothing here: the network-processor has the last pidfd and decides |
+//! | it executed nothing                                      | NEVER STARTED: what it ended with was no job's             |
 //! | STARTED is not in the log, or is of another process      | nothing: it never executed                                 |
 
-use job::{End, Outcome, RunId, Witness};
+use job::{End, RunId, Witness};
 use os::pidfd::Pidfd;
 use os::wait::{self, Waited};
 use spool::{DataRoot, LedgerError, RecordError, Shelf, TakeError};
@@ -19,7 +22,9 @@ const AGAIN_MS: u64 = 50;
 const QUICK_TRIES: u32 = 40;
 /// Then this is between them, milliseconds.
 const AGAIN_SLOWLY_MS: u64 = 1_000;
-/// Tries to learn how a job ended that is not our child.
+/// Tries that are left to the parent of a job that is not our child.
+const PARENT_TRIES: u32 = 10;
+/// Tries to learn how a job ended that another reaped.
 const FOREIGN_TRIES_MAX: u32 = 20;
 
 /// A job whose pidfd was handed over.
@@ -48,6 +53,13 @@ pub(crate) enum Tried {
     Again(u64),
 }
 
+/// What can be seen of an orphan's end.
+enum Seen {
+    End(End, Witness, Option<Waited>),
+    NotYet,
+    Never,
+}
+
 impl Orphan {
     pub(crate) fn new(held: Held) -> Orphan {
         Orphan { held, due_ms: None, tries: 0 }
@@ -67,12 +79,13 @@ impl Orphan {
     pub(crate) fn try_record(&mut self, root: &DataRoot, now_ms: u64) -> Tried {
         self.tries += 1;
         let Held { run_id, pid, .. } = &self.held;
-        let Some((end, witness, waited)) = self.end() else {
-            if self.tries < FOREIGN_TRIES_MAX {
-                return self.again(now_ms);
+        let (end, witness, waited) = match self.end() {
+            Seen::End(end, witness, waited) => (end, witness, waited),
+            Seen::NotYet => return self.again(now_ms),
+            Seen::Never => {
+                tracing::warn!(run = %run_id, pid, "nobody here saw how the orphan ended; the network-processor has to decide");
+                return Tried::Over;
             }
-            tracing::warn!(run = %run_id, pid, "nobody here saw how the orphan ended; the network-processor has to decide");
-            return Tried::Over;
         };
         let dir = root.run(Shelf::Live, *run_id);
         os::crash::point("orphan.before-record");
@@ -80,8 +93,7 @@ impl Orphan {
             // The process that is held must be the one that was announced: an earlier job-processor's child, which never
             // executed, says nothing about the run.
             ledger.started.as_ref().filter(|started| started.pid == Some(*pid))?;
-            let usage = spool::usage(waited.as_ref(), ledger.cgroup().as_ref());
-            Some(Outcome::Ended { end, cause: ledger.stop_cause(), witness, usage })
+            Some(spool::witnessed(ledger, end, witness, waited.as_ref()))
         });
         match recorded {
             Ok(true) => tracing::info!(run = %run_id, pid, ?end, %witness, "recorded the end of an orphan"),
@@ -108,14 +120,28 @@ impl Orphan {
         Tried::Over
     }
 
-    fn end(&self) -> Option<(End, Witness, Option<Waited>)> {
+    fn end(&self) -> Seen {
         let Held { pid, pidfd, .. } = &self.held;
-        if let Ok(Some(waited)) = wait::peek(pidfd) {
-            let end = End::from_wait_status(waited.wait_status)?;
-            return Some((end, Witness::Monitor, Some(waited)));
+        match wait::peek(pidfd) {
+            Ok(Some(waited)) => {
+                return match End::from_wait_status(waited.wait_status) {
+                    Some(end) => Seen::End(end, Witness::Monitor, Some(waited)),
+                    None => Seen::NotYet,
+                };
+            }
+            Ok(None) => return Seen::NotYet,
+            Err(_) => {} // another's child
         }
-        let status = pidfd.wait_status(*pid).ok()??;
-        Some((End::from_wait_status(status)?, Witness::Pidfd, None))
+        let reaped = pidfd.is_reaped().unwrap_or(true);
+        if !reaped && self.tries <= PARENT_TRIES {
+            return Seen::NotYet;
+        }
+        let status = pidfd.wait_status(*pid).unwrap_or(None);
+        match status.and_then(End::from_wait_status) {
+            Some(end) => Seen::End(end, Witness::Pidfd, None),
+            None if !reaped || self.tries < FOREIGN_TRIES_MAX => Seen::NotYet,
+            None => Seen::Never,
+        }
     }
 
     fn again(&mut self, now_ms: u64) -> Tried {

@@ -2,8 +2,8 @@
 
 use super::{JobRef, path};
 use crate::client::{Call, CallError, Client, encode};
-use crate::exit::{IO, failure};
-use crate::output::{Output, Row, bytes, line};
+use crate::exit::{IO, NOT_FOUND, failure};
+use crate::output::{Output, Row, bytes, line, moment, or_empty};
 use crate::progress::Progress;
 use api::{JobFile, JobFiles};
 use clap::Args;
@@ -11,7 +11,6 @@ use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Component, Path, PathBuf};
-use ureq::http::Method;
 
 /// Fetched at a time.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -20,7 +19,8 @@ const PIECE_BYTES: u64 = 4 << 20;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lastword job files 1042
+  lastword job files 1042                  each with where it is: with the agent, stored, lost, removed
+  lastword job files 1042 -o wide          and since when, and why
   lastword job files 1042 --get report/sum.pdf -O sum.pdf
   lastword job files 1042 --all results/")]
 pub(crate) struct Files {
@@ -50,10 +50,19 @@ impl Files {
                 }
             }
             (None, Some(directory)) => {
-                for file in &files.items {
+                let (there, gone): (Vec<_>, Vec<_>) =
+                    files.items.iter().partition(|file| file.state.may_be_read());
+                for file in there {
                     let to = place(directory, &file.name)?;
                     save(&to, |out| self.fetch(client, &file.name, Some(file), &attempt, out))?;
                     line(&to.display().to_string())?;
+                }
+                if let Some(file) = gone.first() {
+                    let why = file.reason.as_deref().unwrap_or_default();
+                    let text = format!("\"{}\" is {}: {why}", file.name, file.state.text());
+                    let more =
+                        if gone.len() > 1 { format!("; and {} more", gone.len() - 1) } else { String::new() };
+                    return Err(failure(NOT_FOUND, format!("{text}{more}")));
                 }
             }
             (None, None) => output.list(&files.items)?,
@@ -76,7 +85,7 @@ impl Files {
         loop {
             let rest = format!("/files/{}?offset={offset}&limit={PIECE_BYTES}&{attempt}", encode(name));
             let question = path(self.job.id, &rest);
-            let call = Call { method: Method::GET, path: &question, body: None, repeatable: true };
+            let call = Call { path: &question, repeatable: true, ..Call::default() };
             let piece = client.reply(&call)?.body;
             if piece.is_empty() && offset < size {
                 return Err(CallError::Garbled(format!("the file ends at byte {offset} of {size}")).into());
@@ -131,7 +140,10 @@ fn check(name: &str, file: Option<&JobFile>, hash: &[u8]) -> anyhow::Result<()> 
 
 /// Writes a file under a temporary name and gives it its own when it is whole; if that fails, nothing is left of it, and what was there before is still
 /// there. What is no plain file (a terminal, a pipe) is written to as it is.
-fn save(to: &Path, fetch: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(crate) fn save(
+    to: &Path,
+    fetch: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let fail = |e: io::Error| failure(IO, format!("cannot create {}: {e}", to.display()));
     if to.metadata().is_ok_and(|metadata| !metadata.is_file()) {
         return fetch(&mut File::options().write(true).open(to).map_err(fail)?);
@@ -149,13 +161,21 @@ fn save(to: &Path, fetch: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> 
 }
 
 impl Row for JobFile {
-    fn heads(_wide: bool) -> Vec<&'static str> {
-        vec!["NAME", "BYTES", "SHA-256"]
+    fn heads(wide: bool) -> Vec<&'static str> {
+        let mut heads = vec!["NAME", "BYTES", "STATE", "SHA-256"];
+        if wide {
+            heads.extend(["STORED", "REASON"]);
+        }
+        heads
     }
 
     fn cells(&self, wide: bool) -> Vec<String> {
         let hash = if wide { self.sha256.clone() } else { self.sha256.chars().take(16).collect() };
-        vec![self.name.clone(), self.bytes.to_string(), hash]
+        let mut cells = vec![self.name.clone(), self.bytes.to_string(), self.state.text().to_owned(), hash];
+        if wide {
+            cells.extend([moment(self.stored_at, true), or_empty(&self.reason)]);
+        }
+        cells
     }
 
     fn name(&self) -> String {
@@ -166,6 +186,7 @@ impl Row for JobFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::FileState;
 
     #[test]
     fn no_name_leads_out_of_the_directory() {
@@ -199,7 +220,9 @@ mod tests {
     #[test]
     fn bytes_that_are_not_those_that_were_kept_are_refused() {
         let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".to_owned();
-        let file = JobFile { name: "x".into(), bytes: 3, sha256, kept_at: None };
+        let (kept_at, stored_at, reason) = (None, None, None);
+        let (name, state) = ("x".to_owned(), FileState::Stored);
+        let file = JobFile { name, bytes: 3, sha256, kept_at, state, stored_at, reason };
         assert!(check("x", Some(&file), &Sha256::digest(b"abc")).is_ok());
         let error = check("x", Some(&file), &Sha256::digest(b"abd")).unwrap_err();
         assert!(error.to_string().contains("SHA-256"), "{error}");

@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
-use ureq::http::Method;
 
 /// What is read at once.
 const READ_BYTES: usize = 64 << 10;
@@ -277,7 +276,7 @@ impl Stream {
         let only = self.only.map(|attempt| format!("&attempt={attempt}")).unwrap_or_default();
         let question = path(job, &format!("/output/{}?offset={}{only}{more}", self.name, self.offset));
         let Download { reply, body } =
-            client.download(&Call { method: Method::GET, path: &question, body: None, repeatable: true })?;
+            client.download(&Call { path: &question, repeatable: true, ..Call::default() })?;
         let number = |header: &str| {
             reply.number(header).ok_or_else(|| CallError::Garbled(format!("the header {header} is missing")))
         };

@@ -9,6 +9,8 @@ mod show;
 mod submit;
 mod wait;
 
+pub(crate) use files::save;
+
 use crate::client::{Call, CallError, Client};
 use crate::exit::{self, failure};
 use crate::output::{Output, line};
@@ -248,8 +250,9 @@ fn change<B: Serialize>(client: &Client, output: &Output, jobs: &[JobRef], verb:
 fn order<B: Serialize>(client: &Client, job: JobRef, verb: &str, body: &B) -> Result<Job, CallError> {
     let path = path(job.id, &format!("/{verb}"));
     let body = serde_json::to_vec(body).map_err(|e| CallError::Garbled(e.to_string()))?;
-    let reply =
-        client.send(&Call { method: Method::POST, path: &path, body: Some(body), repeatable: true })?;
+    let call =
+        Call { method: Method::POST, path: &path, body: Some(body), repeatable: true, ..Call::default() };
+    let reply = client.send(&call)?;
     let repeated = reply.repeated;
     match reply.accepted() {
         Ok(reply) => reply.read(),

@@ -2,10 +2,10 @@
 
 use super::{JobRef, path, show};
 use crate::client::Client;
-use crate::exit::{self, DETACHED};
+use crate::exit;
+use crate::interrupt;
 use crate::output::{Output, line};
 use api::{Job, Status};
-use std::sync::Once;
 
 /// How long one question to the server stays open.
 pub(crate) const POLL: &str = "30s";
@@ -52,20 +52,7 @@ pub(crate) fn conclude(job: &Job) -> u8 {
 
 /// From here on Ctrl-C ends this program only: says how to come back. The job goes on.
 pub(crate) fn detach_on_interrupt(job: u64) {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // Without the thread Ctrl-C still ends this program, only silently.
-        let _ = std::thread::Builder::new().name("interrupt".into()).spawn(move || on_interrupt(job));
-    });
-}
-
-fn on_interrupt(job: u64) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-    let interrupted = runtime.is_ok_and(|runtime| runtime.block_on(tokio::signal::ctrl_c()).is_ok());
-    if interrupted {
-        eprintln!("\nlastword: detached; job {job} goes on. Come back with: lastword job wait {job}");
-        std::process::exit(i32::from(DETACHED));
-    }
+    interrupt::detach(format!("job {job} goes on. Come back with: lastword job wait {job}"));
 }
 
 #[cfg(test)]

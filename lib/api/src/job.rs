@@ -299,6 +299,47 @@ pub struct JobFile {
     pub sha256: String,
     /// When it was kept (the agent's clock).
     pub kept_at: Option<Time>,
+    /// Where it is.
+    #[serde(default)]
+    pub state: FileState,
+    /// When it came into the server's file store, if it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_at: Option<Time>,
+    /// Why it is lost or removed, or why it was not fetched yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Where a file is that was kept of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileState {
+    /// With the agent that kept it; it can be read while that is connected.
+    #[default]
+    WithAgent,
+    /// In the server's file store.
+    Stored,
+    /// Nowhere, as far as is known: neither its agent nor the file store can give it.
+    Lost,
+    /// Nowhere: retention has removed it from the file store.
+    Removed,
+}
+
+impl FileState {
+    /// Whether somebody can give it, perhaps later.
+    pub fn may_be_read(self) -> bool {
+        matches!(self, FileState::WithAgent | FileState::Stored)
+    }
+
+    /// In words.
+    pub fn text(self) -> &'static str {
+        match self {
+            FileState::WithAgent => "with the agent",
+            FileState::Stored => "stored",
+            FileState::Lost => "lost",
+            FileState::Removed => "removed",
+        }
+    }
 }
 
 /// A job in a list: without its runs and what it runs.

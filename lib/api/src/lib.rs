@@ -25,15 +25,18 @@ pub use ::job::span::ParseSpanError;
 pub use access::{Token, TokenList, TokenMade, TokenNew, User, UserAdd, UserList};
 pub use agent::{Agent, AgentAdd, AgentChange, AgentDrain, AgentDrainRequest, AgentList, Ping};
 pub use job::{
-    BATCH_JOBS_MAX, BatchSubmit, Counts, Job, JobFile, JobFiles, JobList, JobSubmit, JobSubmitted,
+    BATCH_JOBS_MAX, BatchSubmit, Counts, FileState, Job, JobFile, JobFiles, JobList, JobSubmit, JobSubmitted,
     JobSummary, Kill, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, LateOutcome, Run, Why,
 };
-pub use operate::{Backup, BackupList, BackupMake, Check, Finding, Recovery};
+pub use operate::{
+    Backup, BackupList, BackupMake, Check, Finding, Operation, OperationList, Progress, Recovery,
+    SUPPORT_LINES_MAX, SupportBundleMake,
+};
 pub use policy::{Factor, JobAbandon, JobRestart, RestartPolicy, Retry, RetryOn, UnknownPolicy};
 pub use proof::{Proof, RunProof, Step, View};
 pub use queue::{Attachment, Queue, QueueChange, QueueCreate, QueueList};
 pub use record::{Audit, AuditList, Event, EventList};
-pub use server::{Health, Problem, ServerStatus};
+pub use server::{FilesStatus, Health, Problem, ServerStatus};
 pub use span::Span;
 pub use status::JobStatus;
 pub use time::Time;

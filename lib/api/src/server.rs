@@ -34,8 +34,30 @@ pub struct ServerStatus {
     /// What a restore has left to do, if there is anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
+    /// The file store, and the files that were kept of jobs.
+    #[serde(default)]
+    pub files: FilesStatus,
     /// Jobs by status.
     pub jobs: Counts,
+}
+
+/// The file store, and the files that were kept of jobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FilesStatus {
+    /// Where the store is; absent if there is none.
+    pub store: Option<String>,
+    /// Why it cannot be used at the moment, if it cannot; files stay with their agents meanwhile.
+    pub trouble: Option<String>,
+    /// Files that agents have and the store has not.
+    pub with_agents: u64,
+    /// Files in the store.
+    pub stored: u64,
+    /// Bytes of those.
+    pub stored_bytes: u64,
+    /// Files that neither their agents nor the store can give.
+    pub lost: u64,
+    /// Files that retention removed from the store.
+    pub removed: u64,
 }
 
 /// Whether the server is alive or ready.
@@ -46,6 +68,9 @@ pub struct Health {
     /// Why not, if not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What does not hinder it, and somebody should look at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// An error (RFC 9457), sent as `application/problem+json`.

@@ -171,6 +171,18 @@ pub enum UserSwitch {
     Root,
     /// The agent is nobody special; job-processor is setuid root, for the agent's group only, and becomes the user.
     Setuid,
+    /// The agent is nobody special; sudo starts job-processor as root for it, and that becomes the user.
+    Sudo,
+}
+
+impl UserSwitch {
+    /// Whether job-processor has rights that the network-processor has not.
+    pub fn is_job_processors(self) -> bool {
+        match self {
+            UserSwitch::None | UserSwitch::Root => false,
+            UserSwitch::Setuid | UserSwitch::Sudo => true,
+        }
+    }
 }
 
 impl AgentConfig {

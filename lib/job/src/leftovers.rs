@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// Leftovers that are waited for are ended after this long, milliseconds.
+pub const LEFTOVERS_WAIT_MS_MAX: u64 = 24 * 3_600_000;
+
 /// What becomes of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Leftovers {

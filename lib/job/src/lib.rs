@@ -24,8 +24,8 @@ pub use capture::{
     CapturePatternError, check_capture, name_fits,
 };
 pub use id::{AgentId, BootId, JobId, ParseIdError, RunId, RunIds};
-pub use leftovers::{Leftovers, ParseLeftoversError};
-pub use outcome::{End, Outcome, StopCause, Usage, Witness};
+pub use leftovers::{LEFTOVERS_WAIT_MS_MAX, Leftovers, ParseLeftoversError};
+pub use outcome::{End, Never, Outcome, StopCause, Usage, Witness};
 pub use policy::{OnUnknown, Policy, RestartSafe, Retry, RetryCause};
 pub use size::Size;
 pub use status::{ParseStatusError, Status};

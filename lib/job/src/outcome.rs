@@ -10,7 +10,8 @@ pub enum Witness {
     JobProcessor,
     /// The monitor's wait: the orphan came to it as the subreaper.
     Monitor,
-    /// The kernel's exit information of a pidfd that was held (Linux ≥ 6.15).
+    /// A pidfd that was held: by the network-processor, to which the orphan came as the nearer subreaper; or by anybody, to whom the kernel tells it
+    /// (Linux ≥ 6.15).
     Pidfd,
     /// Nobody.
     None,
@@ -124,6 +125,17 @@ impl Usage {
     }
 }
 
+/// What kept a run from starting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Never {
+    /// Something that another attempt may meet again.
+    Failed,
+    /// The host had no room for it just then: no attempt that counts.
+    NoRoom,
+    /// Somebody asked for it.
+    Canceled,
+}
+
 /// The outcome of a run. What is not known here is not known at all: nothing is ever invented.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -147,8 +159,8 @@ pub enum Outcome {
     NeverStarted {
         /// Why.
         reason: String,
-        /// Set if somebody asked for that.
-        canceled: bool,
+        /// What kept it from starting.
+        why: Never,
     },
     /// It did start, and nobody saw its end.
     Unknown {
@@ -167,8 +179,8 @@ impl Outcome {
                 Status::Error
             }
             Outcome::CannotExecute { .. } => Status::Error,
-            Outcome::NeverStarted { canceled: true, .. } => Status::Canceled,
-            Outcome::NeverStarted { canceled: false, .. } => Status::Error,
+            Outcome::NeverStarted { why: Never::Canceled, .. } => Status::Canceled,
+            Outcome::NeverStarted { why: Never::Failed | Never::NoRoom, .. } => Status::Error,
             Outcome::Unknown { .. } => Status::Unknown,
         }
     }

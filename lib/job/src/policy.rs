@@ -8,7 +8,7 @@
 //! | cannot be executed, never started     | [`Retry`], as exit code 255 ("failed before the program ran")                |
 //! | Unknown: it may have executed         | [`RestartSafe`] first: `ask` asks, `never_twice` ends it; then [`OnUnknown`], or [`Retry`] with the cause `lost` |
 
-use crate::{End, Outcome, StopCause};
+use crate::{End, Never, Outcome, StopCause};
 use std::fmt;
 use std::str::FromStr;
 
@@ -117,10 +117,11 @@ impl Policy {
             Outcome::Ended { cause: None, end: End::Exited { code }, .. } if *code != 0 => {
                 RetryCause::ExitCodes(*code, *code)
             }
-            Outcome::CannotExecute { .. } | Outcome::NeverStarted { canceled: false, .. } => {
+            Outcome::CannotExecute { .. }
+            | Outcome::NeverStarted { why: Never::Failed | Never::NoRoom, .. } => {
                 RetryCause::ExitCodes(NOT_EXECUTED, NOT_EXECUTED)
             }
-            Outcome::Ended { .. } | Outcome::NeverStarted { canceled: true, .. } => return Next::Over,
+            Outcome::Ended { .. } | Outcome::NeverStarted { why: Never::Canceled, .. } => return Next::Over,
         };
         self.retry_after(cause, tries)
     }
@@ -328,13 +329,13 @@ mod tests {
         let policy = Policy { retry: Some(retry(&[])), ..Policy::default() };
         let timed_out = ended(SIGNALED, Some(StopCause::TimedOut { timeout_ms: 1 }));
         let cannot = Outcome::CannotExecute { reason: "r".into() };
-        let never = |canceled| Outcome::NeverStarted { reason: "r".into(), canceled };
-        for outcome in [exited(1), ended(SIGNALED, None), timed_out, cannot, never(false)] {
+        let never = |why| Outcome::NeverStarted { reason: "r".into(), why };
+        for outcome in [exited(1), ended(SIGNALED, None), timed_out, cannot, never(Never::Failed)] {
             assert_eq!(policy.after(&outcome, 1), Next::Again { pause_ms: 10 }, "{outcome:?}");
             assert_eq!(policy.after(&outcome, 3), Next::Over, "{outcome:?}");
         }
         let killed = ended(SIGNALED, Some(StopCause::Kill { by: "me".into() }));
-        for outcome in [exited(0), killed, never(true), unknown()] {
+        for outcome in [exited(0), killed, never(Never::Canceled), unknown()] {
             assert_eq!(policy.after(&outcome, 1), Next::Over, "{outcome:?}");
         }
     }

@@ -11,7 +11,10 @@ use std::sync::OnceLock;
 
 /// Where the v2 tree is mounted (`/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` beside v1); `None` where it is not.
 pub fn mount_point() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    v2_of(&fs::read_to_string("/proc/self/mounts").ok()?)
+}
+
+fn v2_of(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ');
         let (_, path, kind) = (fields.next()?, fields.next()?, fields.next()?);
@@ -165,6 +168,17 @@ impl Cgroup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tree_of_version_2_is_found_alone_beside_version_1_and_not_where_there_is_none() {
+        let of = |mounts| v2_of(mounts).map(|path| path.display().to_string());
+        let alone = "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n";
+        assert_eq!(of(alone).as_deref(), Some("/sys/fs/cgroup"));
+        let mixed = "tmpfs /sys/fs/cgroup tmpfs ro 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+            cgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(of(mixed).as_deref(), Some("/sys/fs/cgroup/unified"));
+        assert_eq!(of("cgroup /sys/fs/cgroup/cgroup2 cgroup rw,memory 0 0\n"), None);
+    }
 
     #[test]
     fn what_the_kernel_counts_is_read_and_what_it_does_not_count_is_left_out() {

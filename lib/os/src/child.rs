@@ -44,20 +44,39 @@ pub struct Program {
     pub farewell: Option<Farewell>,
 }
 
-/// What only the child can truthfully write when its parent is gone: that nothing was executed. It is written in place and synced, if there is
-/// something at `announced_at` (otherwise nobody will ask), nobody holds the file's lock (a successor of the parent would), and nothing yet at `at`.
+/// What only the child can truthfully write when its parent is gone: that nothing was executed. It is written in place and synced, if this very
+/// child was announced (nobody will ask for another, and what was announced later is of a successor of the parent, whose child may be running),
+/// and nothing yet at `at`.
 #[derive(Debug)]
 pub struct Farewell {
-    /// The file, open for writing.
+    /// The file, open for reading and writing.
     pub file: RawFd,
-    /// Written only if the eight bytes here are not all zero: the start was announced.
+    /// Where a start is announced.
     pub announced_at: u64,
+    /// Of which process the announcement is.
+    pub announced: Announced,
     /// Where; written only if the eight bytes here are all zero.
     pub at: u64,
     /// What, if the gate closes without a word.
     pub unexecuted: Vec<u8>,
     /// What, if the word came and the program could not be executed.
     pub failed: Vec<u8>,
+}
+
+/// Whether what stands in these [`ANNOUNCEMENT_BYTES`] announces the process with this id. It is asked in a fork, so it may only look: no memory
+/// is allocated, no lock taken.
+pub type Announces = dyn Fn(&[u8], u32) -> bool;
+
+/// Reads an announcement.
+pub struct Announced(pub Box<Announces>);
+
+/// So much is read of an announcement.
+pub const ANNOUNCEMENT_BYTES: usize = 4096;
+
+impl std::fmt::Debug for Announced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Announced")
+    }
 }
 
 /// The child before its gate.

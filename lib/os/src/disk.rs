@@ -122,17 +122,22 @@ pub struct FileSystem {
 /// Asks `statfs(2)`.
 pub fn file_system(path: &Path) -> io::Result<FileSystem> {
     let s = fs::statfs(path)?;
-    let network = match s.f_type as u64 & 0xffff_ffff {
+    let network = network_kind(s.f_type as u64);
+    let free_inodes = if s.f_files == 0 { u64::MAX } else { s.f_ffree };
+    let bytes = |blocks: u64| blocks.saturating_mul(s.f_bsize as u64);
+    Ok(FileSystem { free_bytes: bytes(s.f_bavail), total_bytes: bytes(s.f_blocks), free_inodes, network })
+}
+
+/// The network file systems by the number that `statfs(2)` has for them.
+fn network_kind(f_type: u64) -> Option<&'static str> {
+    match f_type & 0xffff_ffff {
         0x6969 => Some("NFS"),
         0xff53_4d42 | 0xfe53_4d42 | 0x517b => Some("SMB"),
         0x0102_1997 => Some("9P"),
         0x0bd0_0bd0 => Some("Lustre"),
         0x00c3_6400 => Some("Ceph"),
         _ => None,
-    };
-    let free_inodes = if s.f_files == 0 { u64::MAX } else { s.f_ffree };
-    let bytes = |blocks: u64| blocks.saturating_mul(s.f_bsize as u64);
-    Ok(FileSystem { free_bytes: bytes(s.f_bavail), total_bytes: bytes(s.f_blocks), free_inodes, network })
+    }
 }
 
 /// Removes a directory with all that is in it, entry by entry; what is gone already is no error.
@@ -155,4 +160,24 @@ pub fn exists(path: &Path) -> io::Result<bool> {
 /// Whether the error says that there is no room (blocks, inodes or quota).
 pub fn is_no_room(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_known_by_the_kernels_numbers_also_where_those_are_negative() {
+        let magic = |f_type: i64| network_kind(f_type as u64);
+        assert_eq!(magic(0x6969), Some("NFS")); // NFS_SUPER_MAGIC
+        assert_eq!(magic(0x517b), Some("SMB")); // SMB_SUPER_MAGIC
+        for signed in [0xff53_4d42_u32 as i32, 0xfe53_4d42_u32 as i32] {
+            assert_eq!(magic(i64::from(signed)), Some("SMB")); // CIFS and SMB2, as a 32-bit kernel has them
+        }
+        assert_eq!(magic(0xff53_4d42), Some("SMB"));
+        for local in [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994] {
+            assert_eq!(magic(local), None); // ext4, XFS, Btrfs, tmpfs
+        }
+        assert_eq!(file_system(Path::new("/proc")).unwrap().network, None);
+    }
 }

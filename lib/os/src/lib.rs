@@ -11,6 +11,7 @@ pub mod clock;
 pub mod crash;
 pub mod disk;
 pub mod give;
+pub mod helper;
 pub mod lock;
 pub mod pidfd;
 pub mod privilege;

@@ -84,6 +84,21 @@ impl Pidfd {
         }
     }
 
+    /// Whether nobody can wait for the process any more: its parent did. Until then an ended process is a zombie, and its pid its own.
+    pub fn is_reaped(&self) -> io::Result<bool> {
+        let none: *const libc::siginfo_t = std::ptr::null();
+        // SAFETY: signal 0 is only a question; no memory is involved.
+        let asked = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, self.fd.as_raw_fd(), 0 as libc::c_int, none, 0)
+        };
+        match (asked, io::Error::last_os_error()) {
+            (0, _) => Ok(false),
+            (_, e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(true),
+            (_, e) if e.raw_os_error() == Some(libc::EPERM) => Ok(false), // it is there, and another user's
+            (_, e) => Err(e),
+        }
+    }
+
     /// The wait status of the ended process, if anybody can still tell: the kernel after somebody reaped it (`PIDFD_GET_INFO`, Linux
     /// ≥ 6.15), or `/proc` while it is a zombie. `pid` is used for the latter and must be the process of this pidfd.
     pub fn wait_status(&self, pid: u32) -> io::Result<Option<i32>> {
@@ -180,7 +195,9 @@ mod tests {
         rustix::event::poll(&mut [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)], None)
             .unwrap();
         assert_eq!(pidfd.wait_status(child.id()).unwrap(), Some(9));
+        assert!(!pidfd.is_reaped().unwrap());
         child.wait().unwrap();
+        assert!(pidfd.is_reaped().unwrap());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! A program that is setuid root, started by somebody who is not: it takes the caller's ids at once and keeps a few capabilities, of which only the
-//! one to signal is in effect.
+//! A program that has root's rights for somebody who has not, by setuid or through sudo: it takes the caller's ids at once and keeps a few
+//! capabilities, of which only the one to signal is in effect.
 
 use crate::capability;
 use crate::child::{Credentials, attributes};
@@ -22,9 +22,17 @@ pub fn can_switch() -> bool {
 }
 
 /// Takes on the caller's user in all ids, keeps the capabilities that a switch of users needs, and forgets the caller's environment but for language
-/// and time zone. To be called first, in one thread. From here on files are opened with the caller's rights only.
-pub fn settle() -> io::Result<()> {
-    let caller = rustix::process::getuid().as_raw();
+/// and time zone. A program that is setuid has the caller's real user and his groups; one that is root in every way is told who the caller is.
+/// To be called first, in one thread. From here on files are opened with the caller's rights only.
+pub fn settle(told: Option<&Credentials>) -> io::Result<()> {
+    if let Some(Credentials { gid, groups, .. }) = told {
+        // SAFETY: the list of groups is as long as is said.
+        unsafe {
+            check(libc::setgroups(groups.len(), groups.as_ptr()))?;
+            check(libc::setresgid(*gid, *gid, *gid))?;
+        }
+    }
+    let caller = told.map_or(rustix::process::getuid().as_raw(), |told| told.uid);
     // SAFETY: one thread; the strings live until they were copied by setenv.
     unsafe {
         let kept = KEPT.map(|name| (name, value_of(name)));

@@ -5,6 +5,8 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// Makes this process the reaper of all orphans among its descendants (`PR_SET_CHILD_SUBREAPER`).
 pub fn become_subreaper() -> io::Result<()> {
@@ -52,6 +54,24 @@ pub fn take_stdin() -> io::Result<OwnedFd> {
     // SAFETY: both are numbers of open descriptors; what std has of standard input stays usable.
     check(unsafe { libc::dup2(null.as_raw_fd(), 0) })?;
     Ok(taken)
+}
+
+/// Puts `/dev/null` in the place of standard input and output, and `errors` in that of standard error.
+pub fn replace_stdio(errors: &File) -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    for (number, file) in [&null, &null, errors].into_iter().enumerate() {
+        // SAFETY: both are numbers of open descriptors; what std has of the standard files stays usable.
+        check(unsafe { libc::dup2(file.as_raw_fd(), number as i32) })?;
+    }
+    Ok(())
+}
+
+/// Lets the command begin in a session of its own: no terminal is its, and nobody's process group.
+pub fn in_new_session(command: &mut Command) {
+    // SAFETY: in the child between fork and exec this makes one system call and allocates nothing.
+    unsafe {
+        command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?));
+    }
 }
 
 /// What this host calls itself (`uname(2)`).

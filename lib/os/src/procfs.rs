@@ -39,6 +39,9 @@ pub struct Stat {
     pub state: u8,
     /// Parent.
     pub ppid: u32,
+    /// It was forked and has executed no program since (`PF_FORKNOEXEC` of field 9, there and cleared by every Linux since 2.2; also told of a
+    /// zombie): what runs in it, and what its exit code means, is still its parent's. `false` where the kernel does not tell.
+    pub unexecuted: bool,
     /// Start time in clock ticks since boot (field 22): with the pid and the boot id it names a process for ever.
     pub start_ticks: u64,
     /// Wait status (field 52): of a zombie the true one; 0 where the reader may not see it, so only trust it of a zombie that we may trace.
@@ -61,6 +64,9 @@ pub fn stat(pid: u32) -> io::Result<Option<Stat>> {
     }
 }
 
+/// `PF_FORKNOEXEC` of the kernel's `include/linux/sched.h`.
+const FORKED_AND_NOT_EXECUTED: u64 = 0x40;
+
 fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     // The command's name may hold anything, also ") Z 1": the last parenthesis ends it.
     let end = bytes.iter().rposition(|b| *b == b')')?;
@@ -69,9 +75,25 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     Some(Stat {
         state: *fields.first()?.as_bytes().first()?,
         ppid: fields.get(1)?.parse().ok()?,
+        unexecuted: fields.get(6)?.parse::<u64>().ok()? & FORKED_AND_NOT_EXECUTED != 0,
         start_ticks: fields.get(19)?.parse().ok()?,
         wait_status: fields.get(49).and_then(|f| f.parse().ok()).unwrap_or(0),
     })
+}
+
+/// Whether this process's parent traces it (ptrace(2)): it sees every system call, and what it waits for fails when it has gone.
+pub fn is_traced_by_parent() -> io::Result<bool> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    let tracer: u32 = tracer.and_then(|pid| pid.trim().parse().ok()).unwrap_or(0);
+    let parent = stat(std::process::id())?.map_or(0, |stat| stat.ppid);
+    Ok(tracer != 0 && tracer == parent)
+}
+
+/// The name of a process (`/proc/PID/comm`: of its program, cut off after 15 bytes, as long as it did not choose another); `None` if it is gone.
+pub fn name(pid: u32) -> Option<String> {
+    let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned())
 }
 
 /// The direct children of a process, of all its threads. Empty if it is gone.
@@ -104,6 +126,7 @@ mod tests {
         }
         let stat = parse_stat(&line).unwrap();
         assert_eq!((stat.state, stat.ppid, stat.start_ticks, stat.wait_status), (b'S', 7, 22, 52));
+        assert!(!stat.unexecuted, "its field is 9");
         assert_eq!(parse_stat(b"42 (x"), None);
     }
 
@@ -111,6 +134,7 @@ mod tests {
     fn this_process_has_a_start_time_and_a_boot() {
         assert!(stat(std::process::id()).unwrap().unwrap().start_ticks > 0);
         assert_ne!(boot_id().unwrap(), [0; 16]);
+        assert!(!is_traced_by_parent().unwrap());
         assert_eq!(stat(u32::MAX / 2).unwrap(), None);
     }
 }

@@ -1,18 +1,27 @@
-//! A copy of this process that is its sibling: its parent is this process's parent, who waits for it. And the place where `ps` finds the name
-//! of a copy.
+//! Copies of this process. A sibling: its parent is this process's parent, who waits for it. A child, as fork(2) makes it. And the place where `ps`
+//! finds the name of a copy.
 //!
 //! A copy costs a third of what a new program does: nothing is read, linked and initialised again, and its memory is shared until written.
 
 use std::io;
 
-/// Makes the copy. In the copy: `None`. In the original: its process id. Call it from a process with one thread.
+/// Makes a copy that is a sibling. In the copy: `None`. In the original: its process id. Call it from a process with one thread.
 pub fn sibling() -> io::Result<Option<u32>> {
+    copy(libc::CLONE_PARENT as u64, 0) // its exit signal is that of the original
+}
+
+/// The same, and the copy is a child.
+pub fn child() -> io::Result<Option<u32>> {
+    copy(0, libc::SIGCHLD as u64)
+}
+
+fn copy(flags: u64, exit_signal: u64) -> io::Result<Option<u32>> {
     let mut arguments = libc::clone_args {
-        flags: libc::CLONE_PARENT as u64,
+        flags,
         pidfd: 0,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: 0, // with CLONE_PARENT it is that of the original
+        exit_signal,
         stack: 0,
         stack_size: 0,
         tls: 0,

@@ -18,9 +18,7 @@ pub fn descriptor(signals: &[i32]) -> io::Result<OwnedFd> {
             crate::process::check(libc::sigaddset(set.as_mut_ptr(), *signal))?;
         }
         crate::process::check(libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()))?;
-        for signal in signals {
-            libc::signal(*signal, libc::SIG_DFL);
-        }
+        restore(signals);
         let fd = libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
         crate::process::check(fd)?;
         Ok(OwnedFd::from_raw_fd(fd))
@@ -57,6 +55,15 @@ pub fn ignore(signals: &[i32]) {
     for signal in signals {
         // SAFETY: SIG_IGN is a valid disposition for every catchable signal; for others the call fails without effect.
         unsafe { libc::signal(*signal, libc::SIG_IGN) };
+    }
+}
+
+/// Gives these signals their default disposition back: one that whoever started this program ignores is ignored in it too, and with an ignored `SIGCHLD`
+/// the kernel reaps every child unseen.
+pub fn restore(signals: &[i32]) {
+    for signal in signals {
+        // SAFETY: SIG_DFL is a valid disposition for every signal.
+        unsafe { libc::signal(*signal, libc::SIG_DFL) };
     }
 }
 

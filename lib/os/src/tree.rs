@@ -30,6 +30,23 @@ pub fn descendants(ancestor: u32) -> io::Result<Vec<Identity>> {
     Ok(live.map(|(pid, stat)| Identity { pid, start_ticks: stat.start_ticks, pidfd_inode: 0 }).collect())
 }
 
+/// The live processes that were started with a variable of that name in their environment, each with its value. Finds them wherever they hang by now, if
+/// they kept it; those that we may not look into are left out.
+pub fn with_variable(name: &str) -> io::Result<Vec<(String, Identity)>> {
+    let name = format!("{name}=");
+    let value = |pid: u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let own = environment.split(|byte| *byte == 0).find_map(|pair| pair.strip_prefix(name.as_bytes()))?;
+        Some(String::from_utf8_lossy(own).into_owned())
+    };
+    // The start time was read before: if the pid is another's by then, nobody with that start time is there to be signalled.
+    let found =
+        procfs::all()?.into_iter().filter(|(_, stat)| stat.state != b'Z').filter_map(|(pid, stat)| {
+            Some((value(pid)?, Identity { pid, start_ticks: stat.start_ticks, pidfd_inode: 0 }))
+        });
+    Ok(found.collect())
+}
+
 /// Passes over a tree that grows while it is stopped; a fork bomb is not caught by patience.
 const STOP_PASSES_MAX: usize = 100;
 /// So many passes that find nothing new end the work.
@@ -97,6 +114,26 @@ mod tests {
         }
         signal_all(&all, Signal::KILL);
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn processes_are_found_by_what_they_were_started_with_though_nobody_knows_their_parents() {
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", "setsid sleep 600 > /dev/null & echo $!"])
+            .env("OS_TREE_TEST", "by-variable")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        child.wait().unwrap();
+        let pid: u32 = line.trim().parse().unwrap();
+        let found = with_variable("OS_TREE_TEST").unwrap();
+        let own: Vec<Identity> = found.iter().filter(|(_, p)| p.pid == pid).map(|(_, p)| *p).collect();
+        assert_eq!(own.len(), 1, "{found:?}");
+        assert!(found.iter().all(|(value, _)| value == "by-variable"));
+        assert_eq!(signal_all(&own, Signal::KILL), 1);
+        assert!(with_variable("OS_TREE_TEST_NOBODY").unwrap().is_empty());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Files that root alone can have written: what they say may be believed by a program with privileges.
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -46,9 +46,30 @@ pub enum TrustError {
 /// Reads a file that must be root's, as all directories above it, and writable for nobody else (in a directory with the sticky bit others cannot
 /// rename what is root's). Symbolic links are refused anywhere in the path. Needs Linux 5.6.
 pub fn read(path: &Path, bytes_max: u64) -> Result<String, TrustError> {
+    let (file, metadata) = open(path, OFlags::RDONLY | OFlags::NOCTTY | OFlags::NONBLOCK)?;
+    let strange = || TrustError::Strange { path: path.to_owned(), bytes_max };
+    if !metadata.is_file() || metadata.len() > bytes_max {
+        return Err(strange());
+    }
+    check_all(path, &metadata)?;
+    let mut text = String::new();
+    match file.take(bytes_max).read_to_string(&mut text) {
+        Ok(_) => Ok(text),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(strange()),
+        Err(source) => Err(TrustError::Io { path: path.to_owned(), source }),
+    }
+}
+
+/// Whether a file is as [`read`] wants it, whatever is in it: a program that runs as root. Who asks need not be able to read it.
+pub fn verify(path: &Path) -> Result<(), TrustError> {
+    let (_, metadata) = open(path, OFlags::PATH)?;
+    check_all(path, &metadata)
+}
+
+fn open(path: &Path, how: OFlags) -> Result<(File, Metadata), TrustError> {
     let io_error = |source| TrustError::Io { path: path.to_owned(), source };
-    let how = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-    let opened = rustix::fs::openat2(rustix::fs::CWD, path, how, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+    let no_links = ResolveFlags::NO_SYMLINKS;
+    let opened = rustix::fs::openat2(rustix::fs::CWD, path, how | OFlags::CLOEXEC, Mode::empty(), no_links);
     let file = match opened {
         Ok(fd) => File::from(fd),
         Err(rustix::io::Errno::NOENT) => return Err(TrustError::Absent(path.to_owned())),
@@ -56,25 +77,21 @@ pub fn read(path: &Path, bytes_max: u64) -> Result<String, TrustError> {
         Err(e) => return Err(io_error(e.into())),
     };
     let metadata = file.metadata().map_err(io_error)?;
-    let strange = || TrustError::Strange { path: path.to_owned(), bytes_max };
-    if !metadata.is_file() || metadata.len() > bytes_max {
-        return Err(strange());
-    }
-    check(path, &metadata, false)?;
+    Ok((file, metadata))
+}
+
+/// The file, and every directory above it.
+fn check_all(path: &Path, metadata: &Metadata) -> Result<(), TrustError> {
+    check(path, metadata, false)?;
     for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
         let metadata = std::fs::symlink_metadata(above)
             .map_err(|source| TrustError::Io { path: above.to_owned(), source })?;
         check(above, &metadata, true)?;
     }
-    let mut text = String::new();
-    match file.take(bytes_max).read_to_string(&mut text) {
-        Ok(_) => Ok(text),
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(strange()),
-        Err(e) => Err(io_error(e)),
-    }
+    Ok(())
 }
 
-fn check(path: &Path, metadata: &std::fs::Metadata, sticky_will_do: bool) -> Result<(), TrustError> {
+fn check(path: &Path, metadata: &Metadata, sticky_will_do: bool) -> Result<(), TrustError> {
     const OTHERS_WRITE: u32 = 0o022;
     const STICKY: u32 = 0o1000;
     let mode = metadata.mode() & 0o7777;
@@ -111,10 +128,14 @@ mod tests {
         for bad in [0o664, 0o646] {
             mode(&path, bad);
             assert!(matches!(read(&path, 100), Err(TrustError::Writable { .. })), "{bad:o}");
+            assert!(matches!(verify(&path), Err(TrustError::Writable { .. })), "{bad:o}");
         }
         mode(&path, 0o644);
+        assert!(matches!(verify(&link), Err(TrustError::Link(_))));
+        assert!(verify(&path).is_ok());
         mode(dir.path(), 0o777);
         assert!(matches!(read(&path, 100), Err(TrustError::Writable { .. })));
+        assert!(matches!(verify(&path), Err(TrustError::Writable { .. })));
         mode(dir.path(), 0o1777);
         assert!(read(&path, 100).is_ok());
         std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();

@@ -48,6 +48,11 @@ pub fn reap(pid: u32) -> io::Result<Option<Waited>> {
     waitid(libc::P_PID, pid, libc::WEXITED | libc::WNOHANG)
 }
 
+/// The same by its pidfd: of a child that somebody else reaped, nobody with its number is reaped.
+pub fn reap_held(pidfd: &crate::pidfd::Pidfd) -> io::Result<Option<Waited>> {
+    waitid(libc::P_PIDFD, pidfd.as_raw_fd().unsigned_abs(), libc::WEXITED | libc::WNOHANG)
+}
+
 fn waitid(idtype: libc::idtype_t, id: u32, options: i32) -> io::Result<Option<Waited>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();

@@ -4,7 +4,7 @@ use crate::message::{
     EndKind, Ended, Fact, FactBody, LeftoversKind, Limit, OutputPolicyKind, RunSpec, WitnessKind,
 };
 use job::output::{OUTPUT_LIMIT_BYTES_MIN, OutputLimit, OutputPolicy};
-use job::{AttributeError, End, Leftovers, Outcome, Resource, RunId, StopCause, Usage, Witness};
+use job::{AttributeError, End, Leftovers, Never, Outcome, Resource, RunId, StopCause, Usage, Witness};
 use prost::Message;
 
 /// A message lacks a field that must be known, or a field has a value that cannot be.
@@ -25,6 +25,14 @@ pub enum Malformed {
         message: &'static str,
         /// Which field.
         field: &'static str,
+    },
+    /// A spec asks for what this program does not know.
+    #[error("it needs an agent of protocol {needs}, and this one speaks {speaks}: upgrade the agent")]
+    TooNew {
+        /// The version that it needs.
+        needs: u32,
+        /// The highest that this program speaks.
+        speaks: u32,
     },
 }
 
@@ -66,6 +74,7 @@ impl RunSpec {
 
     /// Checks what must be known before a run can be accepted.
     pub fn check(&self) -> Result<(), Malformed> {
+        self.check_needs()?;
         let has_nul = |bytes: &[u8]| bytes.contains(&0);
         if self.job_id.is_none_or(|id| id == 0) {
             return Err(bad_field("RunSpec", "job_id"));
@@ -195,9 +204,9 @@ impl From<&Outcome> for Ended {
                 ended.reason.clone_from(reason);
                 EndKind::CannotExecute
             }
-            Outcome::NeverStarted { reason, canceled } => {
+            Outcome::NeverStarted { reason, why } => {
                 ended.reason.clone_from(reason);
-                ended.canceled = *canceled;
+                (ended.canceled, ended.no_room) = (*why == Never::Canceled, *why == Never::NoRoom);
                 EndKind::NeverStarted
             }
             Outcome::Unknown { reason } => {
@@ -219,7 +228,12 @@ impl TryFrom<&Ended> for Outcome {
             EndKind::Unspecified => return Err(bad("kind")),
             EndKind::CannotExecute => return Ok(Outcome::CannotExecute { reason: ended.reason.clone() }),
             EndKind::NeverStarted => {
-                return Ok(Outcome::NeverStarted { reason: ended.reason.clone(), canceled: ended.canceled });
+                let why = match (ended.canceled, ended.no_room) {
+                    (true, _) => Never::Canceled,
+                    (false, true) => Never::NoRoom,
+                    (false, false) => Never::Failed,
+                };
+                return Ok(Outcome::NeverStarted { reason: ended.reason.clone(), why });
             }
             EndKind::Unknown => return Ok(Outcome::Unknown { reason: ended.reason.clone() }),
             EndKind::Exited => {

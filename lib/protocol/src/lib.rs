@@ -5,8 +5,10 @@
 pub mod backoff;
 pub mod convert;
 pub mod frame;
+pub mod glance;
 pub mod handshake;
 pub mod message;
+pub mod needs;
 pub mod outbox;
 pub mod params;
 pub mod reconcile;

@@ -57,6 +57,7 @@ fn run_spec() -> RunSpec {
         output_limit: None,
         leftovers: None,
         capture: Vec::new(),
+        needs: None,
     }
 }
 
@@ -79,6 +80,15 @@ fn run_spec_control() -> RunSpec {
         capture: vec!["report/*.pdf".into(), "/var/tmp/sum".into()],
         ..run_spec()
     }
+}
+
+/// What came with the word which version a spec needs.
+fn run_spec_needs() -> RunSpec {
+    RunSpec { needs: Some(2), ..run_spec() }
+}
+
+fn agent_state(caught_up: bool) -> AgentState {
+    AgentState { refusing: "drained".into(), caught_up, untellable: Vec::new() }
 }
 
 fn fact(body: FactBody) -> Vec<u8> {
@@ -106,7 +116,13 @@ fn ended() -> Ended {
         oom_kills: None,
         context_switches: None,
         processes_peak: None,
+        no_room: false,
     }
+}
+
+/// What came with the word that a host had no room.
+fn ended_no_room() -> Ended {
+    Ended { no_room: true, ..ended() }
 }
 
 /// What came with the accounting, beside `ended`.
@@ -129,10 +145,11 @@ fn captured() -> Captured {
 }
 
 /// Facts that came with the control of running jobs.
-fn control_facts() -> [(&'static str, FactBody); 4] {
+fn control_facts() -> [(&'static str, FactBody); 5] {
     let boottime_ms = Some(9_876_543_210);
     [
         ("fact_ended_accounting", FactBody::Ended(ended_accounting())),
+        ("fact_ended_no_room", FactBody::Ended(ended_no_room())),
         ("fact_suspended", FactBody::Suspended(Suspended { by: "anna".into(), boottime_ms })),
         ("fact_resumed", FactBody::Resumed(Resumed { by: "ben".into(), boottime_ms })),
         ("fact_captured", FactBody::Captured(captured())),
@@ -199,7 +216,15 @@ fn stream_open() -> StreamOpen {
         follow: true,
         granted: Some(65_536),
         gaps: false,
+        trace: None,
+        tail: None,
+        file: None,
     }
+}
+
+fn stream_open_trace() -> StreamOpen {
+    let trace = Some(TraceKind::NetworkProcessor as i32);
+    StreamOpen { stream: None, trace, tail: Some(4096), ..stream_open() }
 }
 
 fn stream_piece() -> StreamPiece {
@@ -212,6 +237,10 @@ fn stream_piece() -> StreamPiece {
         gap_from: None,
         gap_to: None,
     }
+}
+
+fn stream_end() -> StreamEnd {
+    StreamEnd { stream_id: Some(9), complete: true, failed: Some("why".into()), gone: false }
 }
 
 /// Messages that travel in frames.
@@ -258,8 +287,9 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ),
         ("refused", refused.into()),
         ("no_record", NoRecord { run_id: run_id() }.into()),
-        ("agent_state", AgentState { refusing: "drained".into(), caught_up: false }.into()),
-        ("agent_state_2", AgentState { refusing: "drained".into(), caught_up: true }.into()),
+        ("agent_state", agent_state(false).into()),
+        ("agent_state_2", agent_state(true).into()),
+        ("agent_state_3", AgentState { untellable: vec![RUN.to_vec()], ..agent_state(false) }.into()),
         (
             "acks_2",
             Acks { acks: vec![run_position()], position: Some(position_2), notice: String::new() }.into(),
@@ -267,12 +297,19 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("query_output", query(QueryBody::Output(output)).into()),
         ("query_ledger", query(QueryBody::Ledger(LedgerQuery {})).into()),
         ("query_file", query(QueryBody::File(file)).into()),
+        ("query_files_stored", query(QueryBody::FilesStored(FilesStored { files: Some(3) })).into()),
         ("answer_output", answer(AnswerBody::Output(data)).into()),
         ("answer_ledger", answer(AnswerBody::Ledger(ledger)).into()),
         ("answer_ledger_2", answer(AnswerBody::Ledger(ledger_2)).into()),
         ("answer_failed", answer(AnswerBody::Failed("no record".into())).into()),
+        ("answer_noted", answer(AnswerBody::Noted(Noted { complete: true })).into()),
         ("stream_open", stream_open().into()),
+        ("stream_open_trace", stream_open_trace().into()),
         ("stream_open_gaps", StreamOpen { gaps: true, ..stream_open() }.into()),
+        (
+            "stream_open_file",
+            StreamOpen { stream: None, file: Some("report/sum.pdf".into()), ..stream_open() }.into(),
+        ),
         ("stream_grant", StreamGrant { stream_id: Some(9), granted: Some(131_072) }.into()),
         ("stream_cancel", StreamCancel { stream_id: Some(9) }.into()),
         ("stream_piece", stream_piece().into()),
@@ -280,7 +317,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
             "stream_piece_gap",
             StreamPiece { gap_from: Some(1024), gap_to: Some(4096), ..stream_piece() }.into(),
         ),
-        ("stream_end", StreamEnd { stream_id: Some(9), complete: true, failed: Some("why".into()) }.into()),
+        ("stream_end", stream_end().into()),
+        ("stream_end_gone", StreamEnd { complete: false, gone: true, ..stream_end() }.into()),
         ("stream_receipt", StreamReceipt { received: Some(70_000) }.into()),
         ("ping", Ping { number: Some(300) }.into()),
         ("pong", Pong { number: Some(300) }.into()),
@@ -300,6 +338,7 @@ fn bare() -> Vec<(&'static str, Vec<u8>)> {
         ("control_resume", control(ControlBody::Resume(pause))),
         ("run_spec", run_spec().encode_to_vec()),
         ("run_spec_attributes", run_spec_attributes().encode_to_vec()),
+        ("run_spec_needs", run_spec_needs().encode_to_vec()),
         ("fact_accepted", fact(FactBody::Accepted(Accepted { boot_id: Some(BOOT.to_vec()) }))),
         ("fact_started", fact(FactBody::Started(started()))),
         ("fact_ended", fact(FactBody::Ended(ended()))),
@@ -382,6 +421,7 @@ fn everything_that_an_older_self_left_on_disk_is_read() {
         assert_eq!(control.encode_to_vec(), golden(name));
     }
     assert_eq!(RunSpec::read(&golden("run_spec_control")), Ok(run_spec_control()));
+    assert_eq!(RunSpec::read(&golden("run_spec_needs")), Ok(run_spec_needs()));
     for (name, expected) in control_facts() {
         assert_eq!(body(name), expected);
     }

@@ -5,6 +5,7 @@ use crate::input::{Action, Change, Connected, NewAgent};
 use crate::rejection::Rejection;
 use crate::{AgentRecord, Drain, Event, EventKind, Object};
 use job::{Outcome, RunId};
+use protocol::handshake::PROTOCOL_VERSION_MIN;
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -171,6 +172,8 @@ impl Engine {
         let oddity = self.oddity(ix, &connected);
         let agent = self.agent_mut(ix);
         agent.session = Some(session);
+        let protocol = connected.protocol.max(PROTOCOL_VERSION_MIN);
+        let speaks_other = std::mem::replace(&mut agent.protocol, protocol) != protocol;
         agent.rival = None;
         agent.refusing = connected.refusing;
         let record = &mut agent.record;
@@ -188,6 +191,9 @@ impl Engine {
         self.tell(Event::new(EventKind::AgentConnected, Object::Agent(name), text).with(data));
         self.write_agent(ix);
         self.rest_no_more(ix);
+        if speaks_other {
+            self.refresh_agent(ix);
+        }
         self.expect_account(&connected.agent, session, &connected.inventory);
         self.reconcile(ix, session, &connected.inventory);
         if let Some(text) = oddity {

@@ -42,7 +42,7 @@ impl Engine {
         if let Some(key) = &record.spec.idempotency_key {
             self.keys.insert(key.clone(), (id, Arc::clone(&record.spec)));
         }
-        self.jobs.insert(id, Job { record, queue, write: Write::Insert, told: None });
+        self.jobs.insert(id, Job::new(record, queue, Write::Insert, None));
         self.queue_mut(queue).waiting += 1;
     }
 

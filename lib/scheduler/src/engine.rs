@@ -3,6 +3,7 @@
 use crate::event;
 use crate::identity::Rival;
 use crate::input::{Action, Change, Input, Output, Reply};
+use crate::line::Line;
 use crate::place::{Key, Rank};
 use crate::recovery::Recovering;
 use crate::rejection::Rejection;
@@ -10,6 +11,7 @@ use crate::{
     AgentRecord, AgentView, Counts, JobRecord, JobSpec, QueueRecord, QueueView, RunRecord, Snapshot, Wait,
 };
 use job::{JobId, RunId, RunIds, Status};
+use protocol::handshake::PROTOCOL_VERSION_MIN;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -27,11 +29,11 @@ pub(crate) struct Queue {
     pub(crate) record: QueueRecord,
     pub(crate) agents: BTreeSet<AgentIx>,
     /// Queued jobs that may go to any attached agent.
-    pub(crate) unpinned: BTreeSet<Key>,
+    pub(crate) unpinned: Line,
     /// Queued jobs that may go to one agent only, by its name (it may not exist).
-    pub(crate) pinned: BTreeMap<String, BTreeSet<Key>>,
-    /// What [`Engine::heads`] has of this queue.
-    pub(crate) head: Option<Rank>,
+    pub(crate) pinned: BTreeMap<String, Line>,
+    /// What [`Engine::heads`] has of this queue, by what the job needs.
+    pub(crate) heads: BTreeMap<u32, Rank>,
     /// Jobs that are not over and have no run.
     pub(crate) waiting: u64,
     /// Jobs with a run that is not over.
@@ -43,6 +45,8 @@ pub(crate) struct Agent {
     pub(crate) record: AgentRecord,
     pub(crate) queues: BTreeSet<QueueIx>,
     pub(crate) session: Option<u64>,
+    /// The protocol version that is spoken with it, or was last.
+    pub(crate) protocol: u32,
     pub(crate) refusing: String,
     /// Who else claims to be this agent, until its session gave a sign of life or ended.
     pub(crate) rival: Option<Rival>,
@@ -61,6 +65,8 @@ pub(crate) struct Job {
     pub(crate) record: JobRecord,
     pub(crate) queue: QueueIx,
     pub(crate) write: Write,
+    /// The protocol version that its agent has to speak.
+    pub(crate) needs: u32,
     /// The status of which an event told; none of a new job.
     pub(crate) told: Option<Status>,
 }
@@ -89,8 +95,8 @@ pub struct Engine {
     pub(crate) jobs: HashMap<JobId, Job>,
     pub(crate) runs: HashMap<RunId, Run>,
     pub(crate) keys: HashMap<String, (JobId, Arc<JobSpec>)>,
-    /// The first unpinned job of every queue that gives jobs away and has one.
-    pub(crate) heads: BTreeSet<(Rank, QueueIx)>,
+    /// The first unpinned jobs of every queue that gives jobs away: one of each kind of what they need.
+    pub(crate) heads: BTreeSet<(Rank, QueueIx, u32)>,
     /// Jobs that wait for a moment, by that moment.
     pub(crate) due: BTreeSet<(i64, JobId)>,
     /// What the clock said last.
@@ -211,7 +217,7 @@ impl Engine {
         let until_ms = record.wait.and_then(Wait::until_ms).filter(|_| record.status != Status::Held);
         let queued = record.status == Status::Queued;
         let told = Some(record.status);
-        self.jobs.insert(id, Job { record, queue, write: Write::Clean, told });
+        self.jobs.insert(id, Job::new(record, queue, Write::Clean, told));
         let entry = self.queue_mut(queue);
         if active {
             entry.active += 1;
@@ -267,6 +273,7 @@ impl Engine {
             }
             Input::NoRecord { agent, session, run } => self.on_no_record(&agent, session, run, now_ms),
             Input::CaughtUp { agent, session } => self.on_caught_up(&agent, session),
+            Input::Untellable { agent, session, runs } => self.on_untellable(&agent, session, &runs, now_ms),
             Input::Adopt { agent, spec, facts } => self.on_adopt(&agent, &spec, facts, now_ms)?,
             Input::Told { agent } => self.on_told(&agent, now_ms),
             Input::EndRecovery => self.on_end_recovery(now_ms),
@@ -433,9 +440,9 @@ impl Engine {
             Queue {
                 record,
                 agents: BTreeSet::new(),
-                unpinned: BTreeSet::new(),
+                unpinned: Line::default(),
                 pinned: BTreeMap::new(),
-                head: None,
+                heads: BTreeMap::new(),
                 waiting: 0,
                 active: 0,
             },
@@ -452,6 +459,7 @@ impl Engine {
                 record,
                 queues: BTreeSet::new(),
                 session: None,
+                protocol: PROTOCOL_VERSION_MIN,
                 refusing: String::new(),
                 rival: None,
                 paused_until_ms: None,
@@ -518,6 +526,13 @@ impl Engine {
 /// With an agent: it has a run that is not over.
 pub(crate) fn is_placed(status: Status) -> bool {
     matches!(status, Status::Dispatched | Status::Running | Status::Suspended)
+}
+
+impl Job {
+    pub(crate) fn new(record: JobRecord, queue: QueueIx, write: Write, told: Option<Status>) -> Job {
+        let needs = record.spec.needs().version;
+        Job { record, queue, write, needs, told }
+    }
 }
 
 impl Agent {

@@ -158,6 +158,16 @@ kinds! {
     DiskLow = "disk.low", Error;
     /// There is room on the server's disk again.
     DiskEnough = "disk.enough", Info;
+    /// A file that was kept of a job is in the server's file store.
+    FileStored = "file.stored", Info;
+    /// A file that was kept of a job cannot be had any more.
+    FileLost = "file.lost", Warning;
+    /// The file store has lost a file; it is fetched again, if its agent has it still.
+    FileMissing = "file.missing", Warning;
+    /// The file store cannot be used: files stay with their agents.
+    FileStoreAway = "file.store-away", Warning;
+    /// The file store can be used again.
+    FileStoreBack = "file.store-back", Info;
     /// A record is damaged.
     Damage = "damage.found", Error;
 }

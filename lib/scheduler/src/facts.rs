@@ -4,9 +4,9 @@ use crate::engine::{AgentIx, Engine, Run};
 use crate::event::severity_of;
 use crate::input::{Action, Change, FactIn};
 use crate::stand::Stand;
-use crate::{Event, EventKind, FactRecord, LateOutcome, Object, StrayRecord};
-use job::{Outcome, RunId, Status, Witness};
-use protocol::message::{Ended, FactBody, RefusalKind};
+use crate::{Event, EventKind, FactRecord, JobSpec, KeptFile, LateOutcome, Object, StrayRecord};
+use job::{Never, Outcome, RunId, Status, Witness};
+use protocol::message::{Captured, Ended, FactBody, RefusalKind};
 use serde_json::json;
 
 /// The first pause of an agent that had no room.
@@ -109,9 +109,24 @@ impl Engine {
             Some(FactBody::Ended(ended)) => self.on_ended(run, seq, &ended, fact.at_ms, now_ms),
             Some(FactBody::Suspended(_)) => self.on_paused(run, true),
             Some(FactBody::Resumed(_)) => self.on_paused(run, false),
+            Some(FactBody::Captured(file)) => self.on_file_kept(run, file, fact.at_ms),
             // The outcome itself says who wanted the end; these are for people.
-            Some(FactBody::Stopping(_) | FactBody::Note(_) | FactBody::Captured(_)) | None => {}
+            Some(FactBody::Stopping(_) | FactBody::Note(_)) | None => {}
         }
+    }
+
+    fn on_file_kept(&mut self, run: RunId, file: Captured, kept_at_ms: Option<i64>) {
+        let record = &self.runs[&run].record;
+        let kept = KeptFile {
+            run,
+            name: file.name,
+            job: record.job,
+            agent: record.agent.clone(),
+            bytes: file.bytes.unwrap_or(0),
+            sha256: file.sha256,
+            kept_at_ms,
+        };
+        self.write(Change::FileKept(kept));
     }
 
     fn on_accepted(&mut self, agent: &str, run: RunId, at_ms: i64) {
@@ -138,8 +153,13 @@ impl Engine {
         let record = self.run_mut(run);
         if !record.status.is_final() {
             match outcome {
+                Outcome::NeverStarted { reason, why: Never::NoRoom } => {
+                    let agent = record.agent.clone();
+                    self.pause(&agent, now_ms);
+                    self.hand_back(run, format!("agent \"{agent}\" had no room: {reason}"));
+                }
                 // It never executed, so it can safely be placed again; but what never starts anywhere has to end.
-                Outcome::NeverStarted { reason, canceled: false }
+                Outcome::NeverStarted { reason, why: Never::Failed }
                     if self.unstarted(run) < NEVER_STARTED_ATTEMPTS_MAX =>
                 {
                     self.give_back(run, format!("never started: {reason}"), now_ms);
@@ -272,9 +292,7 @@ impl Engine {
         match kind {
             RefusalKind::NoRoom => {
                 self.pause(agent, now_ms);
-                let job = self.runs[&run].record.job;
-                self.job_mut(job).refusals += 1;
-                self.give_back(run, format!("agent \"{agent}\" had no room: {reason}"), now_ms);
+                self.hand_back(run, format!("agent \"{agent}\" had no room: {reason}"));
             }
             RefusalKind::Fenced | RefusalKind::Unspecified => {
                 self.tell(Event::new(EventKind::ServerFenced, Object::Agent(agent.to_owned()), reason));
@@ -286,7 +304,7 @@ impl Engine {
             }
             RefusalKind::Invalid => {
                 let reason = format!("never started: agent \"{agent}\" cannot run it: {reason}");
-                self.finish(run, &Outcome::NeverStarted { reason, canceled: false }, now_ms, now_ms);
+                self.finish(run, &Outcome::NeverStarted { reason, why: Never::Failed }, now_ms, now_ms);
             }
         }
     }
@@ -308,11 +326,35 @@ impl Engine {
         let record = &self.runs[&run].record;
         let job = &self.jobs[&record.job].record;
         let agent = record.agent.clone();
+        if job.kill.is_none()
+            && let Some(reason) = self.too_old(&agent, &job.spec)
+        {
+            // It came back as an older one than the run was placed on.
+            return self.hand_back(run, reason);
+        }
         let action = match &job.kill {
             Some(wish) => Action::Kill { agent, run, grace_ms: wish.grace_ms, by: wish.by.clone() },
             None => Action::Start { agent, run, spec: Box::new(job.run_spec(record.attempt)) },
         };
         self.act(action);
+    }
+
+    /// An agent did not take a run, or had no room to start it: that does not count as an attempt that came to nothing.
+    fn hand_back(&mut self, run: RunId, reason: String) {
+        let job = self.runs[&run].record.job;
+        self.job_mut(job).refusals += 1;
+        self.give_back(run, reason, self.now_ms);
+    }
+
+    /// Why that agent cannot honour all that the job asks for, if it cannot.
+    pub(crate) fn too_old(&self, agent: &str, spec: &JobSpec) -> Option<String> {
+        let speaks = self.agents.get(self.agent_names.get(agent)?)?.protocol;
+        let needs = spec.needs();
+        let what = needs.beyond(speaks)?;
+        let version = needs.version;
+        Some(format!(
+            "agent \"{agent}\" speaks protocol {speaks}, and {what} needs {version}: upgrade the agent"
+        ))
     }
 
     /// Whether the word of this session about this run counts: it is the agent's present session, and the run is there and not over.

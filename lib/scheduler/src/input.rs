@@ -1,7 +1,9 @@
 //! What goes into the engine, and what comes out.
 
 use crate::record::Dial;
-use crate::{AgentRecord, EventRecord, FactRecord, JobRecord, JobSpec, QueueRecord, RunRecord, StrayRecord};
+use crate::{
+    AgentRecord, EventRecord, FactRecord, JobRecord, JobSpec, KeptFile, QueueRecord, RunRecord, StrayRecord,
+};
 use job::{JobId, RunId, Status};
 use protocol::Malformed;
 use protocol::message::{Fact, RefusalKind, RunSpec};
@@ -209,6 +211,15 @@ pub enum Input {
         /// Which of its sessions.
         session: u64,
     },
+    /// The agent has sent whatever it can read, but of these runs, which the database does not know, nobody can tell anything.
+    Untellable {
+        /// The agent.
+        agent: String,
+        /// Which of its sessions.
+        session: u64,
+        /// The runs.
+        runs: Vec<RunId>,
+    },
     /// A run that only its agent knows, after a restore: take it over.
     Adopt {
         /// The agent.
@@ -285,6 +296,8 @@ pub struct Connected {
     pub boot_id: [u8; 16],
     /// Counts the starts of its network-processor.
     pub incarnation: u64,
+    /// The protocol version that is spoken with it; less than the lowest counts as that.
+    pub protocol: u32,
     /// Version, for people.
     pub software: String,
     /// Host, for people.
@@ -371,7 +384,9 @@ pub enum Change {
     FactInserted(FactRecord),
     /// A fact of a run that is not known.
     StrayInserted(StrayRecord),
-    /// A job that was over is deleted, with its runs and their facts.
+    /// An agent kept a file of a job.
+    FileKept(KeptFile),
+    /// A job that was over is deleted, with its runs, their facts and their files.
     JobDeleted(JobId),
     /// The strays of a run, so many, are facts now.
     StraysDeleted(RunId, u64),

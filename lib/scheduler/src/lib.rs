@@ -29,6 +29,7 @@
 
 mod after;
 mod agents;
+mod became;
 mod books;
 mod engine;
 mod event;
@@ -36,6 +37,7 @@ mod facts;
 mod identity;
 mod input;
 mod jobs;
+mod line;
 mod pause;
 mod place;
 mod queues;
@@ -49,6 +51,7 @@ mod stand;
 mod views;
 mod why;
 
+pub use became::became;
 pub use engine::{Engine, RestoreError};
 pub use event::{Event, EventFilter, EventKind, EventRecord, Object, Severity};
 pub use input::{
@@ -56,8 +59,8 @@ pub use input::{
     Submitted,
 };
 pub use record::{
-    AgentRecord, Counts, Dial, Drain, FactRecord, JobRecord, KillWish, LateOutcome, PauseWish, QueueRecord,
-    RunRecord, Snapshot, StrayRecord, Trouble, Wait,
+    AgentRecord, Counts, Dial, Drain, FactRecord, JobRecord, KeptFile, KillWish, LateOutcome, PauseWish,
+    QueueRecord, RunRecord, Snapshot, StrayRecord, Trouble, Wait,
 };
 pub use recovery::{Recovery, RecoveryView};
 pub use rejection::Rejection;

@@ -1,7 +1,7 @@
 //! Which job goes where.
 //!
 //! Within a queue the order is strict among the jobs that can go somewhere: the higher priority first, then the lower number. A
-//! job that waits for one certain agent never blocks those behind it. Among queues that share an agent the queue with the higher
+//! job that waits for one certain agent, or for agents that speak a later protocol, never blocks those behind it. Among queues that share an agent the queue with the higher
 //! priority goes first; between equal ones their jobs are compared as if they stood in one queue. Among the agents that can take a
 //! job, the one with the greatest share of free slots gets it; then the name decides.
 //!
@@ -17,6 +17,7 @@ use crate::input::Action;
 use crate::stand::Stand;
 use job::JobId;
 use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeMap;
 
 /// The place of a job in its queue.
 pub(crate) type Key = (Reverse<i32>, JobId);
@@ -54,6 +55,9 @@ impl Agent {
     }
 }
 
+/// A kind of need, the first that waits with it, and the agent with the most room of those that honour it.
+type Roomiest<'a> = (u32, Rank, Option<(AgentIx, &'a Agent)>);
+
 impl Engine {
     /// Puts a queued job into its queue's order. Returns whether it is the first of its kind there.
     pub(crate) fn enqueue(&mut self, id: JobId) -> bool {
@@ -62,19 +66,16 @@ impl Engine {
         }
         let key = self.key_of(id);
         let job = &self.jobs[&id];
-        let (queue_ix, pinned) = (job.queue, job.record.spec.agent.clone());
+        let (queue_ix, needs, pinned) = (job.queue, job.needs, job.record.spec.agent.clone());
         match pinned {
             None => {
-                let queue = self.queue_mut(queue_ix);
-                queue.unpinned.insert(key);
-                let first = queue.unpinned.first() == Some(&key);
+                let first = self.queue_mut(queue_ix).unpinned.insert(needs, key);
                 self.refresh_head(queue_ix);
                 first
             }
             Some(agent) => {
                 let waiting = self.queue_mut(queue_ix).pinned.entry(agent.clone()).or_default();
-                waiting.insert(key);
-                let first = waiting.first() == Some(&key);
+                let first = waiting.insert(needs, key);
                 self.refresh_pinned(queue_ix, &agent);
                 first
             }
@@ -88,16 +89,16 @@ impl Engine {
         }
         let key = self.key_of(id);
         let job = &self.jobs[&id];
-        let (queue_ix, pinned) = (job.queue, job.record.spec.agent.clone());
+        let (queue_ix, needs, pinned) = (job.queue, job.needs, job.record.spec.agent.clone());
         match pinned {
             None => {
-                self.queue_mut(queue_ix).unpinned.remove(&key);
+                self.queue_mut(queue_ix).unpinned.remove(needs, key);
                 self.refresh_head(queue_ix);
             }
             Some(agent) => {
                 let queue = self.queue_mut(queue_ix);
                 if let Some(waiting) = queue.pinned.get_mut(&agent) {
-                    waiting.remove(&key);
+                    waiting.remove(needs, key);
                     if waiting.is_empty() {
                         queue.pinned.remove(&agent);
                     }
@@ -136,17 +137,28 @@ impl Engine {
 
     fn refresh_head(&mut self, queue_ix: QueueIx) {
         let queue = self.queue_mut(queue_ix);
-        let first = queue.unpinned.first().filter(|_| queue.gives());
-        let head = first.map(|key| (Reverse(queue.record.priority), *key));
-        let before = std::mem::replace(&mut queue.head, head);
-        if before == head {
+        let (gives, priority) = (queue.gives(), Reverse(queue.record.priority));
+        let firsts =
+            || queue.unpinned.firsts().filter(|_| gives).map(|(needs, key)| (needs, (priority, key)));
+        if firsts().eq(queue.heads.iter().map(|(needs, rank)| (*needs, *rank))) {
             return;
         }
-        if let Some(key) = before {
-            self.heads.remove(&(key, queue_ix));
+        let heads: BTreeMap<u32, Rank> = firsts().collect();
+        let before = std::mem::replace(&mut queue.heads, heads.clone());
+        for (needs, rank) in before {
+            self.heads.remove(&(rank, queue_ix, needs));
         }
-        if let Some(key) = head {
-            self.heads.insert((key, queue_ix));
+        for (needs, rank) in heads {
+            self.heads.insert((rank, queue_ix, needs));
+        }
+    }
+
+    /// What an agent speaks may have changed, and with it the first job of its own.
+    pub(crate) fn refresh_agent(&mut self, agent_ix: AgentIx) {
+        let agent = self.agent_mut(agent_ix);
+        let (name, queues) = (agent.record.name.clone(), agent.queues.clone());
+        for queue in queues {
+            self.refresh_pinned(queue, &name);
         }
     }
 
@@ -154,8 +166,9 @@ impl Engine {
         let Some(&agent_ix) = self.agent_names.get(name) else { return };
         let queue = &self.queues[&queue_ix];
         let usable = queue.gives() && queue.agents.contains(&agent_ix);
-        let first = queue.pinned.get(name).and_then(|keys| keys.first()).filter(|_| usable);
-        let head = first.map(|key| (Reverse(queue.record.priority), *key));
+        let protocol = self.agents[&agent_ix].protocol;
+        let first = queue.pinned.get(name).and_then(|line| line.first_for(protocol)).filter(|_| usable);
+        let head = first.map(|key| (Reverse(queue.record.priority), key));
         let agent = self.agent_mut(agent_ix);
         let before = match head {
             Some(key) => agent.pinned_head_of.insert(queue_ix, key),
@@ -192,15 +205,19 @@ impl Engine {
         if !queue.gives() {
             return None;
         }
-        let mut roomiest: Option<(AgentIx, &Agent)> = None;
+        // For each kind of need the roomiest agent that honours it.
+        let mut roomiest: Vec<Roomiest<'_>> =
+            queue.heads.iter().map(|(needs, rank)| (*needs, *rank, None)).collect();
         let mut pinned: Option<(Rank, AgentIx)> = None;
         for &agent_ix in &queue.agents {
             let agent = &self.agents[&agent_ix];
             if !agent.is_free(now_ms) {
                 continue;
             }
-            if roomiest.is_none_or(|(_, best)| agent.compare_room(best) == Ordering::Greater) {
-                roomiest = Some((agent_ix, agent));
+            for (_, _, best) in roomiest.iter_mut().filter(|(needs, ..)| *needs <= agent.protocol) {
+                if best.is_none_or(|(_, best)| agent.compare_room(best) == Ordering::Greater) {
+                    *best = Some((agent_ix, agent));
+                }
             }
             if let Some(&rank) = agent.pinned_head_of.get(&queue_ix)
                 && pinned.is_none_or(|(best, _)| rank < best)
@@ -208,8 +225,8 @@ impl Engine {
                 pinned = Some((rank, agent_ix));
             }
         }
-        let unpinned = queue.head.zip(roomiest.map(|(agent_ix, _)| agent_ix));
-        [unpinned, pinned].into_iter().flatten().min().map(|((_, (_, job)), agent_ix)| (job, agent_ix))
+        let unpinned = roomiest.into_iter().filter_map(|(_, rank, best)| Some((rank, best?.0)));
+        unpinned.chain(pinned).min().map(|((_, (_, job)), agent_ix)| (job, agent_ix))
     }
 
     fn next_of_agent(&self, agent_ix: AgentIx) -> Option<JobId> {
@@ -219,8 +236,13 @@ impl Engine {
         // heads of other queues crowd the front, that walk is given up and the agent's own queues are walked.
         let steps = agent.queues.len();
         let mut front = self.heads.iter().take(steps);
-        let met = front.find(|(_, queue)| agent.queues.contains(queue)).map(|(rank, _)| *rank);
-        let own = || agent.queues.iter().filter_map(|ix| self.queues[ix].head).min();
+        let fits = |queue: &QueueIx, needs: u32| needs <= agent.protocol && agent.queues.contains(queue);
+        let met = front.find(|(_, queue, needs)| fits(queue, *needs)).map(|(rank, ..)| *rank);
+        let of_queue = |queue: &QueueIx| {
+            let honoured = self.queues[queue].heads.range(..=agent.protocol);
+            honoured.map(|(_, rank)| *rank).min()
+        };
+        let own = || agent.queues.iter().filter_map(of_queue).min();
         let unpinned = met.or_else(|| if self.heads.len() > steps { own() } else { None });
         [pinned, unpinned].into_iter().flatten().min().map(|(_, (_, job))| job)
     }

@@ -239,6 +239,25 @@ pub struct StrayRecord {
     pub fact: FactRecord,
 }
 
+/// A file of a job that its agent kept after its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptFile {
+    /// Of this run.
+    pub run: RunId,
+    /// Its name among the run's kept files; the job's choice.
+    pub name: String,
+    /// The run's job.
+    pub job: JobId,
+    /// The agent that has it.
+    pub agent: String,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 of its content.
+    pub sha256: Vec<u8>,
+    /// When it was kept, the agent's wall clock.
+    pub kept_at_ms: Option<i64>,
+}
+
 /// One queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueRecord {

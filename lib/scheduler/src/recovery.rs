@@ -10,6 +10,7 @@
 //! | of a job with another run that is not over      | fewer attempts                     | that run was over before: it becomes `Unknown`, its own end is shown beside |
 //! | of a job that is not there                      | nothing                            | job and run are put back from the order   |
 //! | of a job that is over, or of an attempt that it has had | another history            | kept as a stray                           |
+//! | only that it cannot read its log                | nothing of that run                | it has not told: a person has to decide   |
 //!
 //! **A job that the backup has is not placed before every agent has told.** New jobs are. An agent that never comes back keeps the old
 //! ones waiting until it is removed or a person ends the recovery. Nor is a run ordered that the backup has as placed and no agent is
@@ -19,7 +20,7 @@ use crate::engine::{AgentIx, Engine, is_placed};
 use crate::input::{Change, FactIn, InventoryEntry};
 use crate::rejection::Rejection;
 use crate::stand::Stand;
-use crate::{JobRecord, JobSpec, QueueRecord, RunRecord};
+use crate::{EventKind, JobRecord, JobSpec, QueueRecord, RunRecord};
 use job::{JobId, RunId, Status, Witness};
 use protocol::message::RunSpec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -108,6 +109,25 @@ impl Engine {
         {
             owed.settled = false;
         }
+    }
+
+    /// The agent has sent what it can read, and there is more that it cannot: what these runs were, and of which jobs, nobody can tell. So it has not
+    /// told, and only a person can say that the jobs of the backup may be started.
+    pub(crate) fn on_untellable(&mut self, agent: &str, session: u64, runs: &[RunId], now_ms: i64) {
+        let Some(&ix) = self.agent_names.get(agent) else { return };
+        let Some(first) = runs.first().filter(|_| self.agents[&ix].session == Some(session)) else { return };
+        let then = match self.is_untold(agent) {
+            true => {
+                "; the jobs of the backup wait until `lastword server end-recovery` says that they may be started"
+            }
+            false => "",
+        };
+        let text = format!(
+            "agent \"{agent}\" cannot read its logs of {} runs that this database does not know (the first is {first}): nobody can tell which jobs \
+             they were of. They are in quarantine/ or settled/ of its data root{then}",
+            runs.len()
+        );
+        self.note_trouble(ix, EventKind::AgentTrouble, text, None, now_ms);
     }
 
     /// Whether the agent is to send all that it has settled, also if it did before.

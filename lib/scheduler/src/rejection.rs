@@ -90,7 +90,7 @@ pub enum Rejection {
     },
     /// It may have been executed, and must not be executed twice.
     #[error(
-        "job {job} is {status} and may have been executed, and its setting is restart_safe = never_twice;          `lastword job restart {job} --force --reason TEXT` executes it again all the same"
+        "job {job} is {status} and may have been executed, and its setting is restart_safe = never_twice; `lastword job restart {job} --force --reason TEXT` executes it again all the same"
     )]
     NeverTwice {
         /// Which.
@@ -103,7 +103,7 @@ pub enum Rejection {
     NoReason,
     /// A job whose agent is there is not given up.
     #[error(
-        "job {job} is {status} on agent \"{agent}\", which is connected: `lastword job kill {job}` ends it;          only a job whose agent is away can be abandoned"
+        "job {job} is {status} on agent \"{agent}\", which is connected: `lastword job kill {job}` ends it; only a job whose agent is away can be abandoned"
     )]
     AgentPresent {
         /// Which.

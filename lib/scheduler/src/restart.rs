@@ -20,7 +20,7 @@ impl Engine {
                 self.keys.insert(key.clone(), (id, Arc::clone(&record.spec)));
             }
             let told = Some(record.status);
-            self.jobs.insert(id, Job { record, queue, write: Write::Clean, told });
+            self.jobs.insert(id, Job::new(record, queue, Write::Clean, told));
         }
         let why = restart.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         let job = self.job_mut(id);

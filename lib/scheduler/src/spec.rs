@@ -5,6 +5,7 @@ use job::output::OutputLimit;
 use job::{JobId, Leftovers, Limit, Policy, Umask};
 use prost::Message;
 use protocol::message::{Pair, RunSpec};
+use protocol::needs::Needs;
 use protocol::{Malformed, convert};
 
 /// What is to be run, where, and under which limits.
@@ -94,6 +95,12 @@ impl JobSpec {
             scheduled_at_ms: Some(due_ms),
             ..self.body()
         }
+        .with_needs()
+    }
+
+    /// What it needs of its agent.
+    pub fn needs(&self) -> Needs {
+        self.asked().needs_of_fields()
     }
 
     /// Checks what can be checked without an agent; the error names the field.
@@ -203,9 +210,16 @@ impl JobSpec {
             env: pairs(&self.env),
             params: pairs(&self.params),
             cwd: self.cwd.clone(),
-            user: self.user.clone(),
             timeout_ms: self.timeout_ms,
             grace_ms: self.grace_ms,
+            ..self.asked()
+        }
+    }
+
+    /// What is asked of the agent beyond running it.
+    fn asked(&self) -> RunSpec {
+        RunSpec {
+            user: self.user.clone(),
             umask: self.umask.map(|mask| mask.0),
             nice: self.nice,
             limits: self.limits.iter().map(Into::into).collect(),

@@ -20,11 +20,14 @@ impl Engine {
                     None => blocker,
                 }
             }
-            Status::Dispatched => self.why_dispatched(record) + &kill_of(record),
-            Status::Running => self.why_running(record, "runs") + &kill_of(record),
+            Status::Dispatched => self.why_dispatched(record) + &wishes(record),
+            Status::Running => self.why_running(record, "runs") + &wishes(record),
+            Status::Suspended if record.pause.is_some() => {
+                self.why_running(record, "is suspended") + &wishes(record)
+            }
             Status::Suspended => {
                 let resume = format!("; `lastword job resume {id}` lets it go on");
-                self.why_running(record, "is suspended") + &resume + &kill_of(record)
+                self.why_running(record, "is suspended") + &resume + &wishes(record)
             }
             Status::Completed
             | Status::Error
@@ -43,6 +46,11 @@ impl Engine {
         let name = &queue.record.name;
         if queue.record.held {
             return format!("queue \"{name}\" is held; `lastword queue release {name}` lets it go on");
+        }
+        if queue.record.slots == Some(0) {
+            return format!(
+                "queue \"{name}\" has no slots; `lastword queue set {name} --slots N` gives it some"
+            );
         }
         if let Some(slots) = queue.record.slots.filter(|_| queue.is_full()) {
             let runs = queue.agents.iter().flat_map(|ix| &self.agents[ix].runs);
@@ -66,7 +74,7 @@ impl Engine {
                      `lastword queue attach {name} {pin}` does that"
                 );
             }
-            let blocker = self.why_not_on(&self.agents[ix], now_ms);
+            let blocker = self.why_not_on(&self.agents[ix], job, now_ms);
             return blocker.map_or_else(|| why_next(job, queue), |blocker| blocker + &before(job, queue));
         }
         if queue.agents.is_empty() {
@@ -75,16 +83,17 @@ impl Engine {
             );
         }
         let agents: Vec<&Agent> = queue.agents.iter().map(|ix| &self.agents[ix]).collect();
-        let blocker = self.why_on_none(&agents, queue, now_ms);
+        let blocker = self.why_on_none(&agents, job, queue, now_ms);
         blocker.map_or_else(|| why_next(job, queue), |blocker| blocker + &before(job, queue))
     }
 
     /// Why none of the agents of a queue takes it; `None` if one could.
-    fn why_on_none(&self, agents: &[&Agent], queue: &Queue, now_ms: i64) -> Option<String> {
+    fn why_on_none(&self, agents: &[&Agent], job: &JobRecord, queue: &Queue, now_ms: i64) -> Option<String> {
         if let [agent] = agents {
-            return self.why_not_on(agent, now_ms);
+            return self.why_not_on(agent, job, now_ms);
         }
-        if agents.iter().any(|agent| agent.is_free(now_ms)) {
+        let needs = job.spec.needs();
+        if agents.iter().any(|agent| agent.is_free(now_ms) && agent.protocol >= needs.version) {
             return None;
         }
         let name = &queue.record.name;
@@ -96,30 +105,50 @@ impl Engine {
                 agents.len()
             ));
         }
-        let willing: Vec<&&&Agent> =
-            connected.iter().filter(|agent| agent.used() < agent.record.slots).collect();
+        let known: Vec<&&Agent> =
+            connected.iter().copied().filter(|agent| agent.protocol >= needs.version).collect();
+        if known.is_empty() {
+            return Some(format!(
+                "none of the {} connected process servers of queue \"{name}\" speaks protocol {}, which {} needs: upgrade one of them",
+                connected.len(),
+                needs.version,
+                needs.what.join(", ")
+            ));
+        }
+        let willing: Vec<&&&Agent> = known.iter().filter(|agent| agent.used() < agent.record.slots).collect();
         if willing.is_empty() {
-            let slots: u64 = connected.iter().map(|agent| u64::from(agent.record.slots)).sum();
+            let slots: u64 = known.iter().map(|agent| u64::from(agent.record.slots)).sum();
             let away = match agents.len() - connected.len() {
                 0 => String::new(),
                 away => format!(", and {away} more are not connected"),
             };
-            let runs = connected.iter().flat_map(|agent| &agent.runs);
+            let runs = known.iter().flat_map(|agent| &agent.runs);
+            let old = match connected.len() - known.len() {
+                0 => String::new(),
+                old => format!(", and {old} more are too old for the job's {}", needs.what.join(", ")),
+            };
             return Some(format!(
-                "all {slots} slots of the {} connected process servers of queue \"{name}\" are taken{away}{}",
-                connected.len(),
+                "all {slots} slots of the {} connected process servers of queue \"{name}\" are taken{away}{old}{}",
+                known.len(),
                 self.longest(runs)
             ));
         }
-        let refusals: Vec<_> = willing.iter().filter_map(|agent| self.why_not_on(agent, now_ms)).collect();
+        let refusals: Vec<_> =
+            willing.iter().filter_map(|agent| self.why_not_on(agent, job, now_ms)).collect();
         Some(refusals.join("; "))
     }
 
-    /// Why this agent takes no run; `None` if it could.
-    fn why_not_on(&self, agent: &Agent, now_ms: i64) -> Option<String> {
+    /// Why this agent does not take the job; `None` if it could.
+    fn why_not_on(&self, agent: &Agent, job: &JobRecord, now_ms: i64) -> Option<String> {
         let name = &agent.record.name;
         if agent.session.is_none() {
-            return Some(format!("agent \"{name}\" is not connected{}", absence(agent)));
+            let trouble = agent.record.trouble.as_ref();
+            let trouble =
+                trouble.map(|trouble| format!("; trouble with it: {}", trouble.text)).unwrap_or_default();
+            return Some(format!("agent \"{name}\" is not connected{}{trouble}", absence(agent)));
+        }
+        if let Some(reason) = self.too_old(name, &job.spec) {
+            return Some(reason);
         }
         if let Some(drain) = &agent.record.drain {
             let reason = if drain.reason.is_empty() { String::new() } else { format!(" ({})", drain.reason) };
@@ -131,6 +160,11 @@ impl Engine {
         }
         if !agent.refusing.is_empty() {
             return Some(format!("agent \"{name}\" refuses new runs: {}", agent.refusing));
+        }
+        if agent.record.slots == 0 {
+            return Some(format!(
+                "agent \"{name}\" has no slots; `lastword agent set {name} --slots N` gives it some"
+            ));
         }
         if agent.record.slots <= agent.used() {
             let slots = agent.record.slots;
@@ -222,15 +256,16 @@ fn reason_of(job: &JobRecord) -> &str {
     job.reason.as_deref().unwrap_or("no reason is on record")
 }
 
-/// Who wants it to end.
-fn kill_of(job: &JobRecord) -> String {
-    match &job.kill {
-        Some(kill) => format!(
-            "; {} asked for its end at {}, which its agent has not confirmed",
-            kill.by,
-            time(kill.at_ms)
-        ),
-        None => String::new(),
+/// Who wants it to end, to stand still or to go on, which its agent has not confirmed.
+fn wishes(job: &JobRecord) -> String {
+    let unconfirmed = |by: &str, what: &str, at_ms: i64| {
+        format!("; {by} asked {what} at {}, which its agent has not confirmed", time(at_ms))
+    };
+    match (&job.kill, &job.pause) {
+        (Some(kill), _) => unconfirmed(&kill.by, "for its end", kill.at_ms),
+        (None, Some(wish)) if wish.suspend => unconfirmed(&wish.by, "that it stands still", wish.at_ms),
+        (None, Some(wish)) => unconfirmed(&wish.by, "that it goes on", wish.at_ms),
+        (None, None) => String::new(),
     }
 }
 
@@ -253,12 +288,11 @@ fn before(job: &JobRecord, queue: &Queue) -> String {
 /// How many jobs of its queue go first, and the sentence.
 fn ahead(job: &JobRecord, queue: &Queue) -> (usize, String) {
     let own = (Reverse(job.spec.priority), job.id);
-    let keys = match &job.spec.agent {
+    let line = match &job.spec.agent {
         None => Some(&queue.unpinned),
         Some(agent) => queue.pinned.get(agent),
     };
-    let first: Vec<_> =
-        keys.into_iter().flatten().take_while(|key| **key < own).take(AHEAD_MAX + 1).collect();
+    let first = line.map(|line| line.before(own, AHEAD_MAX + 1)).unwrap_or_default();
     let higher = first.iter().filter(|key| key.0 < own.0).count();
     let many = |n: usize| if n > AHEAD_MAX { format!("more than {AHEAD_MAX}") } else { n.to_string() };
     let (count, verb) = (first.len(), if first.len() == 1 { "job is" } else { "jobs are" });

@@ -6,6 +6,7 @@
 //! | no `files/complete`, ENDED is there  | died before or amid keeping | everything again; what is told already stays |
 //! | `files/new`                          | died amid one file          | overwritten                                 |
 //! | a file without its fact              | died between the two        | kept and told again                         |
+//! | files and facts, no `complete`       | there was no room for more  | what is told stays; the rest in a while     |
 //!
 //! A file is kept if it belongs to the user that the job ran as: the agent may be able to read more than the job was.
 
@@ -22,6 +23,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use store::WriteError;
 
 /// Directories one below the other that `**` goes down.
 const DEPTH_MAX: usize = 32;
@@ -29,6 +31,35 @@ const DEPTH_MAX: usize = 32;
 const PIECE_BYTES: usize = 64 << 10;
 /// Of one note, names that did not fit.
 const NAMES_NOTED_MAX: usize = 20;
+/// So much is left free, bytes.
+const ROOM_BYTES_MIN: u64 = 2 << 20;
+
+/// What is done about a file for which there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// All is given up for now, to be tried again.
+    Wait,
+    /// It is noted, as other files that cannot be kept.
+    Note,
+}
+
+/// Why files are not kept yet. What was kept and told so far stays.
+#[derive(Debug, thiserror::Error)]
+pub enum NotKept {
+    /// There is no room for them.
+    #[error("no room: {0}")]
+    NoRoom(String),
+    /// Anything else of ours.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl NotKept {
+    fn io(what: &str, path: &Path, e: &io::Error) -> NotKept {
+        let text = format!("cannot {what} {}: {e}", path.display());
+        if disk::is_no_room(e) { NotKept::NoRoom(text) } else { NotKept::Failed(text) }
+    }
+}
 
 /// Keeps what the spec asks for and writes a fact for each file; a pattern without a file is noted. Nothing to do if that was done before.
 /// `told`: the names that the log has already.
@@ -37,25 +68,26 @@ pub fn capture(
     spec: &RunSpec,
     told: BTreeSet<String>,
     recorder: &mut Recorder,
-) -> Result<(), String> {
-    let complete = dir.files().join("complete");
-    if spec.capture.is_empty() || complete.exists() {
+    no_room: NoRoom,
+) -> Result<(), NotKept> {
+    let files = dir.files();
+    let is_done = || disk::exists(&files).and_then(|begun| Ok(begun && dir.files_complete()?));
+    if spec.capture.is_empty() || is_done().map_err(|e| NotKept::io("look into", &files, &e))? {
         return Ok(());
     }
-    match std::fs::DirBuilder::new().mode(0o700).create(dir.files()) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(text("create", &dir.files(), &e)),
+    match std::fs::DirBuilder::new().mode(0o700).create(&files) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(NotKept::io("create", &files, &e)),
         _ => {}
     }
-    let owner = owner(dir).map_err(|e| text("ask for", &dir.work(), &e))?;
-    let mut keeper = Keeper { dir, recorder, told, owner, files: 0, bytes: 0, failed: Vec::new() };
+    let owner = owner(dir).map_err(|e| NotKept::io("ask for", &dir.work(), &e))?;
+    let mut keeper = Keeper::new(dir, recorder, told, owner, no_room);
     let work = dir.work();
     let base = spec.cwd.as_deref().map_or(work.as_path(), Path::new);
     for pattern in &spec.capture {
         keeper.pattern(base, pattern)?;
     }
     keeper.note_failed()?;
-    File::create(&complete).and_then(|file| file.sync_all()).map_err(|e| text("create", &complete, &e))?;
-    disk::open_dir(&dir.files()).and_then(disk::sync_dir).map_err(|e| text("sync", &dir.files(), &e))
+    dir.note_files_complete().map_err(|e| NotKept::io("complete", &files, &e))
 }
 
 /// The user that the job ran as, whoever chose him; `None`: our own, whose job could read what we can.
@@ -74,40 +106,60 @@ struct Keeper<'a> {
     told: BTreeSet<String>,
     /// Whose files are kept; anybody's if absent.
     owner: Option<u32>,
+    no_room: NoRoom,
     files: usize,
     bytes: u64,
+    /// Patterns that no file fits, and files that fit and are not kept: told at the end, once.
+    unfit: Vec<String>,
     failed: Vec<String>,
 }
 
-impl Keeper<'_> {
-    fn pattern(&mut self, base: &Path, pattern: &str) -> Result<(), String> {
+/// Why one file is not kept.
+enum Problem {
+    /// It is the job's: to be noted.
+    Its(String),
+    /// It is ours.
+    Ours(NotKept),
+}
+
+impl<'a> Keeper<'a> {
+    fn new(
+        dir: &'a RunDir,
+        recorder: &'a mut Recorder,
+        told: BTreeSet<String>,
+        owner: Option<u32>,
+        no_room: NoRoom,
+    ) -> Keeper<'a> {
+        let length = |name: &String| std::fs::metadata(dir.kept_file(name)).map_or(0, |file| file.len());
+        let (files, bytes) = (told.len(), told.iter().map(length).sum());
+        Keeper { dir, recorder, told, owner, no_room, files, bytes, unfit: Vec::new(), failed: Vec::new() }
+    }
+
+    fn pattern(&mut self, base: &Path, pattern: &str) -> Result<(), NotKept> {
         let (start, relative) = match pattern.strip_prefix('/') {
             Some(rest) => (Path::new("/"), rest),
             None => (base, pattern),
         };
         let parts: Vec<&str> = relative.split('/').collect();
-        let mut found = Vec::new();
+        let mut found = 0;
         if let Ok(start) = disk::open_dir(start) {
-            find(&start, "", &parts, DEPTH_MAX, &mut found);
+            let mut on_file = |name: String, directory: &OwnedFd, last: &str| {
+                found += 1;
+                if !self.told.contains(&name) {
+                    self.one(&name, directory, last)?;
+                }
+                Ok(found <= CAPTURE_FILES_MAX) // one more is told as beyond the limit
+            };
+            find(&start, "", &parts, DEPTH_MAX, &mut on_file)?;
         }
-        if found.is_empty() {
-            return self.record(FactBody::Note(Note { text: format!("no file to keep fits \"{pattern}\"") }));
-        }
-        for (name, directory, last) in found {
-            if !self.told.contains(&name) {
-                self.one(&name, &directory, &last)?;
-            }
+        if found == 0 {
+            self.unfit.push(format!("no file to keep fits \"{pattern}\""));
         }
         Ok(())
     }
 
-    /// Errors of the file are the job's, and noted; errors of the log are ours.
-    fn one(&mut self, name: &str, directory: &OwnedFd, last: &str) -> Result<(), String> {
+    fn one(&mut self, name: &str, directory: &OwnedFd, last: &str) -> Result<(), NotKept> {
         match self.keep(name, directory, last) {
-            Err(why) => {
-                self.failed.push(format!("{name} ({why})"));
-                Ok(())
-            }
             Ok((bytes, sha256)) => {
                 (self.files, self.bytes) = (self.files + 1, self.bytes + bytes);
                 self.told.insert(name.to_owned());
@@ -117,23 +169,47 @@ impl Keeper<'_> {
                     sha256,
                 }))
             }
+            Err(Problem::Ours(NotKept::NoRoom(why))) if self.no_room == NoRoom::Note => {
+                self.failed.push(format!("{name} ({why})"));
+                Ok(())
+            }
+            Err(Problem::Ours(e)) => Err(e),
+            Err(Problem::Its(why)) => {
+                self.failed.push(format!("{name} ({why})"));
+                Ok(())
+            }
         }
     }
 
-    /// Its length and hash, or why it is not kept.
-    fn keep(&self, name: &str, directory: &OwnedFd, last: &str) -> Result<(u64, Vec<u8>), String> {
+    /// Its length and hash.
+    fn keep(&self, name: &str, directory: &OwnedFd, last: &str) -> Result<(u64, Vec<u8>), Problem> {
+        let its = |why: &str| Err(Problem::Its(why.to_owned()));
         if self.is_agents_own(directory) {
-            return Err("it is the agent's own".to_owned());
+            return its("it is the agent's own");
         }
         let opened = disk::open_plain_at(directory, last).and_then(|file| Ok((file.metadata()?, file)));
-        let (metadata, file) = opened.map_err(|e| e.to_string())?;
+        let (metadata, file) = opened.map_err(|e| Problem::Its(e.to_string()))?;
         if self.owner.is_some_and(|owner| owner != metadata.uid()) {
-            return Err("it belongs to another user".to_owned());
+            return its("it belongs to another user");
         }
         if self.files == CAPTURE_FILES_MAX || self.bytes + metadata.len() > CAPTURE_BYTES_MAX {
-            return Err(format!("beyond {CAPTURE_FILES_MAX} files or {CAPTURE_BYTES_MAX} bytes"));
+            return its(&format!("beyond {CAPTURE_FILES_MAX} files or {CAPTURE_BYTES_MAX} bytes"));
         }
-        self.copy(name, file, CAPTURE_BYTES_MAX - self.bytes).map_err(|e| e.to_string())
+        self.check_room(metadata.len())?;
+        let new = self.dir.growing_file();
+        let copied = self.copy(&new, file, CAPTURE_BYTES_MAX - self.bytes);
+        let kept = copied.and_then(|kept| self.name(&new, name).map(|()| kept));
+        kept.inspect_err(|_| drop(std::fs::remove_file(&new))) // half of it takes room for nothing
+    }
+
+    /// Others need what is left of the disk more than this copy: what runs has to be recorded.
+    fn check_room(&self, bytes: u64) -> Result<(), Problem> {
+        let files = self.dir.files();
+        let free = disk::file_system(&files).map_err(|e| ours("ask for the room of", &files, &e))?.free_bytes;
+        if free >= bytes.saturating_add(ROOM_BYTES_MIN) {
+            return Ok(());
+        }
+        Err(Problem::Ours(NotKept::NoRoom(format!("it has {bytes} bytes, and {free} are free"))))
     }
 
     /// Of the data root only the job's own directory is looked into: who opens a log and closes it drops his lock on it.
@@ -145,10 +221,11 @@ impl Keeper<'_> {
         self.dir.root().is_some_and(inside)
     }
 
-    /// Afterwards the copy is durable under its name.
-    fn copy(&self, name: &str, file: File, bytes_max: u64) -> io::Result<(u64, Vec<u8>)> {
-        let new = self.dir.files().join("new");
-        let mut copy = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    /// Copies it; durable, not yet under its name.
+    fn copy(&self, new: &Path, file: File, bytes_max: u64) -> Result<(u64, Vec<u8>), Problem> {
+        let ours = |e: io::Error| ours("write", new, &e);
+        let mut copy =
+            File::options().write(true).create(true).truncate(true).mode(0o600).open(new).map_err(ours)?;
         let (mut hash, mut bytes, mut piece) = (Sha256::new(), 0, vec![0; PIECE_BYTES]);
         let mut source = file.take(bytes_max); // it may grow while it is read
         loop {
@@ -156,66 +233,88 @@ impl Keeper<'_> {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e),
+                Err(e) => return Err(Problem::Its(e.to_string())),
             };
-            copy.write_all(&piece[..n])?;
+            copy.write_all(&piece[..n]).map_err(ours)?;
             hash.update(&piece[..n]);
             bytes += n as u64;
         }
-        copy.sync_all()?;
-        std::fs::rename(&new, self.dir.kept_file(name))?;
-        disk::sync_dir(disk::open_dir(&self.dir.files())?)?;
+        copy.sync_all().map_err(ours)?;
         Ok((bytes, hash.finalize().to_vec()))
     }
 
-    fn note_failed(&mut self) -> Result<(), String> {
-        if self.failed.is_empty() {
-            return Ok(());
-        }
-        let more = self.failed.len().saturating_sub(NAMES_NOTED_MAX);
-        self.failed.truncate(NAMES_NOTED_MAX);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        self.record(FactBody::Note(Note { text: format!("not kept: {}{more}", self.failed.join(", ")) }))
+    /// Gives the copy its name, durably.
+    fn name(&self, new: &Path, name: &str) -> Result<(), Problem> {
+        let files = self.dir.files();
+        let renamed = std::fs::rename(new, self.dir.kept_file(name));
+        let synced = renamed.and_then(|()| disk::sync_dir(disk::open_dir(&files)?));
+        synced.map_err(|e| ours("name a file in", &files, &e))
     }
 
-    fn record(&mut self, fact: FactBody) -> Result<(), String> {
-        self.recorder.record(fact).map(drop).map_err(|e| format!("cannot write the log: {e}"))
+    fn note_failed(&mut self) -> Result<(), NotKept> {
+        let mut texts = std::mem::take(&mut self.unfit);
+        if !self.failed.is_empty() {
+            let more = self.failed.len().saturating_sub(NAMES_NOTED_MAX);
+            self.failed.truncate(NAMES_NOTED_MAX);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            texts.push(format!("not kept: {}{more}", self.failed.join(", ")));
+        }
+        texts.into_iter().try_for_each(|text| self.record(FactBody::Note(Note { text })))
+    }
+
+    fn record(&mut self, fact: FactBody) -> Result<(), NotKept> {
+        let text = |e: &dyn std::fmt::Display| format!("cannot write the log: {e}");
+        self.recorder.record(fact).map(drop).map_err(|e| match &e {
+            WriteError::Failed(io) if disk::is_no_room(io) => NotKept::NoRoom(text(&e)),
+            WriteError::Failed(_) | WriteError::Filled(_) | WriteError::TooLong { .. } => {
+                NotKept::Failed(text(&e))
+            }
+        })
     }
 }
 
-/// What fits the parts of a pattern: the whole name, the directory it is in, and its name there. In the order of the names.
+fn ours(what: &str, path: &Path, e: &io::Error) -> Problem {
+    Problem::Ours(NotKept::io(what, path, e))
+}
+
+/// What is done with a file that fits: the whole name, the directory it is in, and its name there. `false`: no more of them.
+type OnFile<'a> = dyn FnMut(String, &OwnedFd, &str) -> Result<bool, NotKept> + 'a;
+
+/// Goes through what fits the parts of a pattern, in the order of the names. Of the directories only those on the way are open. `false`: it was broken off.
 fn find(
     dir: &OwnedFd,
     prefix: &str,
     parts: &[&str],
     depth: usize,
-    found: &mut Vec<(String, OwnedFd, String)>,
-) {
-    let Some((part, rest)) = parts.split_first() else { return };
-    if found.len() > CAPTURE_FILES_MAX {
-        return; // told as beyond the limit
-    }
+    on_file: &mut OnFile<'_>,
+) -> Result<bool, NotKept> {
+    let Some((part, rest)) = parts.split_first() else { return Ok(true) };
     let below = |name: &str| format!("{prefix}{name}");
+    let down = |name: &str| format!("{prefix}{name}/");
     if *part == "**" {
-        find(dir, prefix, rest, depth, found);
+        if !find(dir, prefix, rest, depth, on_file)? {
+            return Ok(false);
+        }
         for name in names(dir, "*", depth) {
-            if let Ok(sub) = disk::open_dir_at(dir, &name) {
-                find(&sub, &format!("{}/", below(&name)), parts, depth - 1, found);
+            if let Ok(sub) = disk::open_dir_at(dir, &name)
+                && !find(&sub, &down(&name), parts, depth - 1, on_file)?
+            {
+                return Ok(false);
             }
         }
-        return;
+        return Ok(true);
     }
     for name in names(dir, part, 1) {
-        match (rest.is_empty(), disk::open_dir_at(dir, &name)) {
-            (true, Err(_)) => {
-                if let Ok(directory) = dir.try_clone() {
-                    found.push((below(&name), directory, name));
-                }
-            }
-            (false, Ok(sub)) => find(&sub, &format!("{}/", below(&name)), rest, depth, found),
-            (true, Ok(_)) | (false, Err(_)) => {} // a directory is no file, a file is no directory
+        let more = match (rest.is_empty(), disk::open_dir_at(dir, &name)) {
+            (true, Err(_)) => on_file(below(&name), dir, &name)?,
+            (false, Ok(sub)) => find(&sub, &down(&name), rest, depth, on_file)?,
+            (true, Ok(_)) | (false, Err(_)) => true, // a directory is no file, a file is no directory
+        };
+        if !more {
+            return Ok(false);
         }
     }
+    Ok(true)
 }
 
 /// The entries of a directory that fit, sorted; none if it may not be gone down any more.
@@ -227,10 +326,6 @@ fn names(dir: &OwnedFd, part: &str, depth: usize) -> Vec<String> {
     names.retain(|name| name_fits(part, name));
     names.sort_unstable();
     names
-}
-
-fn text(what: &str, path: &Path, e: &io::Error) -> String {
-    format!("cannot {what} {}: {e}", path.display())
 }
 
 #[cfg(test)]
@@ -250,7 +345,7 @@ mod tests {
         std::fs::create_dir(dir.work()).unwrap();
         make(&dir);
         let (mut recorder, ledger) = Recorder::take(&dir).unwrap();
-        super::capture(&dir, &ledger.spec, ledger.captured(), &mut recorder).unwrap();
+        super::capture(&dir, &ledger.spec, ledger.captured(), &mut recorder, NoRoom::Wait).unwrap();
         drop(recorder);
         let ledger = Ledger::read(&dir).unwrap();
         let last = protocol::message::Fact::read(&ledger.messages.last().unwrap().bytes).unwrap();
@@ -281,5 +376,31 @@ mod tests {
         });
         assert_eq!(names, BTreeSet::from(["his".to_owned()]));
         assert!(last.contains("ours (it belongs to another user)"), "{last}");
+    }
+
+    #[test]
+    fn many_files_in_many_directories_are_kept_with_few_descriptors() {
+        const FILES: usize = 600;
+        let few = rustix::process::Rlimit { current: Some(64), maximum: Some(64) };
+        let (names, last) = kept("**/a*", |dir| {
+            for n in 0..FILES {
+                let sub = dir.work().join(format!("d{n}"));
+                std::fs::create_dir(&sub).unwrap();
+                std::fs::write(sub.join("a"), "x").unwrap();
+            }
+            rustix::process::setrlimit(rustix::process::Resource::Nofile, few).unwrap();
+        });
+        assert_eq!(names.len(), FILES, "{last}");
+    }
+
+    #[test]
+    fn beyond_the_limit_files_are_named_once_and_no_more_are_looked_for() {
+        let (names, last) = kept("*", |dir| {
+            for n in 0..CAPTURE_FILES_MAX + 50 {
+                std::fs::write(dir.work().join(format!("{n:05}")), "").unwrap();
+            }
+        });
+        assert_eq!(names.len(), CAPTURE_FILES_MAX);
+        assert!(last.contains("not kept: 01000 (beyond 1000 files"), "{last}");
     }
 }

@@ -164,6 +164,14 @@ impl Ledger {
     }
 }
 
+/// Whether the process that was announced is there, as a zombie too, and has executed nothing: it still is (or was) a copy of its job-processor before
+/// its start gate. Then its end says nothing of the job.
+pub fn is_unexecuted(started: &Started) -> bool {
+    let Some(pid) = started.pid else { return false };
+    let stat = os::procfs::stat(pid).ok().flatten();
+    stat.is_some_and(|stat| Some(stat.start_ticks) == started.start_ticks && stat.unexecuted)
+}
+
 /// The bytes of a fact, for disk and wire.
 pub(crate) fn encode(fact: &Fact) -> Vec<u8> {
     fact.encode_to_vec()

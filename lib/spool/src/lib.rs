@@ -27,13 +27,16 @@ mod root;
 mod usage;
 pub mod users;
 
-pub use capture::capture;
+pub use capture::{NoRoom, NotKept, capture};
 pub use identity::{Fence, Identity, IdentityError};
-pub use ledger::{Ledger, LedgerError, Stored};
+pub use ledger::{Ledger, LedgerError, Stored, is_unexecuted};
 pub use prepare::{PrepareError, Prepared, prepare};
-pub use record::{RecordError, Recorder, TakeError, record_in_place_of, wake, woken};
+pub use record::{RecordError, Recorder, TakeError, record_in_place_of, wake, witnessed, woken};
 pub use root::{CONTROL_SOCKET, DataRoot, MONITOR_SOCKET, RootError, RunDir, Shelf, WAKE_SOCKET};
 pub use usage::usage;
+
+/// The variable with the run's id in the environment of its job.
+pub const RUN_ID_VARIABLE: &str = "LASTWORD_RUN_ID";
 
 /// The reserved slots of a run's log.
 pub const SLOT_STARTED: u32 = 0;

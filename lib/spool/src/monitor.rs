@@ -5,6 +5,7 @@
 //! | `H` run, pid, pidfd | job-processor     | hold this: if I go without `D`, you are the witness                         |
 //! | `D` run             | job-processor     | the outcome is on disk                                                     |
 //! | `A` run             | network-processor | are you the witness of this run? answered by `Y` or `N`                     |
+//! | `W` run, pid, pidfd | network-processor | this job's job-processor is dead: watch it beside me, in case I go too      |
 
 use job::RunId;
 
@@ -28,6 +29,13 @@ pub enum Request {
         /// The run.
         run_id: RunId,
     },
+    /// Watch the orphan whose pidfd comes with this message.
+    Watch {
+        /// The run.
+        run_id: RunId,
+        /// The process of the pidfd.
+        pid: u32,
+    },
 }
 
 /// The answer to [`Request::Ask`] if the monitor holds the run.
@@ -39,7 +47,8 @@ impl Request {
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Request::Hold { run_id, pid } => [b"H", &run_id.as_bytes()[..], &pid.to_le_bytes()[..]].concat(),
+            Request::Hold { run_id, pid } => with_pid(b"H", run_id, *pid),
+            Request::Watch { run_id, pid } => with_pid(b"W", run_id, *pid),
             Request::Done { run_id } => [b"D", &run_id.as_bytes()[..]].concat(),
             Request::Ask { run_id } => [b"A", &run_id.as_bytes()[..]].concat(),
         }
@@ -49,13 +58,19 @@ impl Request {
     pub fn decode(bytes: &[u8]) -> Option<Request> {
         let (kind, rest) = bytes.split_first()?;
         let run_id = RunId::from_bytes(rest.get(..16)?).ok()?;
+        let pid = |bytes: &[u8]| Some(u32::from_le_bytes(bytes.try_into().ok()?));
         match (kind, &rest[16..]) {
-            (b'H', pid) => Some(Request::Hold { run_id, pid: u32::from_le_bytes(pid.try_into().ok()?) }),
+            (b'H', bytes) => Some(Request::Hold { run_id, pid: pid(bytes)? }),
+            (b'W', bytes) => Some(Request::Watch { run_id, pid: pid(bytes)? }),
             (b'D', []) => Some(Request::Done { run_id }),
             (b'A', []) => Some(Request::Ask { run_id }),
             _ => None,
         }
     }
+}
+
+fn with_pid(kind: &[u8], run_id: &RunId, pid: u32) -> Vec<u8> {
+    [kind, &run_id.as_bytes()[..], &pid.to_le_bytes()[..]].concat()
 }
 
 #[cfg(test)]
@@ -65,8 +80,12 @@ mod tests {
     #[test]
     fn requests_survive_their_bytes_and_nothing_else_is_one() {
         let run_id = RunId::new(1, 2);
-        for request in [Request::Hold { run_id, pid: 77 }, Request::Done { run_id }, Request::Ask { run_id }]
-        {
+        for request in [
+            Request::Hold { run_id, pid: 77 },
+            Request::Done { run_id },
+            Request::Ask { run_id },
+            Request::Watch { run_id, pid: 78 },
+        ] {
             let bytes = request.encode();
             assert_eq!(Request::decode(&bytes), Some(request));
             assert_eq!(Request::decode(&bytes[..bytes.len() - 1]), None);

@@ -1,10 +1,11 @@
 //! Writing a run's log: by its job-processor, or by whoever records an outcome in its place. Both take the lock first.
 
-use crate::ledger::{Ledger, LedgerError, encode, slot_of};
+use crate::ledger::{Ledger, LedgerError, encode, is_unexecuted, slot_of};
 use crate::root::RunDir;
 use crate::{SLOT_ENDED, SLOT_STARTED};
-use job::{Outcome, RunId};
-use os::child::Farewell;
+use job::{End, Never, Outcome, RunId, Witness};
+use os::child::{Announced, Farewell};
+use os::wait::Waited;
 use protocol::message::{Ended, Fact, FactBody};
 use std::fs::File;
 use std::io;
@@ -50,10 +51,14 @@ impl Recorder {
             let fact = Fact::new(os::clock::wall_ms(), FactBody::Ended(Ended::from(outcome)));
             self.log.prepared(SLOT_ENDED, &encode(&fact), 1)
         };
-        let (announced_at, _) = self.log.prepared(SLOT_STARTED, &[], 0)?;
-        let (at, unexecuted) = prepared(&Outcome::NeverStarted { reason: gone, canceled: false })?;
+        let (announced_at, slot) = self.log.slot(SLOT_STARTED);
+        let announced = Announced(Box::new(move |block, pid| {
+            slot.payload(block).and_then(protocol::glance::started_pid) == Some(pid)
+        }));
+        let (at, unexecuted) = prepared(&Outcome::NeverStarted { reason: gone, why: Never::Failed })?;
         let (_, failed) = prepared(&Outcome::CannotExecute { reason: failed })?;
-        Ok(Farewell { file: self.log.medium().as_raw_fd(), announced_at, at, unexecuted, failed })
+        let file = self.log.medium().as_raw_fd();
+        Ok(Farewell { file, announced_at, announced, at, unexecuted, failed })
     }
 
     /// Writes a fact durably: STARTED and ENDED into their slots, others at the end.
@@ -96,6 +101,18 @@ pub fn record_in_place_of(
     }
 }
 
+/// The outcome of a run whose process was seen to end by somebody in its job-processor's place: what it used is completed by what its control group
+/// counted, and an end that was asked for says so. A process that executed nothing tells nothing of the job but that.
+pub fn witnessed(ledger: &Ledger, end: End, witness: Witness, waited: Option<&Waited>) -> Outcome {
+    if ledger.started.as_ref().is_some_and(is_unexecuted) {
+        let reason =
+            "its process ended before it executed anything, and its job-processor had died".to_owned();
+        return Outcome::NeverStarted { reason, why: Never::Failed };
+    }
+    let usage = crate::usage(waited, ledger.cgroup().as_ref());
+    Outcome::Ended { end, cause: ledger.stop_cause(), witness, usage }
+}
+
 /// Why no outcome could be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -116,4 +133,86 @@ pub fn wake(dir: &RunDir) -> io::Result<()> {
 /// Reads a hint.
 pub fn woken(message: &[u8]) -> Option<RunId> {
     RunId::from_bytes(message).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DataRoot, Shelf};
+    use os::child::{Attributes, Gated, Program};
+    use os::pidfd::Pidfd;
+    use os::wait;
+    use protocol::RunSpec;
+    use protocol::message::Started;
+    use std::ffi::CString;
+    use std::path::Path;
+
+    /// A run whose job-processor died when its child, before the gate, had been announced: its log, and the child as a zombie.
+    struct Lab {
+        _data: tempfile::TempDir,
+        dir: RunDir,
+        child: (u32, Pidfd),
+    }
+
+    /// The log announces the process that `whom` makes of the child's.
+    fn gate_closes(whom: impl FnOnce(u32) -> u32, kill: bool) -> Lab {
+        let data = tempfile::tempdir().unwrap();
+        let root = DataRoot::create(data.path(), true, false).unwrap();
+        let dir = root.run(Shelf::Live, RunId::new(1, 1));
+        crate::prepare(&root, dir.run_id(), &RunSpec::default(), [0; 16], 0, None).unwrap();
+        let (mut recorder, _) = Recorder::take(&dir).unwrap();
+        let null = || File::open("/dev/null").unwrap().into();
+        let program = Program {
+            paths: vec![CString::from(c"/bin/true")],
+            arguments: vec![CString::from(c"true")],
+            environment: Vec::new(),
+            directory: CString::from(c"/"),
+            attributes: Attributes::default(),
+            stdio: [null(), null(), null()],
+            cgroup: None,
+            farewell: Some(recorder.farewell().unwrap()),
+        };
+        let (gated, _) = Gated::spawn(&program).unwrap();
+        let start_ticks = Some(os::procfs::stat(gated.pid).unwrap().unwrap().start_ticks);
+        let pid = Some(whom(gated.pid));
+        recorder.record(FactBody::Started(Started { pid, start_ticks, ..Started::default() })).unwrap();
+        let child = (gated.pid, Pidfd::open(gated.pid).unwrap().unwrap());
+        if kill {
+            child.1.signal(os::signal::Signal::KILL).unwrap();
+        }
+        drop(gated);
+        while wait::peek(&child.1).unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        Lab { _data: data, dir, child }
+    }
+
+    #[test]
+    fn a_child_before_its_gate_says_that_it_never_started_and_nothing_of_its_successor() {
+        let own = gate_closes(|pid| pid, false);
+        let outcome = Ledger::read(&own.dir).unwrap().outcome().unwrap();
+        assert!(matches!(outcome, Some(Outcome::NeverStarted { why: Never::Failed, .. })), "{outcome:?}");
+        let other = gate_closes(|pid| pid + 1, false);
+        assert_eq!(Ledger::read(&other.dir).unwrap().outcome().unwrap(), None);
+        for lab in [own, other] {
+            wait::reap(lab.child.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_a_killed_child_before_its_gate_ended_with_is_never_the_outcome_of_its_job() {
+        let lab = gate_closes(|pid| pid, true);
+        let (dir, (pid, pidfd)) = (&lab.dir, &lab.child);
+        let waited = wait::peek(pidfd).unwrap().unwrap();
+        let end = End::from_wait_status(waited.wait_status).unwrap();
+        assert_eq!(end, End::Signaled { signal: 9, core: false });
+        let record = |witness| {
+            record_in_place_of(dir, |ledger| Some(witnessed(ledger, end, witness, Some(&waited)))).unwrap()
+        };
+        assert!(record(Witness::Monitor));
+        let outcome = Ledger::read(dir).unwrap().outcome().unwrap();
+        assert!(matches!(outcome, Some(Outcome::NeverStarted { why: Never::Failed, .. })), "{outcome:?}");
+        assert!(Path::new(&format!("/proc/{pid}")).exists(), "it was a zombie all the time");
+        wait::reap(*pid).unwrap();
+    }
 }

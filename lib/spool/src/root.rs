@@ -106,10 +106,15 @@ impl DataRoot {
         }
         let network =
             os::disk::file_system(&path).map_err(io_error("ask for its file system", &path))?.network;
-        if let Some(kind) = network.filter(|_| !allow_network) {
-            return Err(RootError::Network { path, kind });
+        DataRoot { path }.if_local(network, allow_network)
+    }
+
+    /// Gives it back if it is not on a network file system, or may be.
+    fn if_local(self, network: Option<&'static str>, allow_network: bool) -> Result<DataRoot, RootError> {
+        match network.filter(|_| !allow_network) {
+            Some(kind) => Err(RootError::Network { path: self.path, kind }),
+            None => Ok(self),
         }
-        Ok(DataRoot { path })
     }
 
     /// A data root that another process of the agent has made.
@@ -130,6 +135,16 @@ impl DataRoot {
     /// The directory of trace files.
     pub fn trace_dir(&self) -> PathBuf {
         self.path.join("trace")
+    }
+
+    /// Where job-processors, which do not trace, write what goes wrong with them.
+    pub fn job_processors_trace_path(&self) -> PathBuf {
+        self.trace_dir().join("job-processor.log")
+    }
+
+    /// Opens that, for many writers.
+    pub fn job_processors_trace(&self) -> io::Result<File> {
+        File::options().append(true).create(true).mode(0o600).open(self.job_processors_trace_path())
     }
 
     /// A run's directory on a shelf; it need not exist.
@@ -169,9 +184,9 @@ impl DataRoot {
         Ok(swept)
     }
 
-    /// Moves a live run to another shelf. Not synced: after a power loss it is moved again.
-    pub fn move_to(&self, run_id: RunId, shelf: Shelf) -> io::Result<()> {
-        fs::rename(self.run(Shelf::Live, run_id).path(), self.run(shelf, run_id).path())
+    /// Moves a run from one shelf to another. Not synced: after a power loss it is moved again.
+    pub fn move_to(&self, run_id: RunId, from: Shelf, to: Shelf) -> io::Result<()> {
+        fs::rename(self.run(from, run_id).path(), self.run(to, run_id).path())
     }
 
     /// Takes the lock of one of the agent's programs; the file must be kept open while the program runs.
@@ -287,3 +302,20 @@ pub const CONTROL_SOCKET: &str = "ctl.sock";
 pub const MONITOR_SOCKET: &str = "monitor.sock";
 /// The network-processor's socket for hints in the data root.
 pub const WAKE_SOCKET: &str = "wake.sock";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_root_on_a_network_file_system_is_refused_unless_somebody_wants_it_so() {
+        let root = || DataRoot::at(Path::new("/mnt/agent"));
+        for kind in ["NFS", "SMB"] {
+            let text = root().if_local(Some(kind), false).unwrap_err().to_string();
+            assert!(text.contains(&format!("/mnt/agent is on {kind}")), "{text}");
+            assert!(text.contains("allow_network_file_system = true"), "{text}");
+            assert!(root().if_local(Some(kind), true).is_ok());
+        }
+        assert!(root().if_local(None, false).is_ok());
+    }
+}

@@ -11,7 +11,7 @@ mod log;
 
 pub use contents::{Contents, Place, ReadError, Record, parse, read, read_file};
 pub use layout::{RECORD_BYTES_MAX, SLOT_PAYLOAD_BYTES_MAX};
-pub use log::{Blank, Log, Medium, WriteError, create};
+pub use log::{Blank, Log, Medium, SlotReader, WriteError, create};
 
 /// CRC32C, the checksum of everything that the agent keeps on disk.
 pub fn checksum(bytes: &[u8]) -> u32 {

@@ -167,6 +167,11 @@ impl<M: Medium> Log<M> {
         Ok((self.layout.slot_at(slot) as u64, self.layout.record(self.next_seq + others, payload)))
     }
 
+    /// Where a slot begins, and what reads the block that stands there: for a process that may do nothing but look at bytes.
+    pub fn slot(&self, slot: u32) -> (u64, SlotReader) {
+        (self.layout.slot_at(slot) as u64, SlotReader(self.layout))
+    }
+
     /// Appends a record, durably. Returns its sequence number. May need free blocks; with none left it fails with
     /// [`io::ErrorKind::StorageFull`] and the half-written end is cut off, so that the handle stays good for the slots.
     pub fn append(&mut self, payload: &[u8]) -> Result<u64, WriteError> {
@@ -241,6 +246,17 @@ fn again(contents: &Contents) -> Vec<(usize, Vec<u8>)> {
         found.push((at, bytes));
     }
     found.split_off(1.min(found.len()))
+}
+
+/// Reads the slots of one log. Allocates nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct SlotReader(Layout);
+
+impl SlotReader {
+    /// What was written into the slot of this block; `None` if it is empty or torn.
+    pub fn payload<'a>(&self, block: &'a [u8]) -> Option<&'a [u8]> {
+        self.0.parse_record(block, SLOT_PAYLOAD_BYTES_MAX).map(|(_, payload, _)| payload)
+    }
 }
 
 fn check_length(payload: &[u8], max: usize) -> Result<(), WriteError> {

@@ -22,7 +22,7 @@ pub(crate) fn now() -> String {
 
 /// Milliseconds since 1970 as `2026-11-22T03:17:43.042Z`. The days are turned into a date as in Howard Hinnant,
 /// "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
-fn rfc3339(wall_ms: u64) -> String {
+pub fn rfc3339(wall_ms: u64) -> String {
     let (days, ms_of_day) = (wall_ms / 86_400_000, wall_ms % 86_400_000);
     let shifted = days + 719_468; // days since 0000-03-01
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);

@@ -111,33 +111,34 @@ impl TraceFile {
     fn rotate(&mut self) -> io::Result<()> {
         self.file = None;
         for number in (1..self.limits.files_max).rev() {
-            let newer = if number == 1 { self.path.clone() } else { self.numbered(number - 1) };
-            match std::fs::rename(newer, self.numbered(number)) {
+            let newer = if number == 1 { self.path.clone() } else { numbered(&self.path, number - 1) };
+            match std::fs::rename(newer, numbered(&self.path, number)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
             }
         }
         Ok(())
     }
+}
 
-    fn numbered(&self, number: u32) -> PathBuf {
-        let mut name = OsString::from(&self.path);
-        name.push(format!(".{number}"));
-        name.into()
-    }
+/// The name of an older one.
+pub(crate) fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(format!(".{number}"));
+    name.into()
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::fs;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     /// A directory of its own for each test, removed at its end.
-    struct Scratch(PathBuf);
+    pub(crate) struct Scratch(pub(crate) PathBuf);
 
     impl Scratch {
-        fn new() -> Scratch {
+        pub(crate) fn new() -> Scratch {
             static NUMBER: AtomicU32 = AtomicU32::new(0);
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             let dir = std::env::temp_dir().join(format!("lastword-trace-{}-{number}", std::process::id()));

@@ -21,6 +21,7 @@
 
 mod clock;
 mod file;
+mod read;
 mod terminal;
 
 use file::TraceFile;
@@ -31,7 +32,9 @@ use terminal::Terminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+pub use clock::rfc3339;
 pub use file::{TRACE_FILE_BYTES_MAX, TRACE_FILES_MAX, TRACE_LINE_BYTES_MAX};
+pub use read::{TraceReader, tail};
 
 /// The environment variable that says what is traced (`debug`, `warn`, `info,link=trace`).
 pub const FILTER_VARIABLE: &str = "LASTWORD_TRACE";

@@ -1,9 +1,10 @@
-//! Output of agents that speak protocol 1: asked for piece by piece, and asked again while it grows. The rest of the server does not see the
+//! What agents have that speak protocol 1: asked for piece by piece, and asked again while it grows. The rest of the server does not see the
 //! difference; it goes when version 1 is not spoken any more.
 
 use super::directory::{Directory, QueryError};
 use super::output::{Output, Wanted};
-use protocol::message::{AnswerBody, OutputData, OutputRange, QueryBody};
+use protocol::message::{AnswerBody, FileRange, OutputData, OutputRange, QueryBody};
+use protocol::stream::Which;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -38,14 +39,17 @@ struct Reading {
 
 impl Reading {
     async fn piece(&self, bytes: u64) -> Result<OutputData, QueryError> {
-        let range = OutputRange {
-            stream: Some(self.wanted.stream as i32),
-            offset: Some(self.at),
-            bytes_max: Some(u32::try_from(bytes.min(PIECE_BYTES)).unwrap_or(u32::MAX)),
+        let offset = Some(self.at);
+        let bytes_max = Some(u32::try_from(bytes.min(PIECE_BYTES)).unwrap_or(u32::MAX));
+        let question = match &self.wanted.which {
+            Which::Output(kind) => {
+                QueryBody::Output(OutputRange { stream: Some(*kind as i32), offset, bytes_max })
+            }
+            Which::Kept(name) => QueryBody::File(FileRange { name: name.clone(), offset, bytes_max }),
         };
-        match self.directory.query(&self.agent, self.wanted.run, QueryBody::Output(range)).await? {
+        match self.directory.query(&self.agent, self.wanted.run, question).await? {
             AnswerBody::Output(data) if data.data.len() as u64 <= bytes => Ok(data),
-            AnswerBody::Output(_) | AnswerBody::Ledger(_) | AnswerBody::Failed(_) => {
+            AnswerBody::Output(_) | AnswerBody::Ledger(_) | AnswerBody::Noted(_) | AnswerBody::Failed(_) => {
                 Err(self.failed("its answer makes no sense"))
             }
         }

@@ -90,6 +90,14 @@ pub enum QueryError {
     /// The server stops.
     #[error("the server stops; ask again from where the answer ended")]
     Stopping,
+    /// It said that it is gone for good.
+    #[error("agent \"{agent}\" has it no more: {reason}")]
+    Gone {
+        /// Which.
+        agent: String,
+        /// Why.
+        reason: String,
+    },
     /// It said that it cannot.
     #[error("agent \"{agent}\" cannot answer: {reason}")]
     Failed {
@@ -142,7 +150,7 @@ impl Directory {
             .map_err(|_| QueryError::TimedOut { agent: agent.to_owned(), seconds: ANSWER_MAX.as_secs() })??;
         match answer.body {
             Some(AnswerBody::Failed(reason)) => Err(failed(&reason)),
-            Some(body @ (AnswerBody::Output(_) | AnswerBody::Ledger(_))) => Ok(body),
+            Some(body @ (AnswerBody::Output(_) | AnswerBody::Ledger(_) | AnswerBody::Noted(_))) => Ok(body),
             None => Err(failed("its answer is of a kind that this version does not know")),
         }
     }
@@ -168,6 +176,7 @@ impl Directory {
                 e @ (QueryError::Away(_)
                 | QueryError::TimedOut { .. }
                 | QueryError::TooOld { .. }
+                | QueryError::Gone { .. }
                 | QueryError::Crowded
                 | QueryError::Stopping),
             ) => Err(e),

@@ -11,7 +11,7 @@ mod roster;
 mod session;
 
 pub use directory::{Directory, LiveView, QueryError};
-pub use output::{Output, Wanted};
+pub use output::{Output, TraceWanted, Wanted};
 pub use roster::{Agents, AllowList, Options};
 
 #[cfg(test)]

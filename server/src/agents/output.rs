@@ -1,4 +1,4 @@
-//! What jobs wrote, read from their agents as streams (protocol 2): a task for each reader, and one for each connection that says what arrived.
+//! What jobs wrote, and files that were kept of them, read from their agents as streams (protocol 2): a task for each reader, and one for each connection that says what arrived.
 //!
 //! Memory is bounded twice: what one reader has not taken, by the credit of its stream (`protocol::stream::Sink`); what all readers of this
 //! server have not taken, by [`UNREAD_BYTES_MAX`], of which every stream reserves its credit. A reader that does not take its bytes stalls its
@@ -10,9 +10,9 @@ use job::RunId;
 use protocol::convert::run_id_field;
 use protocol::frame::{Frame, kind};
 use protocol::message::{
-    StreamCancel, StreamEnd, StreamGrant, StreamKind, StreamOpen, StreamPiece, StreamReceipt,
+    StreamCancel, StreamEnd, StreamGrant, StreamOpen, StreamPiece, StreamReceipt, TraceKind,
 };
-use protocol::stream::{Sink, StreamError, WINDOW_BYTES_MIN};
+use protocol::stream::{Sink, StreamError, WINDOW_BYTES_MIN, Which};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,12 +31,23 @@ pub struct Wanted {
     /// The run that wrote it.
     pub run: RunId,
     /// Which of its files.
-    pub stream: StreamKind,
+    pub which: Which,
     /// From this byte, or from the end if that comes first.
     pub offset: u64,
     /// At most so many bytes.
     pub bytes_max: Option<u64>,
     /// What is written later too, until the run is complete.
+    pub follow: bool,
+}
+
+/// What somebody wants to read of what an agent traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceWanted {
+    /// Which of its programs.
+    pub program: TraceKind,
+    /// So many bytes before its end, from the beginning of a line on.
+    pub tail: u64,
+    /// What is written later too, for ever.
     pub follow: bool,
 }
 
@@ -69,6 +80,11 @@ impl Output {
     }
 
     /// The next bytes; after an error, and at the end, there are none.
+    pub async fn next(&mut self) -> Option<Result<Vec<u8>, QueryError>> {
+        self.pieces.recv().await
+    }
+
+    /// The same for who polls.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Vec<u8>, QueryError>>> {
         self.pieces.poll_recv(context)
     }
@@ -79,10 +95,38 @@ impl Directory {
     pub async fn output(&self, agent: &str, wanted: Wanted) -> Result<Output, QueryError> {
         let live = self.get(agent).ok_or_else(|| QueryError::Away(agent.to_owned()))?;
         if live.sender.speaks(kind::STREAM_OPEN) {
+            let (stream, file) = match wanted.which {
+                Which::Output(kind) => (Some(kind as i32), None),
+                Which::Kept(name) => (None, Some(name)),
+            };
+            let wanted = StreamOpen {
+                run_id: run_id_field(wanted.run),
+                stream,
+                file,
+                offset: Some(wanted.offset),
+                bytes_max: wanted.bytes_max,
+                follow: wanted.follow,
+                gaps: true,
+                ..StreamOpen::default()
+            };
             open(self, agent, live, wanted).await
         } else {
             by_piece::open(self.clone(), agent.to_owned(), wanted).await
         }
+    }
+
+    /// Reads what an agent traced, like output.
+    pub async fn trace(&self, agent: &str, wanted: TraceWanted) -> Result<Output, QueryError> {
+        let live = self.get(agent).ok_or_else(|| QueryError::Away(agent.to_owned()))?;
+        self.check_speaks(agent, kind::STREAM_OPEN, "logs")?;
+        let wanted = StreamOpen {
+            run_id: run_id_field(RunId::new(0, 0)),
+            trace: Some(wanted.program as i32),
+            tail: Some(wanted.tail),
+            follow: wanted.follow,
+            ..StreamOpen::default()
+        };
+        open(self, agent, live, wanted).await
     }
 }
 
@@ -176,7 +220,7 @@ async fn open(
     directory: &Directory,
     agent: &str,
     live: Arc<Live>,
-    wanted: Wanted,
+    wanted: StreamOpen,
 ) -> Result<Output, QueryError> {
     let mut stream = Stream::new(directory.unread(), agent, live)?;
     let first = tokio::time::timeout(ANSWER_MAX, stream.begin(wanted));
@@ -199,17 +243,9 @@ impl Stream {
     }
 
     /// Asks for it and waits for the first word.
-    async fn begin(&mut self, wanted: Wanted) -> Result<StreamPiece, QueryError> {
-        let open = StreamOpen {
-            stream_id: Some(self.id),
-            run_id: run_id_field(wanted.run),
-            stream: Some(wanted.stream as i32),
-            offset: Some(wanted.offset),
-            bytes_max: wanted.bytes_max,
-            follow: wanted.follow,
-            granted: Some(lock(&self.sink).granted()),
-            gaps: true,
-        };
+    async fn begin(&mut self, wanted: StreamOpen) -> Result<StreamPiece, QueryError> {
+        let granted = Some(lock(&self.sink).granted());
+        let open = StreamOpen { stream_id: Some(self.id), granted, ..wanted };
         self.live.sender.send(Frame::StreamOpen(open)).await.map_err(|_| self.away())?;
         match self.next().await? {
             Some(first) => Ok(first),
@@ -223,7 +259,11 @@ impl Stream {
             Some(Word::Piece(piece)) => Ok(Some(piece)),
             Some(Word::End(end)) => {
                 self.over = true;
-                end.failed.map_or(Ok(None), |reason| Err(self.failed(&reason)))
+                match end.failed {
+                    Some(reason) if end.gone => Err(QueryError::Gone { agent: self.agent.clone(), reason }),
+                    Some(reason) => Err(self.failed(&reason)),
+                    None => Ok(None),
+                }
             }
             None => {
                 self.over = true;

@@ -11,8 +11,8 @@ use protocol::Malformed;
 use protocol::convert::{bad_field, run_id, run_id_field};
 use protocol::frame::Frame;
 use protocol::message::{
-    Acks, AgentHello, Facts, Goodbye, InventoryItem, Kill, LedgerQuery, Position, QueryBody, RefusalKind,
-    Refused, Resume, RunPosition, ServerHello, Start, Suspend,
+    Acks, AgentHello, AgentState, Facts, Goodbye, InventoryItem, Kill, LedgerQuery, Position, QueryBody,
+    RefusalKind, Refused, Resume, RunPosition, ServerHello, Start, Suspend,
 };
 use protocol::reconcile::ANCESTORS_MAX;
 use protocol::stream::StreamError;
@@ -120,6 +120,7 @@ async fn begin(
         agent_id: field(&hello.agent_id, "agent_id")?,
         boot_id: field(&hello.boot_id, "boot_id")?,
         incarnation: hello.incarnation.ok_or(bad_field("AgentHello", "incarnation"))?,
+        protocol: peer.version,
         software: for_people(&hello.software),
         platform: for_people(&hello.platform),
         refusing: for_people(&hello.refusing),
@@ -218,10 +219,10 @@ async fn serve(
             Frame::NoRecord(none) => {
                 run_id("NoRecord", &none.run_id).map(|run| Input::NoRecord { agent, session, run })
             }
-            Frame::AgentState(state) if state.caught_up => Ok(Input::CaughtUp { agent, session }),
-            Frame::AgentState(state) => {
-                Ok(Input::AgentRefusing { agent, session, refusing: for_people(&state.refusing) })
-            }
+            Frame::AgentState(state) => match read_state(context, agent, session, state).await {
+                Ok(input) => Ok(input),
+                Err(over) => return over,
+            },
             Frame::Answer(answer) => {
                 live.on_answer(answer);
                 continue;
@@ -266,6 +267,36 @@ async fn serve(
             Err(e) => return e.into(),
         }
     }
+}
+
+async fn read_state(
+    context: &Context,
+    agent: String,
+    session: u64,
+    state: AgentState,
+) -> Result<Input, Over> {
+    if state.untellable.is_empty() && !state.caught_up {
+        return Ok(Input::AgentRefusing { agent, session, refusing: for_people(&state.refusing) });
+    }
+    // What the database has, though it went back in time, is accounted for.
+    let runs: Vec<RunId> = (state.untellable.iter())
+        .map(|bytes| run_id("AgentState", &Some(bytes.clone())))
+        .collect::<Result<_, _>>()?;
+    let database = Arc::clone(&context.database);
+    let look_up = move || {
+        let mut unknown = Vec::new();
+        for run in runs {
+            if database.run(run)?.is_none() {
+                unknown.push(run);
+            }
+        }
+        Ok::<_, DbError>(unknown)
+    };
+    let unknown = tokio::task::spawn_blocking(look_up).await.map_err(|_| Over::Stopping)??;
+    Ok(match unknown.is_empty() {
+        true => Input::CaughtUp { agent, session },
+        false => Input::Untellable { agent, session, runs: unknown },
+    })
 }
 
 fn read_facts(facts: Facts) -> Result<Vec<FactIn>, Malformed> {
@@ -325,6 +356,13 @@ async fn write(
                 continue;
             }
         };
+        if let Frame::Start(Start { spec: Some(spec), .. }) = &frame
+            && spec.needs.is_some_and(|needs| needs > live.view.version)
+        {
+            // The engine places nothing where it is not honoured: this is our bug, and an order that is not given does no harm.
+            tracing::error!(%agent, needs = spec.needs, "an order that this agent would not honour is not given");
+            continue;
+        }
         if !live.sender.speaks(frame.kind()) {
             // The wish stays on record, and is told again when the agent is back as a newer one.
             tracing::warn!(%agent, frame = frame.name(), needs = frame.since(), "the agent is too old for this");

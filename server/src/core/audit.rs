@@ -91,6 +91,7 @@ pub(super) fn of_input(input: &Input, engine: &Engine) -> Option<About> {
         Input::EndRecovery => about("server.end-recovery", "server", nothing()),
         Input::AgentAnswered { .. }
         | Input::CaughtUp { .. }
+        | Input::Untellable { .. }
         | Input::Adopt { .. }
         | Input::Told { .. }
         | Input::AgentConnected(_)

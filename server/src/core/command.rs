@@ -3,6 +3,7 @@
 use super::access::AccessInput;
 use super::handle::{CoreError, ServerStatus};
 use super::order::Order;
+use crate::db::FileChange;
 use job::{JobId, RunId};
 use protocol::message::RunSpec;
 use scheduler::{AgentView, Connected, Event, Input, QueueView, RecoveryView, Reply};
@@ -40,6 +41,8 @@ pub(super) enum Task {
     Engine(Input),
     /// Users and tokens.
     Access(AccessInput),
+    /// Files that were kept of jobs, and what is to be told of it.
+    Files(Vec<FileChange>, Vec<Event>),
     /// Nothing is to be done, only kept: what was done elsewhere, or refused before it came here.
     Note { action: String, object: String, detail: Map<String, Value>, refusal: Option<String> },
 }

@@ -370,6 +370,7 @@ impl Core {
             Change::SecretAdded(agent, secret) => self.roster.on_secret(agent, secret),
             Change::SecretsRetired(agent) => self.roster.on_retired(agent),
             Change::AgentDeleted(agent) => self.roster.on_removed(agent),
+            Change::FileKept(_) => self.shared.on_file_kept(),
             Change::JobInserted(_)
             | Change::JobUpdated(_)
             | Change::RunInserted(_)
@@ -497,8 +498,7 @@ impl Core {
             return Ok(text);
         }
         let record = self.database.job(job)?.ok_or(Rejection::NoSuchJob(job))?;
-        let reason = record.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-        Ok(format!("it is over, {}{reason}", record.status))
+        Ok(scheduler::became(&record, self.database.runs(job)?.last()))
     }
 
     fn status(&self) -> ServerStatus {

@@ -5,7 +5,7 @@ use super::command::{Command, Port, Request, Task};
 use super::health::{Health, Shared};
 use super::order::Order;
 use crate::auth::Tokens;
-use crate::db::DbError;
+use crate::db::{DbError, FileChange};
 use job::{JobId, RunId};
 use protocol::message::RunSpec;
 use scheduler::{
@@ -120,6 +120,16 @@ impl Handle {
     /// Tells whoever follows of something that happened outside the engine.
     pub async fn happened(&self, event: Event) -> Result<(), CoreError> {
         self.send(Command::Happened(event)).await
+    }
+
+    /// Writes down what became of files that were kept of jobs, and tells whoever follows.
+    pub(crate) async fn files(&self, changes: Vec<FileChange>, events: Vec<Event>) -> Result<(), CoreError> {
+        self.command(Task::Files(changes, events)).await.map(|_| ())
+    }
+
+    /// Waits until an agent has told of a file since the last time: a hint, for one who waits.
+    pub(crate) async fn file_kept(&self) {
+        self.shared.file_kept().await;
     }
 
     /// New jobs, all or none; the answer has the order of the request.
@@ -292,9 +302,21 @@ impl Handle {
         self.ask(|reply| Request::Queue(name.to_owned(), reply)).await?.ok_or_else(missing)
     }
 
-    /// One sentence why the job is not running, or that it is.
+    /// One sentence why the job is not running, or that it is, or what became of it. If the server itself is in trouble, that is part of it.
     pub async fn why(&self, job: JobId) -> Result<String, CoreError> {
-        self.ask(|reply| Request::Why(job, reply)).await?
+        if let Some(trouble) = self.shared.database_trouble() {
+            // The core does not answer before that is over.
+            return Ok(format!(
+                "the server's database cannot be written, and until it can nothing is placed and nothing new is known: {trouble}"
+            ));
+        }
+        let why = self.ask(|reply| Request::Why(job, reply)).await??;
+        let problems = self.health().problems;
+        Ok(if problems.is_empty() {
+            why
+        } else {
+            format!("{why}; besides, the server is not ready: {}", problems.join("; "))
+        })
     }
 
     /// Waits until the job is final; `false` if it was not within `limit`. A job that does not exist counts as final.

@@ -4,6 +4,7 @@ use scheduler::{Counts, Event, EventKind, Object};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// Whether the server does its work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,8 @@ impl Health {
 /// Between the core and everybody who looks at it.
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// Wakes whoever fetches files.
+    file_kept: Notify,
 }
 
 struct State {
@@ -40,7 +43,7 @@ impl Shared {
     pub(super) fn new(counts: Counts) -> Shared {
         let state =
             State { counts, progress: Instant::now(), database: None, disk: None, fenced: BTreeMap::new() };
-        Shared { state: Mutex::new(state) }
+        Shared { state: Mutex::new(state), file_kept: Notify::new() }
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -57,6 +60,16 @@ impl Shared {
         }
         problems.extend(state.fenced.values().cloned());
         Health { problems }
+    }
+
+    /// An agent has told of a file.
+    pub(super) fn on_file_kept(&self) {
+        self.file_kept.notify_one();
+    }
+
+    /// Waits until one has, since the last time.
+    pub(super) async fn file_kept(&self) {
+        self.file_kept.notified().await;
     }
 
     /// The core made a step, and the counts are these.

@@ -52,7 +52,7 @@ impl Order {
     }
 
     /// The order that is being handled by this task; none if the server acts by itself.
-    pub(super) fn present() -> Option<Arc<Order>> {
+    pub(crate) fn present() -> Option<Arc<Order>> {
         ORDER.try_with(Arc::clone).ok()
     }
 
@@ -62,7 +62,7 @@ impl Order {
     }
 
     /// One of its commands had been carried out before, by an earlier order with its key.
-    pub(super) fn on_repeated(&self) {
+    pub(crate) fn on_repeated(&self) {
         self.repeated.store(true, Ordering::Relaxed);
     }
 

@@ -49,6 +49,13 @@ impl Core {
                 self.entries.extend(entries);
                 Ok(Reply::Done)
             }
+            Task::Files(changes, events) => {
+                self.entries.extend(changes.into_iter().map(Entry::File));
+                for event in events {
+                    self.engine.happened(event, os::clock::wall_ms());
+                }
+                Ok(Reply::Done)
+            }
             Task::Note { .. } => Ok(Reply::Done),
         }
     }
@@ -72,6 +79,7 @@ impl Core {
         match task {
             Task::Engine(input) => audit::of_input(input, &self.engine),
             Task::Access(input) => audit::of_access(input),
+            Task::Files(..) => None, // nobody asked for it
             Task::Note { action, object, detail, refusal } => {
                 let (action, refusal) = (action.clone().into(), refusal.clone());
                 Some(About { action, object: object.clone(), detail: detail.clone(), refusal })

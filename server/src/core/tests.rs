@@ -1,8 +1,10 @@
 use super::*;
 use crate::db::{
     AgentSecrets, AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Checked, Database, DbError, Entry,
-    Expired, Identity, JobFilter, Journal, Keep, Piece, Sqlite, TokenRecord, UserRecord, Walk,
+    Expired, FileCount, FileRecord, FileWord, Identity, JobFilter, Journal, Keep, Piece, Place, Sqlite,
+    StoreClaim, TokenRecord, UserRecord, Walk,
 };
+use crate::operation::Tell;
 use crate::retention::Jobs;
 use job::{End, JobId, Outcome, RunId, Status, Witness};
 use prost::Message;
@@ -39,11 +41,14 @@ impl Database for Fragile {
     fn ancestors(&self) -> Result<Vec<[u8; 16]>, DbError> {
         self.inner.ancestors()
     }
-    fn copy_to(&self, to: &std::path::Path) -> Result<(), DbError> {
-        self.inner.copy_to(to)
+    fn schema(&self) -> Result<u32, DbError> {
+        self.inner.schema()
     }
-    fn check(&self) -> Result<Checked, DbError> {
-        self.inner.check()
+    fn copy_to(&self, to: &std::path::Path, tell: Tell<'_>) -> Result<(), DbError> {
+        self.inner.copy_to(to, tell)
+    }
+    fn check(&self, tell: Tell<'_>) -> Result<Checked, DbError> {
+        self.inner.check(tell)
     }
     fn stray_runs(&self, limit: usize) -> Result<Vec<(RunId, String)>, DbError> {
         self.inner.stray_runs(limit)
@@ -118,6 +123,42 @@ impl Database for Fragile {
     }
     fn forget(&self, journal: Journal, keep: Keep) -> Result<bool, DbError> {
         self.inner.forget(journal, keep)
+    }
+    fn files(&self, run: RunId) -> Result<Vec<FileRecord>, DbError> {
+        self.inner.files(run)
+    }
+    fn files_awaited_from(&self) -> Result<Vec<String>, DbError> {
+        self.inner.files_awaited_from()
+    }
+    fn files_due(
+        &self,
+        agent: &str,
+        now_ms: i64,
+        pause_ms_max: i64,
+        limit: usize,
+    ) -> Result<Vec<FileRecord>, DbError> {
+        self.inner.files_due(agent, now_ms, pause_ms_max, limit)
+    }
+    fn file_words_to(&self) -> Result<Vec<String>, DbError> {
+        self.inner.file_words_to()
+    }
+    fn file_words(&self, agent: &str, limit: usize) -> Result<Vec<FileWord>, DbError> {
+        self.inner.file_words(agent, limit)
+    }
+    fn files_oldest(&self, limit: usize) -> Result<Vec<FileRecord>, DbError> {
+        self.inner.files_oldest(limit)
+    }
+    fn files_stored_after(&self, after: &(RunId, String), limit: usize) -> Result<Vec<FileRecord>, DbError> {
+        self.inner.files_stored_after(after, limit)
+    }
+    fn file_objects_gone(&self, limit: usize) -> Result<Vec<String>, DbError> {
+        self.inner.file_objects_gone(limit)
+    }
+    fn file_counts(&self) -> Result<[FileCount; Place::ALL.len()], DbError> {
+        self.inner.file_counts()
+    }
+    fn store_claim(&self) -> Result<StoreClaim, DbError> {
+        self.inner.store_claim()
     }
 }
 
@@ -273,6 +314,8 @@ async fn nothing_is_told_or_answered_while_the_database_cannot_be_written() {
     until(|| !lab.handle.health().is_ready()).await;
     assert!(lab.handle.health().problems[0].contains("disk full"));
     assert!(orders.try_recv().is_err() && !submitted.is_finished());
+    let why = lab.handle.why(JobId(1)).await.unwrap();
+    assert!(why.contains("database cannot be written") && why.contains("disk full"), "{why}");
     lab.db.broken.store(false, Ordering::SeqCst);
     let job = submitted.await.unwrap();
     next_start(&mut orders).await;
@@ -410,7 +453,7 @@ async fn old_jobs_are_deleted_once_their_agent_has_told_everything_and_nothing_e
     assert!(matches!(lab.handle.why(old).await, Err(CoreError::Rejected(Rejection::NoSuchJob(_)))));
     lab.say(other, &whole_life()).await;
     assert!(lab.handle.wait_final(active, DEADLINE).await.unwrap());
-    assert_eq!(db.check().unwrap().findings, []);
+    assert_eq!(db.check(&|_| {}).unwrap().findings, []);
     drop(db);
     lab.stop().await;
     let lab = Lab::new(dir.path());
@@ -457,10 +500,17 @@ async fn a_restart_and_a_deletion_in_the_same_step_leave_the_job_there() {
 async fn a_disk_that_is_low_and_has_room_again_is_told_once_each() {
     let dir = tempfile::tempdir().unwrap();
     let lab = Lab::new(dir.path());
+    let waiting = lab.submit().await;
     for trouble in [Some("1 MiB free"), Some("0 MiB free"), None, None] {
         lab.handle.on_disk(trouble.map(str::to_owned));
         assert_eq!(lab.handle.health().is_ready(), trouble.is_none());
         assert_eq!(lab.handle.submit(vec![]).await.is_ok(), trouble.is_none());
+        let why = lab.handle.why(waiting).await.unwrap();
+        assert!(why.starts_with("no process server is attached to queue \"default\""), "{why}");
+        assert_eq!(
+            trouble.is_some_and(|trouble| why.ends_with(&format!("not ready: {trouble}"))),
+            trouble.is_some()
+        );
     }
     let told = || {
         let events = lab.db.events(&EventFilter::default(), Walk::After(0), 100).unwrap().items;

@@ -9,18 +9,22 @@
 //! | every run has its job, every message its run                             | runs × jobs, facts × runs                  |
 //! | a run's messages are all there, from 1 up to what was acknowledged       | facts counted by run                       |
 //! | a status that an agent told is what its message says                     | the last word of each run, read again      |
+//! | a kept file has its run; one that is in the store has its key            | files × runs                               |
 //! | what waits has its queue, what runs has its agent                        | jobs × queues, runs × agents               |
 //!
 //! Reads only, at one moment; a finding is a line for people with what to do.
 
 use super::map::{self, Bad, FIRST_FINAL_CODE};
 use super::sqlite::{one, rows};
+use crate::operation::{Progress, Tell, Unit};
 use job::{Outcome, RunId, Status};
 use protocol::message::{Fact, FactBody};
 use rusqlite::Connection;
 
 /// Findings of one kind that are told one by one.
 const TOLD_MAX: usize = 20;
+/// How far it has come is told every so many rows.
+const TOLD_ROWS: u64 = 10_000;
 
 /// Something that contradicts something else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +52,8 @@ const RESTORE: &str = "restore a backup (`lastword server restore`)";
 const REPORT: &str = "this is a defect of the server: keep a backup and report it";
 
 /// Looks at everything.
-pub(super) fn check(c: &Connection) -> Result<Checked, Bad> {
+pub(super) fn check(c: &Connection, tell: Tell<'_>) -> Result<Checked, Bad> {
+    tell(Progress::begun("counting"));
     let mut checked = Checked {
         jobs: count(c, "SELECT count(*) FROM jobs")?,
         runs: count(c, "SELECT count(*) FROM runs")?,
@@ -56,12 +61,24 @@ pub(super) fn check(c: &Connection) -> Result<Checked, Bad> {
         findings: Vec::new(),
     };
     let findings = &mut checked.findings;
+    tell(Progress::begun("the file: pages, indexes, constraints")); // SQLite does not say how far it is
     integrity(c, findings)?;
     if findings.is_empty() {
-        for (sql, advice) in contradictions() {
-            tell(c, &sql, advice, findings)?;
+        let questions = contradictions();
+        for (done, (sql, advice)) in (0..).zip(&questions) {
+            let total = questions.len() as u64;
+            tell(Progress { step: "records against each other", done, total, unit: Unit::Steps });
+            ask(c, sql, advice, findings)?;
         }
-        statuses(c, findings)?;
+        let told = |done| {
+            tell(Progress {
+                step: "outcomes against messages",
+                done,
+                total: checked.facts,
+                unit: Unit::Rows,
+            });
+        };
+        statuses(c, findings, &told)?;
     }
     Ok(checked)
 }
@@ -83,45 +100,51 @@ fn integrity(c: &Connection, findings: &mut Vec<Finding>) -> Result<(), Bad> {
 /// Questions that are answered with one text for each contradiction.
 fn contradictions() -> Vec<(String, &'static str)> {
     let over = FIRST_FINAL_CODE;
-    let ask = |sql: String| (sql, REPORT);
+    let question = |sql: String| (sql, REPORT);
     vec![
-        ask(format!(
+        question(format!(
             "SELECT 'job ' || jobs.id || ' is over, and its run ' || lower(hex(jobs.run)) || ' is not' FROM jobs \
              JOIN runs ON runs.run = jobs.run WHERE jobs.status >= {over} AND runs.status < {over}"
         )),
-        ask(format!(
+        question(format!(
             "SELECT 'job ' || jobs.id || ' runs, and it has no run that does' FROM jobs LEFT JOIN runs ON runs.run = jobs.run \
              WHERE jobs.status IN (5, 6, 7) AND (runs.status IS NULL OR runs.status >= {over})"
         )),
-        ask("SELECT 'job ' || job || ' has ' || count(*) || ' runs that are attempt ' || attempt FROM runs \
+        question("SELECT 'job ' || job || ' has ' || count(*) || ' runs that are attempt ' || attempt FROM runs \
              GROUP BY job, attempt HAVING count(*) > 1"
             .to_owned()),
-        ask("SELECT 'job ' || jobs.id || ' has had ' || jobs.attempts || ' attempts, and run ' || lower(hex(runs.run)) || \
+        question("SELECT 'job ' || jobs.id || ' has had ' || jobs.attempts || ' attempts, and run ' || lower(hex(runs.run)) || \
              ' is attempt ' || runs.attempt FROM runs JOIN jobs ON jobs.id = runs.job WHERE runs.attempt > jobs.attempts"
             .to_owned()),
-        ask("SELECT 'run ' || lower(hex(run)) || ' is of job ' || job || ', which is not there' FROM runs \
+        question("SELECT 'run ' || lower(hex(run)) || ' is of job ' || job || ', which is not there' FROM runs \
              WHERE job NOT IN (SELECT id FROM jobs)"
             .to_owned()),
-        ask("SELECT 'messages of run ' || lower(hex(run)) || ' are there, and the run is not' FROM facts \
+        question("SELECT 'messages of run ' || lower(hex(run)) || ' are there, and the run is not' FROM facts \
              WHERE run NOT IN (SELECT run FROM runs) GROUP BY run"
             .to_owned()),
-        ask("SELECT 'run ' || lower(hex(runs.run)) || ' was acknowledged up to message ' || runs.acked_seq || ', and ' || \
+        question("SELECT 'run ' || lower(hex(runs.run)) || ' was acknowledged up to message ' || runs.acked_seq || ', and ' || \
              count(facts.seq) || ' messages up to ' || ifnull(max(facts.seq), 0) || ' are there' \
              FROM runs LEFT JOIN facts ON facts.run = runs.run GROUP BY runs.run \
              HAVING count(facts.seq) <> runs.acked_seq OR ifnull(max(facts.seq), 0) <> runs.acked_seq"
             .to_owned()),
-        ask(format!(
+        question("SELECT 'file \"' || name || '\" is of run ' || lower(hex(run)) || ', which is not there' FROM files \
+             WHERE run NOT IN (SELECT run FROM runs)"
+            .to_owned()),
+        question("SELECT 'file \"' || name || '\" of run ' || lower(hex(run)) || ' is in the file store, and nobody knows where' \
+             FROM files WHERE place = 2 AND key IS NULL"
+            .to_owned()),
+        question(format!(
             "SELECT 'job ' || id || ' waits in queue ' || queue || ', which is not there' FROM jobs \
              WHERE status < {over} AND queue NOT IN (SELECT name FROM queues)"
         )),
-        ask(format!(
+        question(format!(
             "SELECT 'run ' || lower(hex(run)) || ' is on agent ' || agent || ', which is not there' FROM runs \
              WHERE status < {over} AND agent NOT IN (SELECT name FROM agents)"
         )),
     ]
 }
 
-fn tell(c: &Connection, sql: &str, advice: &'static str, findings: &mut Vec<Finding>) -> Result<(), Bad> {
+fn ask(c: &Connection, sql: &str, advice: &'static str, findings: &mut Vec<Finding>) -> Result<(), Bad> {
     let texts: Vec<String> = rows(c, &format!("{sql} LIMIT {}", TOLD_MAX + 1), [], |row| Ok(row.get(0)?))?;
     add(texts, advice, findings);
     Ok(())
@@ -136,13 +159,18 @@ fn add(texts: Vec<String>, advice: &'static str, findings: &mut Vec<Finding>) {
 }
 
 /// Reads the last words again and compares.
-fn statuses(c: &Connection, findings: &mut Vec<Finding>) -> Result<(), Bad> {
+fn statuses(c: &Connection, findings: &mut Vec<Finding>, told: &dyn Fn(u64)) -> Result<(), Bad> {
     let sql = "SELECT runs.run, runs.status, runs.exit_code, runs.signal, runs.late IS NOT NULL, facts.seq, facts.bytes \
                FROM runs LEFT JOIN facts ON facts.run = runs.run ORDER BY runs.run, facts.seq";
     let mut statement = c.prepare(sql)?;
     let mut rows = statement.query([])?;
     let (mut texts, mut present): (Vec<String>, Option<Told>) = (Vec::new(), None);
+    let mut looked_at = 0u64;
     while let Some(row) = rows.next()? {
+        looked_at += 1;
+        if looked_at.is_multiple_of(TOLD_ROWS) {
+            told(looked_at);
+        }
         let run = map::run_id(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
         if present.as_ref().is_none_or(|told| told.run != run) {
             let recorded = (map::status(row.get(1)?)?, row.get(2)?, row.get(3)?);
@@ -214,7 +242,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("server.db");
         let database = Sqlite::open(&path).unwrap();
-        assert_eq!(database.check().unwrap().findings, []);
+        assert_eq!(database.check(&|_| {}).unwrap().findings, []);
         let job = "INSERT INTO jobs (id, status, name, queue, priority, held, submitted_at, attempts, run, spec) VALUES";
         let run = "INSERT INTO runs (run, job, attempt, agent, status, placed_at, core, acked_seq) VALUES";
         let other = Connection::open(&path).unwrap();
@@ -234,10 +262,12 @@ mod tests {
             ),
         ] {
             other.execute_batch(&sql).unwrap();
-            let found: Vec<String> = database.check().unwrap().findings.into_iter().map(|f| f.what).collect();
+            let found: Vec<String> =
+                database.check(&|_| {}).unwrap().findings.into_iter().map(|f| f.what).collect();
             assert!(found.iter().any(|what| what.contains(expected)), "{expected}: {found:?}");
         }
-        let found: Vec<String> = database.check().unwrap().findings.into_iter().map(|f| f.what).collect();
+        let found: Vec<String> =
+            database.check(&|_| {}).unwrap().findings.into_iter().map(|f| f.what).collect();
         for expected in ["agent a, which is not there", "is attempt 7", "no message of its agent says so"] {
             assert!(found.iter().any(|what| what.contains(expected)), "{expected}: {found:?}");
         }

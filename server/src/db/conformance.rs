@@ -1,5 +1,6 @@
 //! What every database must do. The suite is run against each implementation: `open` opens the same database again each time.
 
+mod files;
 mod lists;
 
 use super::{
@@ -36,6 +37,11 @@ pub(super) fn conformance<D: Database>(open: impl Fn() -> D) {
     events_are_kept_once_and_read_from_either_end(&open);
     what_a_job_waits_for_is_kept(&open);
     what_is_too_old_or_too_much_is_forgotten_but_for_the_newest(&open);
+    files::a_file_is_awaited_until_it_is_stored_and_its_agent_is_told_when_all_of_its_run_are(&open);
+    files::a_file_that_cannot_be_fetched_waits_and_one_that_never_will_be_is_lost(&open);
+    files::what_the_store_lost_is_awaited_again_and_what_retention_took_is_not(&open);
+    files::what_nothing_names_any_more_is_to_be_deleted(&open);
+    files::a_store_is_known_by_the_databases_first_id_and_its_address(&open);
     lists::what_is_over_for_long_is_deleted_with_all_its_records(&open);
 }
 

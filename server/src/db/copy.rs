@@ -3,6 +3,7 @@
 use super::map::Bad;
 use super::schema;
 use super::{DbError, Identity};
+use crate::operation::{Progress, Tell, Unit};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
@@ -30,16 +31,22 @@ pub struct Contents {
 
 /// Copies all that `source` sees at this moment into a new file. Commits go on meanwhile: the copy is read in the log's past, so the
 /// log grows until the copy is complete. The file is not synced.
-pub(super) fn copy(source: &Connection, to: &Path) -> Result<(), Bad> {
+pub(super) fn copy(source: &Connection, to: &Path, tell: Tell<'_>) -> Result<(), Bad> {
     let mut target = Connection::open(to)?;
     target.pragma_update(None, "synchronous", "OFF")?;
     let moment = source.unchecked_transaction()?;
     // The first read fixes the moment; without it each step of the copy would be of its own.
     moment.query_row("SELECT count(*) FROM meta", [], |row| row.get::<_, i64>(0))?;
+    let page_bytes: u64 = moment.query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0))?.into();
     {
         let copy = Backup::new(&moment, &mut target)?;
         loop {
             let step = copy.step(PAGES_PER_STEP)?;
+            let pages = copy.progress();
+            let bytes = |pages: i32| u64::try_from(pages).unwrap_or(0) * page_bytes;
+            let (total, left) = (bytes(pages.pagecount), bytes(pages.remaining));
+            let done = total.saturating_sub(left);
+            tell(Progress { step: "copying", done, total, unit: Unit::Bytes });
             if step == StepResult::Done {
                 break;
             }

@@ -1,5 +1,6 @@
 //! What is stored beside the engine's changes and in the same transaction: who asked for them, who may ask, what was answered.
 
+use super::FileChange;
 use scheduler::{Object, Reply};
 use serde_json::{Map, Value};
 
@@ -18,6 +19,8 @@ pub enum Entry {
     TokenUsed(String, i64),
     /// A command that must not be carried out twice was.
     Answered(AnswerRecord),
+    /// Something became of a file that was kept of a job, or of the file store.
+    File(FileChange),
 }
 
 /// A user of the API: the name that owns tokens.

@@ -9,6 +9,7 @@ mod claim;
 mod conformance;
 mod copy;
 mod entry;
+mod files;
 mod journal;
 mod list;
 mod map;
@@ -22,9 +23,11 @@ pub use check::{Checked, Finding};
 pub use claim::Claim;
 pub use copy::{Contents, contents};
 pub use entry::{AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Entry, TokenRecord, UserRecord};
+pub use files::{FileChange, FileCount, FileRecord, FileWord, Place, StoreClaim};
 pub use restored::{Differences, EPOCH_LEAP, Since, compare, fold, prepare, restoring};
 pub use sqlite::{Sqlite, check_file};
 
+use crate::operation::Tell;
 use job::{JobId, RunId, Status};
 use scheduler::{Change, Counts, EventFilter, EventRecord, FactRecord, JobRecord, RunRecord, Snapshot};
 use std::path::Path;
@@ -154,10 +157,13 @@ pub trait Database: Send + Sync {
     fn ancestors(&self) -> Result<Vec<[u8; 16]>, DbError>;
 
     /// Copies all that is committed at this moment into the empty file `to`; commits go on meanwhile.
-    fn copy_to(&self, to: &Path) -> Result<(), DbError>;
+    fn copy_to(&self, to: &Path, tell: Tell<'_>) -> Result<(), DbError>;
 
     /// Looks for contradictions, reading everything.
-    fn check(&self) -> Result<Checked, DbError>;
+    fn check(&self, tell: Tell<'_>) -> Result<Checked, DbError>;
+
+    /// The version of its tables.
+    fn schema(&self) -> Result<u32, DbError>;
 
     /// Everything that is not final.
     fn load(&self) -> Result<Snapshot, DbError>;
@@ -231,6 +237,43 @@ pub trait Database: Send + Sync {
 
     /// What a command was answered.
     fn answer(&self, key: &AnswerKey) -> Result<Option<AnswerRecord>, DbError>;
+
+    /// The files that were kept of a run, by name.
+    fn files(&self, run: RunId) -> Result<Vec<FileRecord>, DbError>;
+
+    /// Agents that have files which are to be fetched.
+    fn files_awaited_from(&self) -> Result<Vec<String>, DbError>;
+
+    /// Files that are to be fetched from an agent now, the one that waits for longest first, at most `limit`. Nothing waits longer than
+    /// `pause_ms_max` from now, whatever was written down.
+    fn files_due(
+        &self,
+        agent: &str,
+        now_ms: i64,
+        pause_ms_max: i64,
+        limit: usize,
+    ) -> Result<Vec<FileRecord>, DbError>;
+
+    /// Agents that are to hear that the server has files of theirs.
+    fn file_words_to(&self) -> Result<Vec<String>, DbError>;
+
+    /// What an agent is to hear, at most `limit` runs.
+    fn file_words(&self, agent: &str, limit: usize) -> Result<Vec<FileWord>, DbError>;
+
+    /// Stored files, the one that is there for longest first, at most `limit`.
+    fn files_oldest(&self, limit: usize) -> Result<Vec<FileRecord>, DbError>;
+
+    /// Stored files behind this run and name, in their order, at most `limit`.
+    fn files_stored_after(&self, after: &(RunId, String), limit: usize) -> Result<Vec<FileRecord>, DbError>;
+
+    /// Keys of objects that are to be deleted from the store, at most `limit`.
+    fn file_objects_gone(&self, limit: usize) -> Result<Vec<String>, DbError>;
+
+    /// How many files there are of each place, in the order of [`Place::ALL`].
+    fn file_counts(&self) -> Result<[FileCount; Place::ALL.len()], DbError>;
+
+    /// How the database knows its store.
+    fn store_claim(&self) -> Result<StoreClaim, DbError>;
 
     /// Forgets some of the oldest entries of a journal that are too old or too many, never the newest of all; whether there is more to forget.
     /// Little at once, so that no commit waits for it.

@@ -120,6 +120,19 @@ CREATE TABLE answers (
     user TEXT, key TEXT, part INTEGER, digest BLOB NOT NULL, reply TEXT NOT NULL, at INTEGER NOT NULL,
     PRIMARY KEY (user, key, part)) WITHOUT ROWID;
 CREATE INDEX answers_by_age ON answers (at);
+", "
+-- Where the files are that were kept of jobs, and what is owed to others for them; see `files.rs`.
+CREATE TABLE files (
+    run BLOB, name TEXT, job INTEGER NOT NULL, agent TEXT NOT NULL, bytes INTEGER NOT NULL, sha256 BLOB NOT NULL, kept_at INTEGER,
+    place INTEGER NOT NULL, at INTEGER NOT NULL, key TEXT, reason TEXT, tries INTEGER NOT NULL DEFAULT 0,
+    next_at INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (run, name)) WITHOUT ROWID;
+CREATE INDEX files_awaited ON files (agent, next_at) WHERE place = 1;
+CREATE INDEX files_by_place ON files (place, at, bytes);
+CREATE TABLE file_words (run BLOB PRIMARY KEY, agent TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX file_words_by_agent ON file_words (agent);
+CREATE TABLE file_objects_gone (key TEXT PRIMARY KEY) WITHOUT ROWID;
+-- A backup and what is restored from it have the same store.
+INSERT INTO meta SELECT 'store_id', value FROM meta WHERE key = 'database_id';
 "];
 
 /// Brings the file to the newest version and begins a new epoch. Returns the database's id, the epoch and the number of the last
@@ -179,8 +192,10 @@ pub(super) fn newest() -> usize {
 
 fn create(connection: &Connection, new_id: [u8; 16], now_ms: i64) -> rusqlite::Result<()> {
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
-    connection
-        .execute("INSERT INTO meta VALUES ('database_id', ?1), ('epoch', 0), ('commit', 0)", [new_id])?;
+    connection.execute(
+        "INSERT INTO meta VALUES ('database_id', ?1), ('store_id', ?1), ('epoch', 0), ('commit', 0)",
+        [new_id],
+    )?;
     connection
         .execute("INSERT INTO queues (name, held, created_at) VALUES ('default', 0, ?1)", params![now_ms])?;
     Ok(())

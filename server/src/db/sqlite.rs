@@ -20,9 +20,10 @@ use super::map::{
 use super::restored::{ANCESTORS, LAST_JOB, RECOVERY_LAST_JOB, restoring};
 use super::{
     AgentSecrets, AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Checked, Database, DbError, Entry,
-    Expired, Identity, JobFilter, Journal, Keep, Piece, TokenRecord, UserRecord, Walk, check, copy, journal,
-    list, schema, write,
+    Expired, FileCount, FileRecord, FileWord, Identity, JobFilter, Journal, Keep, Piece, Place, StoreClaim,
+    TokenRecord, UserRecord, Walk, check, copy, files, journal, list, schema, write,
 };
+use crate::operation::Tell;
 use job::{JobId, RunId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use scheduler::{
@@ -221,13 +222,19 @@ impl Database for Sqlite {
         Ok(all.unwrap_or_default().as_chunks().0.to_vec())
     }
 
-    fn copy_to(&self, to: &Path) -> Result<(), DbError> {
+    fn copy_to(&self, to: &Path, tell: Tell<'_>) -> Result<(), DbError> {
         let source = self.readers.open().map_err(Bad::Sql)?; // its own: the log of a reader is kept for long
-        Ok(copy::copy(&source, to)?)
+        Ok(copy::copy(&source, to, tell)?)
     }
 
-    fn check(&self) -> Result<Checked, DbError> {
-        self.read(check::check)
+    fn check(&self, tell: Tell<'_>) -> Result<Checked, DbError> {
+        self.read(|c| check::check(c, tell))
+    }
+
+    fn schema(&self) -> Result<u32, DbError> {
+        let version =
+            self.read(|c| Ok(c.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0))?))?;
+        Ok(version)
     }
 
     fn commit_number(&self) -> u64 {
@@ -389,6 +396,52 @@ impl Database for Sqlite {
         self.read(|c| one(c, sql, params![key.user, key.key, key.part], |row| map::answer(row, key)))
     }
 
+    fn files(&self, run: RunId) -> Result<Vec<FileRecord>, DbError> {
+        self.read(|c| files::of_run(c, run))
+    }
+
+    fn files_awaited_from(&self) -> Result<Vec<String>, DbError> {
+        self.read(files::awaited_from)
+    }
+
+    fn files_due(
+        &self,
+        agent: &str,
+        now_ms: i64,
+        pause_ms_max: i64,
+        limit: usize,
+    ) -> Result<Vec<FileRecord>, DbError> {
+        self.read(|c| files::due(c, agent, now_ms, pause_ms_max, limit))
+    }
+
+    fn file_words_to(&self) -> Result<Vec<String>, DbError> {
+        self.read(files::words_to)
+    }
+
+    fn file_words(&self, agent: &str, limit: usize) -> Result<Vec<FileWord>, DbError> {
+        self.read(|c| files::words(c, agent, limit))
+    }
+
+    fn files_oldest(&self, limit: usize) -> Result<Vec<FileRecord>, DbError> {
+        self.read(|c| files::oldest(c, limit))
+    }
+
+    fn files_stored_after(&self, after: &(RunId, String), limit: usize) -> Result<Vec<FileRecord>, DbError> {
+        self.read(|c| files::stored_after(c, after, limit))
+    }
+
+    fn file_objects_gone(&self, limit: usize) -> Result<Vec<String>, DbError> {
+        self.read(|c| files::objects_gone(c, limit))
+    }
+
+    fn file_counts(&self) -> Result<[FileCount; Place::ALL.len()], DbError> {
+        self.read(files::counts)
+    }
+
+    fn store_claim(&self) -> Result<StoreClaim, DbError> {
+        self.read(files::claim)
+    }
+
     fn forget(&self, journal: Journal, keep: Keep) -> Result<bool, DbError> {
         self.write(|c| Ok(journal::forget(c, journal, keep)?))
     }
@@ -414,9 +467,9 @@ fn meta(c: &Connection, key: &str) -> Result<Option<u64>, Bad> {
 }
 
 /// Looks for contradictions in a file that no server uses, or that one does.
-pub fn check_file(path: &Path) -> Result<Checked, DbError> {
+pub fn check_file(path: &Path, tell: Tell<'_>) -> Result<Checked, DbError> {
     let connection = copy::open_to_read(path).map_err(Bad::Sql)?;
-    Ok(check::check(&connection)?)
+    Ok(check::check(&connection, tell)?)
 }
 
 /// All jobs by status.

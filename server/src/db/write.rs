@@ -3,7 +3,7 @@
 
 use super::map::{outcome_bytes, severity_code, signed, status_code, wait_code, witness_code};
 use super::restored::LAST_JOB;
-use super::{Entry, write_entry};
+use super::{Entry, files, write_entry};
 use job::JobId;
 use rusqlite::{Connection, TransactionBehavior, params};
 use scheduler::{
@@ -48,6 +48,7 @@ fn write(c: &Connection, change: &Change, commit: Commit) -> rusqlite::Result<()
         Change::RunInserted(run) | Change::RunUpdated(run) => put_run(c, run),
         Change::FactInserted(fact) => insert_fact(c, fact, commit),
         Change::StrayInserted(stray) => insert_stray(c, stray, commit.number),
+        Change::FileKept(file) => files::insert(c, file),
         Change::JobDeleted(job) => delete_job(c, *job),
         Change::StraysDeleted(run, _) => {
             c.execute("DELETE FROM strays WHERE run = ?1", [run.as_bytes().as_slice()]).map(drop)
@@ -153,6 +154,7 @@ fn insert_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
 /// A job with all that is kept of it. Its number is not given again.
 fn delete_job(c: &Connection, job: JobId) -> rusqlite::Result<()> {
     let id = signed(job.0);
+    files::delete_of_job(c, id)?;
     c.prepare_cached("DELETE FROM facts WHERE run IN (SELECT run FROM runs WHERE job = ?1)")?
         .execute([id])?;
     c.prepare_cached("DELETE FROM runs WHERE job = ?1")?.execute([id])?;

@@ -1,7 +1,7 @@
 //! Writes what is stored beside the engine's changes.
 
 use super::map::{reply_text, signed};
-use super::{AnswerRecord, AuditRecord, Entry, TokenRecord, UserRecord};
+use super::{AnswerRecord, AuditRecord, Entry, TokenRecord, UserRecord, files};
 use rusqlite::{Connection, params};
 
 pub(super) fn write(c: &Connection, entry: &Entry) -> rusqlite::Result<()> {
@@ -14,6 +14,7 @@ pub(super) fn write(c: &Connection, entry: &Entry) -> rusqlite::Result<()> {
             c.execute("UPDATE tokens SET used_at = ?2 WHERE id = ?1", params![id, at_ms]).map(drop)
         }
         Entry::Answered(answer) => insert_answer(c, answer),
+        Entry::File(change) => files::write(c, change),
     }
 }
 

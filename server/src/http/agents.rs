@@ -1,20 +1,26 @@
 //! Agents: make known, show, change, forget, ping.
 
-use super::extract::{Body, Params, Part};
+use super::extract::{self, Params, Part};
 use super::manners::Tagged;
+use super::output::{LetGo, Pieces, let_go};
 use super::page::Page;
 use super::problem::Problem;
 use super::{Http, show};
+use crate::agents::TraceWanted;
 use crate::auth::Caller;
 use crate::core::tag;
-use api::{Agent, AgentAdd, AgentChange, AgentDrainRequest, AgentList, Ping};
+use api::{Agent, AgentAdd, AgentChange, AgentDrainRequest, AgentList, Ping, Span};
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::HeaderName;
 use axum::http::StatusCode;
-use axum::http::header::LOCATION;
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use axum::response::{IntoResponse, Response};
+use protocol::message::TraceKind;
 use scheduler::{Dial, NewAgent};
 use serde::Deserialize;
+use std::time::Duration;
 use utoipa::IntoParams;
 
 /// Where an agent listens if nobody said otherwise.
@@ -41,7 +47,7 @@ pub(super) async fn list(
         (status = 422, body = api::Problem)))]
 pub(super) async fn add(
     State(http): State<Http>,
-    Body(request): Body<AgentAdd>,
+    extract::Body(request): extract::Body<AgentAdd>,
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Agent>), Problem> {
     let name = request.name.clone();
     http.app.handle.add_agent(new_agent(request)?).await.map_err(|e| Problem::from(e).in_body())?;
@@ -67,7 +73,7 @@ pub(super) async fn show(
 pub(super) async fn set(
     State(http): State<Http>,
     Part(name): Part<String>,
-    Body(change): Body<AgentChange>,
+    extract::Body(change): extract::Body<AgentChange>,
 ) -> Result<Json<Agent>, Problem> {
     let secret = match (&change.secret, &change.secret_hex) {
         (None, None) => None,
@@ -92,7 +98,7 @@ pub(super) async fn drain(
     State(http): State<Http>,
     Extension(caller): Extension<Caller>,
     Part(name): Part<String>,
-    Body(request): Body<AgentDrainRequest>,
+    extract::Body(request): extract::Body<AgentDrainRequest>,
 ) -> Result<Json<Agent>, Problem> {
     let reason = request.reason.unwrap_or_default();
     http.app.handle.drain_agent(&name, &caller.name, &reason).await?;
@@ -133,6 +139,57 @@ pub(super) async fn remove(
     http.app.handle.remove_agent(&name, params.force, &caller.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
+
+/// Which part of a trace.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Tail {
+    /// So many bytes before its present end, from the beginning of a line on; 65536 if absent.
+    tail: Option<u64>,
+    /// Go on with what is traced later; the answer has no length, and no end unless `wait` says one.
+    #[serde(default)]
+    follow: bool,
+    /// With `follow`: end the answer after this time.
+    #[param(value_type = Option<String>, example = "60s")]
+    wait: Option<Span>,
+}
+
+/// Read what an agent's programs traced, from the agent itself: the newest lines, and with `follow` what comes.
+#[utoipa::path(get, path = "/api/v1/agents/{name}/logs/{program}", tag = "agents",
+    params(("name" = String, Path), ("program" = String, Path, description = "`network-processor` or `platform-agent`"), Tail),
+    responses((status = 200, description = "the lines", content_type = "text/plain", body = String),
+        (status = 404, description = "no such agent or program", body = api::Problem),
+        (status = 409, description = "the agent is too old for this", body = api::Problem),
+        (status = 503, description = "it is not connected, or too many read", body = api::Problem)))]
+pub(super) async fn logs(
+    State(http): State<Http>,
+    Part((name, program)): Part<(String, String)>,
+    Params(part): Params<Tail>,
+) -> Result<Response, Problem> {
+    let known = TraceKind::ALL.into_iter().find(|kind| kind.program() == program);
+    let program = known.ok_or_else(|| {
+        let names = TraceKind::ALL.map(TraceKind::program).join(" and ");
+        let detail = format!("an agent has traces of {names}, not of \"{program}\"");
+        Problem::new(StatusCode::NOT_FOUND, "no-such-address", "No such address", detail)
+    })?;
+    http.app.handle.agent(&name).await?;
+    let wanted = TraceWanted { program, tail: part.tail.unwrap_or(TAIL_BYTES), follow: part.follow };
+    let output = http.app.agents.trace(&name, wanted).await?;
+    let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")];
+    if part.follow {
+        let wait = part.wait.map(|wait| Duration::from_millis(wait.ms));
+        let until = Some(Box::pin(let_go(http.stopping.clone(), wait)) as LetGo);
+        return Ok((headers, Body::new(Pieces { output, until })).into_response());
+    }
+    // A body that stays shorter than promised breaks the connection: the reader sees that something is missing.
+    let length = output.size.to_string();
+    let body = Body::new(Pieces { output, until: None });
+    Ok((headers, [(CONTENT_LENGTH, length)], body).into_response())
+}
+
+/// So much of a trace is shown if nobody said otherwise.
+const TAIL_BYTES: u64 = 64 << 10;
 
 /// Measure the way to an agent and back.
 #[utoipa::path(post, path = "/api/v1/agents/{name}/ping", tag = "agents", params(("name" = String, Path)),

@@ -45,7 +45,7 @@ pub(super) async fn list(
     Ok(Json(AuditList { items: piece.items.into_iter().map(show).collect(), next_cursor }))
 }
 
-fn show(record: AuditRecord) -> Audit {
+pub(super) fn show(record: AuditRecord) -> Audit {
     Audit {
         number: record.number,
         at: record.at_ms.into(),

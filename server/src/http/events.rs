@@ -284,7 +284,7 @@ fn frame(record: &EventRecord) -> String {
     format!("id: {}\nevent: {}\ndata: {data}\n\n", record.number, record.event.kind.name())
 }
 
-fn show(record: &EventRecord) -> Event {
+pub(super) fn show(record: &EventRecord) -> Event {
     let event = &record.event;
     Event {
         number: record.number,

@@ -96,8 +96,11 @@ fn role_needed(method: &Method, path: &str) -> Option<Role> {
     // By whole segments: a queue may be named "hold", an agent "ping".
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     if is_look(method) {
-        let for_admins = matches!(segments[..], ["api", "v1", "audit" | "tokens" | "users", ..]);
-        return Some(if for_admins { Role::Admin } else { Role::Viewer });
+        return Some(match segments[..] {
+            ["api", "v1", "audit" | "tokens" | "users", ..] => Role::Admin,
+            ["api", "v1", "agents", _, "logs", ..] => Role::Operator,
+            _ => Role::Viewer,
+        });
     }
     let operator = match segments[..] {
         ["api", "v1", "jobs", ..] => true,
@@ -132,6 +135,8 @@ mod tests {
             (Method::GET, "/api/v1/audit", Some(Role::Admin)),
             (Method::HEAD, "/api/v1/tokens", Some(Role::Admin)),
             (Method::GET, "/api/v1/users", Some(Role::Admin)),
+            (Method::GET, "/api/v1/agents/a/logs/network-processor", Some(Role::Operator)),
+            (Method::GET, "/api/v1/agents/logs", Some(Role::Viewer)),
             (Method::POST, "/api/v1/tokens", Some(Role::Admin)),
             (Method::POST, "/api/v1/jobs", Some(Role::Operator)),
             (Method::POST, "/api/v1/jobs/1/kill", Some(Role::Operator)),

@@ -15,7 +15,7 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use job::{JobId, Policy, Status};
 use protocol::frame::kind;
-use scheduler::{JobRecord, JobSpec, Rejection, Restart, RunRecord};
+use scheduler::{JobRecord, JobSpec, Rejection, Restart, RunRecord, became};
 use serde::Deserialize;
 use std::time::Duration;
 use utoipa::IntoParams;
@@ -231,25 +231,12 @@ pub(super) async fn abandon(
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/why", tag = "jobs", params(("id" = u64, Path)),
     responses((status = 200, body = Why), (status = 404, body = api::Problem)))]
 pub(super) async fn why(State(http): State<Http>, Part(id): Part<u64>) -> Result<Json<Why>, Problem> {
-    let (record, _) = records(&http, JobId(id)).await?;
-    let why = match http.app.handle.why(JobId(id)).await {
-        Ok(why) => why,
-        // It became final, and left the engine, between the two questions or long ago.
-        Err(CoreError::Rejected(Rejection::NoSuchJob(_) | Rejection::AlreadyFinal { .. })) => {
-            what_became_of(&record)
-        }
-        Err(error) => return Err(error.into()),
+    let (record, runs) = records(&http, JobId(id)).await?;
+    let why = match record.status.is_final() {
+        true => became(&record, runs.last()),
+        false => http.app.handle.why(JobId(id)).await?,
     };
     Ok(Json(Why { id, status: record.status.into(), why }))
-}
-
-fn what_became_of(record: &JobRecord) -> String {
-    let JobRecord { id, status, exit_code, reason, .. } = record;
-    match (reason, exit_code) {
-        (Some(reason), _) => format!("job {id} is over: {status} ({reason})"),
-        (None, Some(code)) => format!("job {id} is over: {status} (exit code {code})"),
-        (None, None) => format!("job {id} is over: {status}"),
-    }
 }
 
 /// The job after a command. The core knows only jobs that are not over: of the others the record says what they are.

@@ -34,14 +34,18 @@ mod routes;
 mod serve;
 mod server;
 mod show;
+mod support;
 #[cfg(test)]
 mod tests;
 
 use crate::agents::Directory;
 use crate::auth::Tokens;
 use crate::backup::Backups;
+use crate::bundle::Place;
 use crate::core::Handle;
 use crate::db::{Database, DbError};
+use crate::files::Files;
+use crate::operation::Operations;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
@@ -60,8 +64,14 @@ pub struct AppState {
     pub agents: Directory,
     /// Makes backups.
     pub backups: Arc<Backups>,
+    /// What takes longer than a request.
+    pub operations: Operations,
+    /// Where kept files are stored.
+    pub files: Files,
     /// Who may ask.
     pub tokens: Tokens,
+    /// Where the server lives, for its support bundle.
+    pub place: Arc<Place>,
 }
 
 /// What every handler can reach.
@@ -72,6 +82,8 @@ struct Http {
     stopping: watch::Receiver<bool>,
     /// Places for those who follow events: they stay, and others must find room.
     followers: Arc<Semaphore>,
+    /// One support bundle at a time: each takes memory.
+    bundles: Arc<Semaphore>,
 }
 
 impl Http {

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
 use job::JobId;
 use protocol::message::StreamKind;
+use protocol::stream::Which;
 use scheduler::RunRecord;
 use serde::Deserialize;
 use std::ops;
@@ -54,15 +55,16 @@ pub(super) struct Range {
             ("X-Gap" = String, description = "`FROM-TO`, if the output limit left something out: these bytes, without TO, are skipped"),
             ("X-Attempt" = u32, description = "the attempt that wrote it"))),
         (status = 404, description = "no such job, or it has no run yet", body = api::Problem),
+        (status = 410, description = "the agent's retention has removed it; the detail says when", body = api::Problem),
         (status = 503, description = "the agent, which keeps the output, is not connected, or too many read output", body = api::Problem)))]
 pub(super) async fn read(
     State(http): State<Http>,
     Part((id, stream)): Part<(u64, String)>,
     Params(range): Params<Range>,
 ) -> Result<Response, Problem> {
-    let stream = match stream.as_str() {
-        "stdout" => StreamKind::Stdout,
-        "stderr" => StreamKind::Stderr,
+    let which = match stream.as_str() {
+        "stdout" => Which::Output(StreamKind::Stdout),
+        "stderr" => Which::Output(StreamKind::Stderr),
         _ => {
             let detail = format!("a job has the outputs stdout and stderr, not \"{stream}\"");
             return Err(Problem::new(StatusCode::NOT_FOUND, "no-such-address", "No such address", detail));
@@ -71,11 +73,15 @@ pub(super) async fn read(
     let (_, runs) = jobs::records(&http, JobId(id)).await?;
     let run = choose(id, &runs, range.attempt)?;
     let wanted =
-        Wanted { run: run.id, stream, offset: range.offset, bytes_max: range.limit, follow: range.follow };
+        Wanted { run: run.id, which, offset: range.offset, bytes_max: range.limit, follow: range.follow };
     let output = match http.app.agents.output(&run.agent, wanted).await {
         Ok(output) => output,
         // What never started wrote nothing, whatever its agent can say about it.
-        Err(QueryError::Away(_) | QueryError::Failed { .. }) if jobs::never_started(run) => Output::nothing(),
+        Err(QueryError::Away(_) | QueryError::Gone { .. } | QueryError::Failed { .. })
+            if jobs::never_started(run) =>
+        {
+            Output::nothing()
+        }
         Err(error) => return Err(error.into()),
     };
     let headers = [
@@ -98,7 +104,7 @@ pub(super) async fn read(
     }
     // A body that stays shorter than promised breaks the connection: the reader sees that something is missing.
     let length = length(&output, range.offset, range.limit);
-    let body = Body::new(Pieces { output, until: None });
+    let body = Body::new(Pieces::whole(output));
     Ok((headers, gap, [(CONTENT_LENGTH, length.to_string())], body).into_response())
 }
 
@@ -121,13 +127,20 @@ fn choose(id: u64, runs: &[RunRecord], attempt: Option<u32>) -> Result<&RunRecor
 }
 
 /// When a follower is let go, and whether in good order.
-type LetGo = Pin<Box<dyn Future<Output = Result<(), QueryError>> + Send>>;
+pub(super) type LetGo = Pin<Box<dyn Future<Output = Result<(), QueryError>> + Send>>;
 
 /// The body of an answer: what comes from the agent, as fast as it is taken.
-struct Pieces {
-    output: Output,
+pub(super) struct Pieces {
+    pub(super) output: Output,
     /// A follower is let go then: it asks again from where it is.
-    until: Option<LetGo>,
+    pub(super) until: Option<LetGo>,
+}
+
+impl Pieces {
+    /// All of it.
+    pub(super) fn whole(output: Output) -> Pieces {
+        Pieces { output, until: None }
+    }
 }
 
 impl HttpBody for Pieces {
@@ -148,7 +161,10 @@ impl HttpBody for Pieces {
 }
 
 /// When a follower is let go: after `wait` in good order; when the server stops, so that it sees that something is missing.
-async fn let_go(mut stopping: watch::Receiver<bool>, wait: Option<Duration>) -> Result<(), QueryError> {
+pub(super) async fn let_go(
+    mut stopping: watch::Receiver<bool>,
+    wait: Option<Duration>,
+) -> Result<(), QueryError> {
     let over = async {
         match wait {
             Some(wait) => tokio::time::sleep(wait).await,

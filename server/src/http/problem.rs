@@ -3,6 +3,7 @@
 use crate::agents::QueryError;
 use crate::core::{AccessRefusal, CoreError};
 use crate::db::DbError;
+use crate::files::StoreError;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -50,6 +51,11 @@ impl Problem {
     pub(super) fn stopping() -> Problem {
         let detail = "the server stops; try again in a moment";
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "The server stops", detail)
+    }
+
+    /// What was tried, and what went wrong.
+    pub(super) fn detail(self) -> String {
+        self.detail
     }
 
     /// In the request's body a thing that does not exist is not "not found": the address is right.
@@ -205,6 +211,16 @@ impl From<Rejection> for Problem {
     }
 }
 
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Problem {
+        let (status, kind) = match error {
+            StoreError::Missing => (StatusCode::GONE, "gone"),
+            StoreError::Away(_) => (StatusCode::SERVICE_UNAVAILABLE, "file-store-away"),
+        };
+        Problem::new(status, kind, "The file store cannot give it", error.to_string())
+    }
+}
+
 impl From<QueryError> for Problem {
     fn from(error: QueryError) -> Problem {
         let (status, kind, title) = match &error {
@@ -221,6 +237,7 @@ impl From<QueryError> for Problem {
             QueryError::TooOld { .. } => {
                 (StatusCode::CONFLICT, "agent-too-old", "The agent is too old for this")
             }
+            QueryError::Gone { .. } => (StatusCode::GONE, "gone", "It is there no more"),
             QueryError::Failed { .. } => (StatusCode::BAD_GATEWAY, "agent-cannot", "The agent cannot answer"),
         };
         Problem::new(status, kind, title, error.to_string())

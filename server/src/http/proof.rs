@@ -35,7 +35,9 @@ async fn ledger(http: &Http, run: &RunRecord) -> Result<Ledger, String> {
     let question = http.app.agents.query(&run.agent, run.id, QueryBody::Ledger(LedgerQuery {}));
     match tokio::time::timeout(LEDGER_MAX, question).await {
         Ok(Ok(AnswerBody::Ledger(ledger))) => Ok(ledger),
-        Ok(Ok(AnswerBody::Output(_) | AnswerBody::Failed(_))) => Err("its answer makes no sense".to_owned()),
+        Ok(Ok(AnswerBody::Output(_) | AnswerBody::Noted(_) | AnswerBody::Failed(_))) => {
+            Err("its answer makes no sense".to_owned())
+        }
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("agent \"{}\" did not answer within {} s", run.agent, LEDGER_MAX.as_secs())),
     }

@@ -2,7 +2,7 @@
 
 use super::{
     Http, access, agents, audit, describe, events, extract, files, guard, jobs, lists, operate, output,
-    problem, proof, queues, server,
+    problem, proof, queues, server, support,
 };
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
@@ -51,6 +51,7 @@ pub(super) fn described() -> OpenApiRouter<Http> {
         .routes(routes!(agents::show, agents::remove))
         .routes(routes!(agents::set))
         .routes(routes!(agents::ping))
+        .routes(routes!(agents::logs))
         .routes(routes!(agents::drain))
         .routes(routes!(agents::resume))
         .routes(routes!(queues::list, queues::create))
@@ -71,7 +72,10 @@ pub(super) fn described() -> OpenApiRouter<Http> {
         .routes(routes!(access::enable_user))
         .routes(routes!(operate::back_up, operate::list))
         .routes(routes!(operate::check))
+        .routes(routes!(operate::operations))
+        .routes(routes!(operate::show_operation))
         .routes(routes!(operate::end_recovery))
+        .routes(routes!(support::make))
         .routes(routes!(server::status))
         .routes(routes!(server::alive))
         .routes(routes!(server::ready))

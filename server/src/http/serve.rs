@@ -82,7 +82,8 @@ pub async fn serve(
     let metrics = recorder();
     let upkeep = tokio::spawn(upkeep(metrics.clone()));
     let followers = Arc::new(Semaphore::new((limits.connections / 2).max(1)));
-    let router = routes::router(Http { app, metrics, stopping, followers });
+    let router =
+        routes::router(Http { app, metrics, stopping, followers, bundles: Arc::new(Semaphore::new(1)) });
     let graceful = GracefulShutdown::new();
     let room = Arc::new(Semaphore::new(limits.connections));
     let mut shutdown = std::pin::pin!(shutdown);

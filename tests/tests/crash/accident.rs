@@ -64,7 +64,7 @@ fn an_orphan_that_ignores_the_soft_signal_is_killed_with_its_descendants() {
 }
 
 #[test]
-fn monitor_and_job_processor_killed_together_lose_no_outcome_where_the_kernel_can_tell() {
+fn monitor_and_job_processor_killed_together_lose_no_outcome() {
     on_site(|site| {
         let (id, run_id) = running_job(site)?;
         let monitor = site.agent()?.monitor().context("no monitor")?;
@@ -73,10 +73,7 @@ fn monitor_and_job_processor_killed_together_lose_no_outcome_where_the_kernel_ca
         site.open_gate()?;
         wait_until("the job to end", || Ok(site.ledger().of(id)?[0].end.is_some()))?;
         site.agent()?.start()?;
-        match keeps_exit_information() {
-            true => exactly_seven(site, id)?,
-            false => unknown_with_a_reason(site, id)?,
-        };
+        exactly_seven(site, id)?;
         Ok(())
     });
 }
@@ -207,7 +204,7 @@ fn a_hundred_jobs_outlive_all_processes_of_the_agent_at_once() {
     });
 }
 
-/// The monitor as the reaper; or who held a pidfd, if the job ended before the kernel had given it to the monitor.
+/// The network-processor as the reaper, by a pidfd; or the monitor, if that was dead.
 fn is_a_deputy(witness: Option<&str>) -> bool {
     matches!(witness, Some("monitor" | "pidfd"))
 }

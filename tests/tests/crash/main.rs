@@ -6,3 +6,4 @@ mod leftovers;
 mod oracle;
 mod point;
 mod wire;
+mod witness;

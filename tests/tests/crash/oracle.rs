@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use api::{Job, Status};
 use os::signal::Signal;
-use tests::{End, Process, Site, wait_for};
+use tests::{End, Process, Site, wait_for, wait_until};
 
 /// What the jobs here do.
 pub(crate) const SEVEN: End = End::Code(7);
@@ -40,6 +40,16 @@ pub(crate) fn running_job(site: &Site) -> Result<(u64, String)> {
 /// The job-processor of a run.
 pub(crate) fn job_processor(site: &mut Site, run_id: &str) -> Result<Process> {
     site.agent()?.job_processor(run_id)?.context("the run has no job-processor")
+}
+
+/// Kills the network-processor and waits for the next one. The job-processors that there are become the monitor's children, and so do their jobs when
+/// they die.
+pub(crate) fn another_network_processor(site: &mut Site) -> Result<()> {
+    let before = site.agent()?.kill_network_processor()?;
+    wait_until("another network-processor", || {
+        Ok(site.agent()?.network_processor()?.is_some_and(|now| now != before))
+    })?;
+    site.wait_connected("host1")
 }
 
 /// Kills several processes as nearly at once as one can: they are stopped first, so that none sees another die.

@@ -1,6 +1,8 @@
 //! One test per crash point of the design.
 
-use crate::oracle::{SEVEN, exactly_seven, job_processor, running_job, unknown_with_a_reason};
+use crate::oracle::{
+    SEVEN, another_network_processor, exactly_seven, job_processor, running_job, unknown_with_a_reason,
+};
 use anyhow::Result;
 use api::Status;
 use spool::Shelf;
@@ -113,6 +115,7 @@ fn recover_on_adoption() {
 fn orphan_before_record() {
     with_point("orphan.before-record", |site, point| {
         let (id, run_id) = running_job(site)?;
+        another_network_processor(site)?;
         point.arm()?;
         job_processor(site, &run_id)?.kill()?;
         site.open_gate()?;
@@ -131,6 +134,7 @@ fn orphan_before_record() {
 fn orphan_after_record() {
     with_point("orphan.after-record", |site, point| {
         let (id, run_id) = running_job(site)?;
+        another_network_processor(site)?;
         point.arm()?;
         job_processor(site, &run_id)?.kill()?;
         site.open_gate()?;
@@ -146,6 +150,7 @@ fn orphan_after_record() {
 fn monitor_amid_reexec() {
     with_point("monitor.amid-reexec", |site, point| {
         let (id, run_id) = running_job(site)?;
+        another_network_processor(site)?;
         job_processor(site, &run_id)?.kill()?;
         wait_until("the monitor to watch the orphan", || {
             Ok(site.agent()?.trace().contains("its job is watched here"))

@@ -3,7 +3,7 @@
 use crate::commander::Commander;
 use crate::oracle::{SEVEN, exactly_seven};
 use anyhow::Result;
-use job::{Outcome, RunId, Witness};
+use job::{Never, Outcome, RunId, Witness};
 use protocol::RunSpec;
 use protocol::message::RefusalKind;
 use spool::Shelf;
@@ -127,7 +127,7 @@ fn a_kill_that_comes_before_its_start_keeps_the_run_from_ever_starting() {
         commander.greet(1, 1)?;
         commander.order_kill(1, run)?;
         let (seq, outcome) = commander.outcome(run)?;
-        assert!(matches!(outcome, Outcome::NeverStarted { canceled: true, .. }), "{outcome:?}");
+        assert!(matches!(outcome, Outcome::NeverStarted { why: Never::Canceled, .. }), "{outcome:?}");
         commander.order(1, run, &spec)?;
         commander.acknowledge(run, seq)?;
         wait_until("the run to be settled", || Ok(agent.count(Shelf::Settled) == 1))?;
@@ -137,6 +137,22 @@ fn a_kill_that_comes_before_its_start_keeps_the_run_from_ever_starting() {
         commander.order(1, other, &RunSpec { job_id: Some(2), ..spec })?;
         assert!(is_seven(&commander.outcome(other)?));
         assert!(site.ledger().of(1)?.is_empty(), "it never started");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_run_that_needs_a_later_protocol_is_refused_though_nothing_else_of_it_is_unknown() {
+    on_empty_site(|site| {
+        let (mut commander, agent) = commanded(site)?;
+        let (run, spec) = (new_run(1), spec(site, 1)?);
+        commander.greet(1, 1)?;
+        let later = protocol::handshake::PROTOCOL_VERSION + 1;
+        commander.order(1, run, &RunSpec { needs: Some(later), ..spec.clone() })?;
+        assert_eq!(commander.refusal(run)?, RefusalKind::Invalid);
+        assert!(agent.trace().contains(&format!("needs an agent of protocol {later}")));
+        commander.order(1, run, &RunSpec { needs: Some(later - 1), ..spec })?;
+        assert!(is_seven(&commander.outcome(run)?));
         Ok(())
     });
 }

@@ -5,15 +5,15 @@ use api::{Job, JobSubmit, Span, Status};
 use os::signal::Signal;
 use spool::Shelf;
 use std::path::PathBuf;
-use tests::{Dialling, Site, on_empty_site, on_site, wait_until};
+use tests::{CrashPoint, Dialling, Process, Site, on_empty_site, on_site, wait_until};
 
 /// Writes a line again and again, and so does its child in another session.
-const BUSY: &str =
+pub(crate) const BUSY: &str =
     "setsid sh -c 'while :; do echo child; sleep 0.01; done' & while :; do echo self; sleep 0.01; done";
 
 #[test]
 fn a_suspended_job_stands_still_with_its_children_and_goes_on_when_it_is_resumed() {
-    on_site(stands_still_and_goes_on);
+    on_site(|site| stands_still_and_goes_on(site, &shell(BUSY)));
 }
 
 #[test]
@@ -21,12 +21,12 @@ fn without_a_control_group_the_whole_tree_is_stopped() {
     on_empty_site(|site| {
         let off = [("LASTWORD_CGROUP".to_owned(), "off".to_owned())];
         site.add_agent_with("host1", Dialling::In, &off)?;
-        stands_still_and_goes_on(site)
+        stands_still_and_goes_on(site, &shell(BUSY))
     });
 }
 
-fn stands_still_and_goes_on(site: &mut Site) -> anyhow::Result<()> {
-    let id = site.client().submit(&shell(BUSY))?;
+pub(crate) fn stands_still_and_goes_on(site: &Site, busy: &JobSubmit) -> anyhow::Result<()> {
+    let id = site.client().submit(busy)?;
     wait_for_line(site, id, "child")?;
     refused(site, id, "resume", "not-suspended")?;
     site.client().change(id, "suspend")?;
@@ -116,7 +116,7 @@ fn a_wish_to_suspend_outlives_the_agents_absence_and_the_servers_death() {
 }
 
 /// The log says it first, then the processes are stopped.
-fn stands_still(site: &Site, id: u64) -> anyhow::Result<()> {
+pub(crate) fn stands_still(site: &Site, id: u64) -> anyhow::Result<()> {
     wait_until("the job to stand still", || Ok(!writes(site, id)?))?;
     anyhow::ensure!(!writes(site, id)?, "it goes on by itself");
     Ok(())
@@ -131,7 +131,7 @@ fn writes(site: &Site, id: u64) -> anyhow::Result<bool> {
     Ok(size()? != before)
 }
 
-fn wait_status(site: &Site, id: u64, status: Status) -> anyhow::Result<Job> {
+pub(crate) fn wait_status(site: &Site, id: u64, status: Status) -> anyhow::Result<Job> {
     wait_until(&format!("job {id} to be {status}"), || Ok(site.client().job(id)?.status.0 == status))?;
     site.client().job(id)
 }
@@ -225,6 +225,63 @@ fn what_a_job_leaves_behind_is_waited_for_or_goes_on_as_it_says() {
         let monitor = site.agent()?.monitor().expect("it runs");
         monitor.signal(Signal::HUP)?; // a round of housekeeping follows at once
         wait_until("the empty control group to go", || Ok(groups_of(&run)?.is_empty()))
+    });
+}
+
+#[test]
+fn what_a_job_left_behind_is_ended_though_job_processor_and_agent_died_before_they_could() {
+    on_empty_site(|site| nobody_is_left_to_end_it(site, &[]));
+}
+
+#[test]
+fn without_a_control_group_it_is_known_by_the_run_in_its_environment() {
+    on_empty_site(|site| nobody_is_left_to_end_it(site, &[("LASTWORD_CGROUP".to_owned(), "off".to_owned())]));
+}
+
+/// Everything of the agent dies between the outcome and the end of what the job left behind.
+fn nobody_is_left_to_end_it(site: &mut Site, environment: &[(String, String)]) -> anyhow::Result<()> {
+    let point = CrashPoint::new("end.after-ended", site.path());
+    let environment = [environment, &point.environment()].concat();
+    site.add_agent_with("host1", Dialling::In, &environment)?;
+    let (go, pid) = (site.go(), site.path().join("pid"));
+    let text = format!(
+        "setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000' & while [ ! -e {1} ]; do sleep 0.02; done; exit 7",
+        pid.display(),
+        go.display()
+    );
+    let id = site.client().submit(&shell(&text))?;
+    wait_until("the job to leave something", || Ok(pid.exists()))?;
+    let left = std::fs::read_to_string(&pid)?.trim().parse().ok().and_then(Process::find);
+    let left = left.ok_or(anyhow::anyhow!("it left nothing"))?;
+    point.arm()?;
+    site.agent()?.vanish()?;
+    site.open_gate()?;
+    point.wait_fired()?;
+    assert!(left.lives());
+    site.agent()?.start_with(&environment)?;
+    wait_until("what was left to be ended", || Ok(!left.lives()))?;
+    let job = site.client().wait(id)?;
+    assert_eq!((job.exit_code, job.runs[0].witness.as_deref()), (Some(7), Some("job-processor")), "{job:#?}");
+    wait_until("the run to be settled", || Ok(site.agent()?.count(Shelf::Settled) == 1))
+}
+
+#[test]
+fn a_program_whose_path_looks_like_our_own_can_be_suspended_when_its_job_processor_is_dead() {
+    on_site(|site| {
+        let own = site.path().join("job-processor");
+        std::fs::create_dir(&own)?;
+        std::fs::copy("/bin/sleep", own.join("job-processor"))?;
+        let program = own.join("job-processor").display().to_string();
+        let id = site.client().command(&[program.as_str(), "1000"])?;
+        let run = site.client().wait_running(id)?.runs[0].run_id.clone();
+        site.agent()?.job_processor(&run)?.expect("it has a job-processor").kill()?;
+        wait_until("the adoption", || Ok(site.agents[0].trace().contains("adopted")))?;
+        site.client().change(id, "suspend")?;
+        wait_status(site, id, Status::Suspended)?;
+        site.client().kill(id, Some(60_000))?;
+        let job = site.client().wait(id)?;
+        assert_eq!((job.status.0, job.signal), (Status::Killed, Some(15)), "{job:#?}");
+        Ok(())
     });
 }
 

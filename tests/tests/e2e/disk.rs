@@ -29,6 +29,14 @@ impl Small {
         }
         Ok(path)
     }
+
+    /// Takes all room but so many bytes.
+    fn fill_but(&self, bytes: u64) -> Result<PathBuf> {
+        let path = self.fill()?;
+        let file = std::fs::File::options().write(true).open(&path)?;
+        file.set_len(file.metadata()?.len() - bytes)?;
+        Ok(path)
+    }
 }
 
 impl Drop for Small {
@@ -85,6 +93,90 @@ fn a_full_disk_keeps_the_outcome_of_what_runs_and_refuses_what_is_new_until_ther
         assert!(End::Code(8).fits(&job), "{job:#?}");
         assert!(job.runs.iter().rev().skip(1).all(|run| run.status.0 == Status::Canceled), "{job:#?}");
         wait_until("it to take runs again", || Ok(site.client().agent("tight")?.refusing.is_none()))?;
+        agent.stop()?;
+        drop(small);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_run_that_was_accepted_and_finds_no_room_for_its_script_is_placed_again_when_there_is_room() {
+    on_site(|site| {
+        let Some(small) = Small::mount(&site.path().join("small"))? else {
+            eprintln!("not tried: this needs the right to mount a tmpfs");
+            return Ok(());
+        };
+        let mut agent = site.prepare_agent("tight", Dialling::In)?;
+        agent.set_data_root(&small.0.join("agent"));
+        agent.configure("[retention]\nballast = \"0\"\n");
+        site.introduce(&agent)?;
+        agent.start()?;
+        site.wait_connected("tight")?;
+        // Enough for what is accepted, which holds the script, and not for the script beside it.
+        let ballast = small.fill_but(3 << 20)?;
+        wait_until("it to take runs", || Ok(site.client().agent("tight")?.refusing.is_none()))?;
+        let script = format!("#!/bin/sh\n# {}\nexit 7\n", "x".repeat(29 << 16));
+        let job = api::JobSubmit { script: Some(script), agent: Some("tight".into()), ..Default::default() };
+        let id = site.client().submit(&job)?;
+        let reason = wait_for("it to find no room", || {
+            let reasons = site.client().job(id)?.runs.into_iter().filter_map(|run| run.reason);
+            Ok(reasons.into_iter().find(|reason| reason.contains("had no room: cannot write")))
+        })?;
+        assert!(reason.contains("/script: No space left on device"), "{reason}");
+        std::fs::remove_file(ballast)?;
+        let job = site.client().wait(id)?;
+        assert!(End::Code(7).fits(&job), "{job:#?}");
+        agent.stop()?;
+        drop(small);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_file_for_which_there_was_no_room_is_kept_when_there_is_and_others_do_not_suffer_meanwhile() {
+    on_site(|site| {
+        let Some(small) = Small::mount(&site.path().join("small"))? else {
+            eprintln!("not tried: this needs the right to mount a tmpfs");
+            return Ok(());
+        };
+        let mut agent = site.prepare_agent("tight", Dialling::In)?;
+        agent.set_data_root(&small.0.join("agent"));
+        agent.configure("[retention]\nballast = \"0\"\n");
+        site.introduce(&agent)?;
+        agent.start()?;
+        site.wait_connected("tight")?;
+        let go = site.path().join("go");
+        let text = format!(
+            "head -c 3000000 /dev/zero > big; echo x > small; echo ready; while [ ! -e {} ]; do sleep 0.02; done",
+            go.display()
+        );
+        let id = site.client().submit(&api::JobSubmit {
+            capture: vec!["big".into(), "small".into(), "none".into()],
+            agent: Some("tight".into()),
+            ..crate::outcomes::shell(&text)
+        })?;
+        crate::outcomes::wait_for_line(site, id, "ready")?;
+        let ballast = small.fill_but(4 << 20)?;
+        std::fs::write(&go, "")?;
+        assert_eq!(site.client().wait(id)?.status.0, Status::Completed, "the outcome does not wait");
+        wait_until("it to be tried again", || {
+            Ok(agent.trace().contains("are not kept yet, trying again: no room: it has 3000000 bytes"))
+        })?;
+        let files = |site: &tests::Site| {
+            let list = site.client().call("GET", &format!("/api/v1/jobs/{id}/files"), None)?;
+            list.json::<api::JobFiles>()
+        };
+        assert_eq!(files(site)?.items.len(), 0);
+        let free = os::disk::file_system(&small.0)?.free_bytes;
+        assert!(free >= 2 << 20, "{free} bytes are left to others");
+        std::fs::remove_file(ballast)?;
+        wait_until("both files to be kept", || Ok(files(site)?.items.len() == 2))?;
+        let notes = |site: &tests::Site| {
+            let proof = site.client().proof(id)?;
+            let views = proof.runs.into_iter().flat_map(|run| run.steps).filter_map(|step| step.server);
+            anyhow::Ok(views.filter(|view| view.what.contains("no file to keep")).count())
+        };
+        wait_until("the note of the missing file", || Ok(notes(site)? == 1))?;
         agent.stop()?;
         drop(small);
         Ok(())

@@ -123,3 +123,58 @@ fn agents_of(site: &tests::Site, ids: &[u64]) -> anyhow::Result<BTreeSet<String>
     }
     Ok(found)
 }
+
+/// The jobs that are with an agent.
+fn with_agent(site: &tests::Site, name: &str, ids: &[u64]) -> anyhow::Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for id in ids {
+        let job = site.client().job(*id)?;
+        if job.agent.as_deref() == Some(name) && job.status.0 == Status::Running {
+            found.push(*id);
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn when_one_of_four_process_servers_dies_the_others_take_the_rest_and_its_runs_are_resolved_when_it_is_back()
+{
+    on_site(|site| {
+        site.add_agent("host2", Dialling::Out)?;
+        site.add_agent("host3", Dialling::In)?;
+        site.add_agent("host4", Dialling::Out)?;
+        let names = ["host1", "host2", "host3", "host4"];
+        for name in names {
+            let set = serde_json::json!({"slots": 2});
+            site.client().call("POST", &format!("/api/v1/agents/{name}/set"), Some(&set))?;
+        }
+        site.client().create_queue("wide", &names)?;
+        let ids = site.client().submit_batch(&vec![in_queue("wide", site.gated()?); 40])?;
+        wait_until("all slots to be taken", || Ok(running(site)? == 8))?;
+        let lost = with_agent(site, "host2", &ids)?;
+        assert_eq!(lost.len(), 2, "each has its share");
+        site.agents[1].vanish()?;
+        site.wait_away("host2")?;
+        site.open_gate()?;
+        let rest: Vec<u64> = ids.iter().copied().filter(|id| !lost.contains(id)).collect();
+        for id in &rest {
+            assert!(End::Code(7).fits(&site.client().wait(*id)?));
+        }
+        assert_eq!(agents_of(site, &rest)?, ["host1", "host3", "host4"].map(str::to_owned).into());
+        let ledger = site.ledger();
+        for id in &lost {
+            wait_until("its job to end on its host", || Ok(ledger.of(*id)?.iter().any(|e| e.end.is_some())))?;
+            assert_eq!(site.client().job(*id)?.status.0, Status::Running, "what nobody told is not invented");
+            let why = site.client().why(*id)?;
+            assert!(why.contains("agent \"host2\"") && why.contains("as far as is known"), "{why}");
+        }
+        site.agents[1].start()?;
+        for id in &ids {
+            let job = site.client().wait(*id)?;
+            assert!(End::Code(7).fits(&job), "{job:#?}");
+            assert_eq!((job.runs.len(), ledger.of(*id)?.len()), (1, 1), "each ran once: {job:#?}");
+        }
+        assert_eq!(agents_of(site, &lost)?, ["host2".to_owned()].into());
+        Ok(())
+    });
+}

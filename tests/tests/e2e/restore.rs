@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use api::JobSubmit;
 use serde_json::Value;
+use spool::Shelf;
 use std::process::Output;
 use tests::{Dialling, End, Site, Way, ledger_job, on_site, wait_until};
 
@@ -60,6 +61,49 @@ fn what_happened_since_the_backup_comes_back_from_the_agents_and_nothing_is_star
         ensure!(checked.status.success(), "{checked:?}");
         Ok(())
     });
+}
+
+#[test]
+fn an_agent_that_cannot_read_what_it_settled_since_the_backup_says_so_and_nothing_is_started_before_a_person_decides()
+ {
+    on_site(|site| {
+        site.client().create_queue("later", &[])?;
+        let (ledger, seven) = (site.ledger(), ledger_job(site.ledger().path(), SEVEN)?);
+        let later = JobSubmit { queue: Some("later".to_owned()), ..seven };
+        let job = site.client().submit(&later)?;
+        let backup = back_up(site)?;
+        site.client().attachment("later", "attach", "host1")?;
+        let run = site.client().wait(job)?.runs[0].run_id.parse()?;
+        wait_until("it to be settled", || Ok(site.agent()?.count(Shelf::Settled) == 1))?;
+        damage(&site.agent()?.root().run(Shelf::Settled, run).log())?;
+        destroy(site)?;
+        ensure!(server_verb(site, &["restore", &backup])?.status.success());
+        site.server.restart()?;
+        site.wait_connected("host1")?;
+        site.client().attachment("later", "attach", "host1")?;
+        wait_until("an operator to be told", || {
+            let trouble = site.client().agent("host1")?.trouble;
+            Ok(trouble.is_some_and(|trouble| trouble.contains("end-recovery")))
+        })?;
+        ensure!(site.agent()?.count(Shelf::Quarantined) == 1, "it is set aside");
+        // Another connection finds it there, and says the same.
+        site.agent()?.kill_network_processor()?;
+        site.wait_away("host1")?;
+        site.wait_connected("host1")?;
+        let told = |trace: String| trace.matches("nobody can tell what they were").count();
+        wait_until("the next account", || Ok(told(site.agent()?.trace()) == 2))?;
+        ensure!(!status(site)?["recovery"].is_null() && ledger.of(job)?.len() == 1, "nothing is started");
+        ensure!(site.lastword(&["server", "end-recovery", "--reason", "seen"])?.output()?.status.success());
+        site.client().wait(job)?;
+        ensure!(ledger.of(job)?.len() == 2, "a person said so");
+        Ok(())
+    });
+}
+
+fn damage(log: &std::path::Path) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    let log = std::fs::File::options().write(true).open(log)?;
+    Ok(log.write_all_at(&[0x55; 64], 0)?)
 }
 
 #[test]

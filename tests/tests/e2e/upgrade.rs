@@ -34,8 +34,12 @@ fn running(site: &Site) -> Result<(u64, String)> {
     Ok((id, job.runs[0].run_id.clone()))
 }
 
-/// Makes the run's job an orphan, which is the monitor's child from then on.
+/// Makes the run's job an orphan, which is the monitor's child from then on: the network-processor that started it is dead.
 fn orphan(site: &mut Site, run_id: &str) -> Result<()> {
+    let before = site.agent()?.kill_network_processor()?;
+    wait_until("another network-processor", || {
+        Ok(site.agent()?.network_processor()?.is_some_and(|now| now != before))
+    })?;
     let job_processor = site.agent()?.job_processor(run_id)?.context("no job-processor")?;
     job_processor.kill()?;
     wait_until("the job-processor to be gone", || Ok(!job_processor.lives()))?;

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use api::{Job, JobSubmit, Status};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use tests::{Dialling, End, Site, is_root, on_empty_site};
+use tests::{Agent, Dialling, End, Site, is_root, on_empty_site};
 
 /// What every job of another user must find, in the order of the lines.
 const LOOK_AROUND: &str = "id -u; id -un; echo $HOME $USER $LOGNAME $SHELL; pwd; echo $LASTWORD_DIR; stat -c '%U %a' .
@@ -17,34 +17,58 @@ grep -E '^Cap(Inh|Prm|Eff|Amb)' /proc/self/status | grep -v 0000000000000000
 echo to the file itself >> /dev/stdout; exit 7";
 
 /// Who the agent is where it is not root.
-const AGENT_USER: &str = "games";
+pub(crate) const AGENT_USER: &str = "games";
 
 fn on_users_site(switch: &str, list: &str, test: impl FnOnce(&mut Site) -> Result<()>) {
     if !is_root() {
         return eprintln!("skipped: only root can switch users");
     }
     on_empty_site(|site| {
-        mode(site.path(), 0o755)?;
-        write_list(&list_of(site), list)?;
-        let environment = [
-            ("LASTWORD_USERS__SWITCH", switch.to_owned()),
-            ("LASTWORD_USERS__ALLOW_FILE", list_of(site).display().to_string()),
-            ("LASTWORD_TOKEN", "a secret".to_owned()),
-            ("SOMEBODYS_PASSWORD", "a secret".to_owned()),
-        ];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value));
-        let mut agent = site.prepare_agent("host1", Dialling::In)?;
-        if switch == "setuid" {
-            let own = os::account::by_name(AGENT_USER)?.context("no such user here")?;
-            agent.run_as(own.uid, own.gid, &install_setuid(site, own.gid)?)?;
-        }
-        site.add_prepared_agent(agent, Dialling::In, &environment)?;
+        let prepare = |site: &Site, agent: &mut Agent| match switch {
+            "setuid" => {
+                let gid = os::account::by_name(AGENT_USER)?.context("no such user here")?.gid;
+                run_as_nobody_special(agent, &install(site, gid, 0o4750)?)
+            }
+            _ => Ok(()),
+        };
+        add_users_agent(site, switch, list, &[], prepare)?;
         test(site)
     });
 }
 
-/// The agent's programs, with a job-processor that is setuid root and executable for the group; beside it the list that it believes.
-fn install_setuid(site: &Site, gid: u32) -> Result<PathBuf> {
+/// An agent that switches users in that way, with the list of those who may be. Its environment is full of what is nobody's business, and it looks as
+/// if an admin had started it through sudo.
+pub(crate) fn add_users_agent(
+    site: &mut Site,
+    switch: &str,
+    list: &str,
+    environment: &[(&str, String)],
+    prepare: impl FnOnce(&Site, &mut Agent) -> Result<()>,
+) -> Result<()> {
+    mode(site.path(), 0o755)?;
+    write_list(&list_of(site), list)?;
+    let all = [
+        ("LASTWORD_USERS__SWITCH", switch.to_owned()),
+        ("LASTWORD_USERS__ALLOW_FILE", list_of(site).display().to_string()),
+        ("LASTWORD_TOKEN", "a secret".to_owned()),
+        ("SOMEBODYS_PASSWORD", "a secret".to_owned()),
+        ("SUDO_UID", "1".to_owned()),
+        ("SUDO_GID", "1".to_owned()),
+    ];
+    let all = all.iter().chain(environment);
+    let environment: Vec<_> = all.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    let mut agent = site.prepare_agent("host1", Dialling::In)?;
+    prepare(site, &mut agent)?;
+    site.add_prepared_agent(agent, Dialling::In, &environment)
+}
+
+pub(crate) fn run_as_nobody_special(agent: &mut Agent, libexec: &Path) -> Result<()> {
+    let own = os::account::by_name(AGENT_USER)?.context("no such user here")?;
+    agent.run_as(own.uid, own.gid, libexec)
+}
+
+/// The agent's programs, with a job-processor that is root's and has that group and mode; beside it the list that it believes.
+pub(crate) fn install(site: &Site, gid: u32, bits: u32) -> Result<PathBuf> {
     let libexec = site.path().join("libexec");
     std::fs::create_dir(&libexec)?;
     mode(&libexec, 0o755)?;
@@ -52,29 +76,29 @@ fn install_setuid(site: &Site, gid: u32) -> Result<PathBuf> {
     let job_processor = libexec.join("job-processor");
     std::fs::copy(tests::program("job-processor")?, &job_processor)?;
     std::os::unix::fs::chown(&job_processor, Some(0), Some(gid))?;
-    mode(&job_processor, 0o4750)?;
+    mode(&job_processor, bits)?;
     std::fs::copy(list_of(site), libexec.join("users.allow"))?;
     Ok(libexec)
 }
 
-fn list_of(site: &Site) -> PathBuf {
+pub(crate) fn list_of(site: &Site) -> PathBuf {
     site.path().join("users.allow")
 }
 
-fn write_list(path: &Path, list: &str) -> Result<()> {
+pub(crate) fn write_list(path: &Path, list: &str) -> Result<()> {
     std::fs::write(path, list)?;
     mode(path, 0o644)
 }
 
-fn mode(path: &Path, mode: u32) -> Result<()> {
+pub(crate) fn mode(path: &Path, mode: u32) -> Result<()> {
     Ok(std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?)
 }
 
-fn of(user: &str, job: JobSubmit) -> JobSubmit {
+pub(crate) fn of(user: &str, job: JobSubmit) -> JobSubmit {
     JobSubmit { user: Some(user.to_owned()), ..job }
 }
 
-fn ended(site: &Site, job: &JobSubmit) -> Result<Job> {
+pub(crate) fn ended(site: &Site, job: &JobSubmit) -> Result<Job> {
     site.client().wait(site.client().submit(job)?)
 }
 
@@ -82,7 +106,7 @@ fn script(text: &str) -> JobSubmit {
     JobSubmit { script: Some(format!("#!/bin/sh\n{text}\n")), ..JobSubmit::default() }
 }
 
-fn is_refused(site: &Site, job: &JobSubmit, said: &str) -> Result<()> {
+pub(crate) fn is_refused(site: &Site, job: &JobSubmit, said: &str) -> Result<()> {
     let job = ended(site, job)?;
     anyhow::ensure!((job.status.0, job.exit_code, job.started_at) == (Status::Error, None, None), "{job:#?}");
     anyhow::ensure!(job.reason.as_ref().is_some_and(|reason| reason.contains(said)), "{said}: {job:#?}");
@@ -90,7 +114,7 @@ fn is_refused(site: &Site, job: &JobSubmit, said: &str) -> Result<()> {
 }
 
 /// The whole look around, as `nobody` must see it.
-fn looks_as_it_should(site: &Site, agent_user: &str) -> Result<()> {
+pub(crate) fn looks_as_it_should(site: &Site, agent_user: &str) -> Result<()> {
     let job = ended(site, &of("nobody", script(LOOK_AROUND)))?;
     let text = site.client().stdout(job.id)?;
     let run_id = &job.runs[0].run_id;
@@ -209,7 +233,7 @@ fn a_directory_that_the_user_may_not_enter_is_named() {
 }
 
 /// A job of `nobody` is killed, by its job-processor and after that died.
-fn can_be_ended(site: &mut Site) -> Result<()> {
+pub(crate) fn can_be_ended(site: &mut Site) -> Result<()> {
     for adopted in [false, true] {
         let id = site
             .client()

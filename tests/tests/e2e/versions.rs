@@ -1,7 +1,7 @@
 //! Programs of this version and of the one before, together: agents are upgraded at another time than servers.
 
 use crate::outcomes::{shell, wait_for_line};
-use api::Status;
+use api::{JobSubmit, Status};
 use tests::{Dialling, Site, on_empty_site, wait_until};
 
 fn older() -> [(String, String); 1] {
@@ -38,6 +38,24 @@ fn a_server_works_with_an_agent_of_the_version_before() {
     on_empty_site(|site| {
         site.add_agent_with("host1", Dialling::In, &older())?;
         all_is_as_ever(site)
+    });
+}
+
+#[test]
+fn a_job_that_an_older_agent_would_not_honour_waits_until_it_is_upgraded() {
+    on_empty_site(|site| {
+        site.add_agent_with("host1", Dialling::In, &older())?;
+        let umask = Some("027".to_owned());
+        let id = site.client().submit(&JobSubmit { umask, ..shell("umask") })?;
+        let plain = site.client().command(&["/bin/true"])?;
+        assert_eq!(site.client().wait(plain)?.status.0, Status::Completed, "others go by");
+        let why = site.client().why(id)?;
+        assert!(why.contains("agent \"host1\" speaks protocol 1, and umask needs 2"), "{why}");
+        site.agent()?.stop()?;
+        site.agent()?.start()?;
+        assert_eq!(site.client().wait(id)?.status.0, Status::Completed);
+        assert_eq!(site.client().stdout(id)?, "0027\n");
+        Ok(())
     });
 }
 

@@ -27,6 +27,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("central-server", &["api", "config", "job", "link", "os", "protocol", "scheduler", "trace"]),
     ("lastword", &["api"]),
     ("sim", &["job", "os", "protocol", "scheduler", "spool", "store"]),
+    ("model", &["protocol"]),
     ("tests", ALL),
     ("bench", ALL),
 ];

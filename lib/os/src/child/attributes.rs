@@ -3,8 +3,8 @@
 //! Limits and niceness come first, since raising them needs the privileges that the user does not have. After a switch to a user other than root no
 //! capability is left, and that is checked.
 //!
-//! A limit of the size of files also holds for the farewell of a child that cannot execute its program and whose parent died meanwhile: with one below the
-//! log's first blocks that word is lost, and the monitor records how the child ended.
+//! A limit of the size of files would also hold for the farewell of a child that cannot execute its program and whose parent died meanwhile: with such a
+//! limit that word is written through memory that was mapped before.
 
 use super::body;
 use super::stage::{self, Stage};
@@ -71,6 +71,14 @@ const LIMITS: [(&str, libc::__rlimit_resource_t, &str); 16] = [
     ("sigpending", libc::RLIMIT_SIGPENDING, "set the limit \"sigpending\""),
     ("stack", libc::RLIMIT_STACK, "set the limit \"stack\""),
 ];
+
+/// Whether the size of the files that it writes is to be limited.
+pub(super) fn limit_file_size(attributes: &Attributes) -> bool {
+    let is_of_size = |limit: &Limit| {
+        LIMITS.get(usize::from(limit.index)).is_some_and(|(_, resource, _)| *resource == libc::RLIMIT_FSIZE)
+    };
+    attributes.limits.iter().any(is_of_size)
+}
 
 /// The words for the failure of a limit.
 pub(super) fn limit_stage_name(index: u8) -> Option<&'static str> {

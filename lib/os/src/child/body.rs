@@ -2,7 +2,7 @@
 
 use super::attributes;
 use super::stage::{self, Stage};
-use super::{Farewell, Program};
+use super::{ANNOUNCEMENT_BYTES, Farewell, Program};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -40,6 +40,9 @@ pub(super) unsafe fn run_child(
         wait_at(gate, program.farewell.as_ref());
         // The gate and all else closes on exec, also what the agent itself inherited from whoever started it (Linux 5.11; before, that stays open).
         libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        let farewell = program.farewell.as_ref();
+        // Before a limit of the size of files can forbid to write there.
+        let window = farewell.filter(|_| attributes::limit_file_size(&program.attributes)).and_then(map);
         let stage = match attributes::apply(&program.attributes) {
             // As the user that the job is: nobody enters by the agent's rights.
             Ok(()) if libc::chdir(program.directory.as_ptr()) == -1 => stage::DIRECTORY,
@@ -49,7 +52,7 @@ pub(super) unsafe fn run_child(
             }
             Err(stage) => stage,
         };
-        fail(gate, stage, program.farewell.as_ref())
+        fail(gate, stage, farewell, window)
     }
 }
 
@@ -119,7 +122,7 @@ unsafe fn wait_at(gate: i32, farewell: Option<&Farewell>) {
     unsafe {
         if !read_word(gate) {
             if let Some(farewell) = farewell {
-                say_farewell(farewell, &farewell.unexecuted);
+                say_farewell(farewell, &farewell.unexecuted, None);
             }
             libc::_exit(125)
         }
@@ -139,17 +142,68 @@ unsafe fn read_word(gate: i32) -> bool {
     }
 }
 
-unsafe fn say_farewell(farewell: &Farewell, words: &[u8]) {
+/// # Safety
+/// `window`, if there is one, is what [`map`] gave for this farewell.
+unsafe fn say_farewell(farewell: &Farewell, words: &[u8], window: Option<Window>) {
     // SAFETY: the buffers are as long as is said; the descriptor is the parent's, inherited.
     unsafe {
-        // The lock is asked for after the announcement was seen: if another process holds it by then, the announcement is that of a successor of
-        // the dead parent, whose own child may be running.
-        if is_filled(farewell.file, farewell.announced_at)
-            && !is_locked(farewell.file)
-            && !is_filled(farewell.file, farewell.at)
-        {
-            libc::pwrite(farewell.file, words.as_ptr().cast(), words.len(), farewell.at as libc::off_t);
-            libc::fdatasync(farewell.file);
+        // Only the parent announces this child, and who comes after the parent announces nothing where something stands: so nobody else writes here
+        // while this child lives.
+        if !is_announced(farewell) || is_filled(farewell.file, farewell.at) {
+            return;
+        }
+        match window {
+            Some(window) => window.write(words),
+            None => {
+                libc::pwrite(farewell.file, words.as_ptr().cast(), words.len(), farewell.at as libc::off_t);
+                libc::fdatasync(farewell.file);
+            }
+        }
+    }
+}
+
+/// Whether the announcement that stands there is of this process.
+unsafe fn is_announced(farewell: &Farewell) -> bool {
+    let mut block = [0u8; ANNOUNCEMENT_BYTES];
+    let at = farewell.announced_at as libc::off_t;
+    // SAFETY: the buffer is as long as is said; getpid(2) has no arguments.
+    let (got, pid) =
+        unsafe { (libc::pread(farewell.file, block.as_mut_ptr().cast(), block.len(), at), libc::getpid()) };
+    got == block.len() as isize && (farewell.announced.0)(&block, pid.unsigned_abs())
+}
+
+/// The place of a farewell as memory: what is written there is no write of the file that a limit (`RLIMIT_FSIZE`) could forbid.
+#[derive(Clone, Copy)]
+struct Window {
+    base: *mut u8,
+    bytes: usize,
+    /// Where the farewell begins in it.
+    at: usize,
+}
+
+/// Offsets of mappings are multiples of this on every Linux: no page is larger.
+const PAGE_BYTES_MAX: u64 = 64 << 10;
+
+fn map(farewell: &Farewell) -> Option<Window> {
+    let begin = farewell.at / PAGE_BYTES_MAX * PAGE_BYTES_MAX;
+    let at = (farewell.at - begin) as usize;
+    let bytes = at + farewell.unexecuted.len().max(farewell.failed.len());
+    let (protection, begin) = (libc::PROT_READ | libc::PROT_WRITE, begin as libc::off_t);
+    // SAFETY: a new mapping of an open file; it goes with the process or its exec.
+    let base = unsafe {
+        libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, farewell.file, begin)
+    };
+    (base != libc::MAP_FAILED).then_some(Window { base: base.cast(), bytes, at })
+}
+
+impl Window {
+    /// # Safety
+    /// The words are one of the two of the farewell that was mapped, and the file still reaches so far.
+    unsafe fn write(self, words: &[u8]) {
+        // SAFETY: the mapping is that long.
+        unsafe {
+            std::ptr::copy_nonoverlapping(words.as_ptr(), self.base.add(self.at), words.len());
+            libc::msync(self.base.cast(), self.bytes, libc::MS_SYNC);
         }
     }
 }
@@ -162,16 +216,6 @@ unsafe fn is_filled(file: i32, at: u64) -> bool {
     got == bytes.len() as isize && bytes != [0; 8]
 }
 
-/// Whether another process holds a record lock on the file (`F_GETLK`); our parent's is not inherited, and went with it.
-unsafe fn is_locked(file: i32) -> bool {
-    // SAFETY: all zeros are a valid flock: the whole file, from its beginning.
-    let mut lock = unsafe { std::mem::zeroed::<libc::flock>() };
-    lock.l_type = libc::F_WRLCK as libc::c_short;
-    // SAFETY: the kernel reads and writes one flock.
-    let asked = unsafe { libc::fcntl(file, libc::F_GETLK, &raw mut lock) };
-    asked == 0 && lock.l_type != libc::F_UNLCK as libc::c_short
-}
-
 /// Fails with the errno of now, but not before the word came.
 unsafe fn fail_at_gate(gate: i32, stage: Stage, farewell: Option<&Farewell>) -> ! {
     // SAFETY: as the functions that it calls.
@@ -179,12 +223,12 @@ unsafe fn fail_at_gate(gate: i32, stage: Stage, farewell: Option<&Farewell>) -> 
         let errno = *libc::__errno_location();
         wait_at(gate, farewell);
         *libc::__errno_location() = errno;
-        fail(gate, stage, farewell)
+        fail(gate, stage, farewell, None)
     }
 }
 
 /// Reports the stage and errno, waits until the parent has written that down (or is gone), then ends.
-unsafe fn fail(gate: i32, stage: Stage, farewell: Option<&Farewell>) -> ! {
+unsafe fn fail(gate: i32, stage: Stage, farewell: Option<&Farewell>, window: Option<Window>) -> ! {
     // SAFETY: errno's location is always valid; the buffer is on the stack; system calls only.
     unsafe {
         let errno = (*libc::__errno_location()).to_ne_bytes();
@@ -192,7 +236,7 @@ unsafe fn fail(gate: i32, stage: Stage, farewell: Option<&Farewell>) -> ! {
         libc::write(gate, report.as_ptr().cast(), report.len());
         while read_word(gate) {}
         if let Some(farewell) = farewell {
-            say_farewell(farewell, &farewell.failed);
+            say_farewell(farewell, &farewell.failed, window);
         }
         libc::_exit(125)
     }

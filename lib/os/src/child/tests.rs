@@ -58,26 +58,43 @@ fn a_gate_that_closes_without_a_word_ends_the_child_unexecuted() {
     assert!(!mark.exists());
 }
 
-/// What stands in the note after a child with farewells went, `announced` or not, with what stood there `before`.
-fn farewell_of(path: &str, announced: bool, before: &[u8], open: bool) -> Vec<u8> {
+/// The process that is announced in the note.
+enum Announces {
+    Nobody,
+    TheChild,
+    Another,
+}
+
+/// What stands in the note after a child with farewells went, with what stood there `before`.
+fn farewell_of(
+    path: &str,
+    attributes: Attributes,
+    announces: Announces,
+    before: &[u8],
+    open: bool,
+) -> Vec<u8> {
     use std::os::unix::fs::FileExt;
+    const AT: u64 = ANNOUNCEMENT_BYTES as u64;
     let dir = tempfile::tempdir().unwrap();
     let (out, note_path) = (dir.path().join("out"), dir.path().join("note"));
     let note = File::options().read(true).write(true).create_new(true).open(&note_path).unwrap();
-    note.set_len(64).unwrap();
+    note.set_len(2 * AT).unwrap();
     let farewell = Farewell {
         file: note.as_raw_fd(),
         announced_at: 0,
-        at: 32,
+        announced: Announced(Box::new(|block, pid| block[..4] == pid.to_le_bytes())),
+        at: AT,
         unexecuted: b"unexecuted".to_vec(),
         failed: b"failed".to_vec(),
     };
-    let program = Program { farewell: Some(farewell), ..program(path, &[], dir.path(), &out) };
+    let program = Program { farewell: Some(farewell), attributes, ..program(path, &[], dir.path(), &out) };
     let (gated, _) = Gated::spawn(&program).unwrap();
-    if announced {
-        note.write_all_at(b"x", 3).unwrap();
+    match announces {
+        Announces::Nobody => {}
+        Announces::TheChild => note.write_all_at(&gated.pid.to_le_bytes(), 0).unwrap(),
+        Announces::Another => note.write_all_at(&(gated.pid + 1).to_le_bytes(), 0).unwrap(),
     }
-    note.write_all_at(before, 32).unwrap();
+    note.write_all_at(before, AT).unwrap();
     let (pid, watcher) = (gated.pid, Pidfd::open(gated.pid).unwrap().unwrap());
     if open {
         // The error holds the child until it is dropped: as if the parent died before it wrote anything down.
@@ -85,22 +102,58 @@ fn farewell_of(path: &str, announced: bool, before: &[u8], open: bool) -> Vec<u8
     } else {
         drop(gated);
     }
-    end(pid, &watcher);
-    let text = std::fs::read(&note_path).unwrap()[32..].to_vec();
+    assert_eq!(end(pid, &watcher), 125 << 8);
+    let text = std::fs::read(&note_path).unwrap()[ANNOUNCEMENT_BYTES..].to_vec();
     text.into_iter().take_while(|b| *b != 0).collect()
 }
 
 #[test]
 fn a_child_whose_gate_closes_writes_that_it_never_executed_if_it_was_announced() {
-    assert_eq!(farewell_of("/bin/true", true, b"", false), b"unexecuted");
-    assert_eq!(farewell_of("/bin/true", false, b"", false), b"");
-    assert_eq!(farewell_of("/bin/true", true, b"ended", false), b"ended");
+    let of = |announces, before| farewell_of("/bin/true", Attributes::default(), announces, before, false);
+    assert_eq!(of(Announces::TheChild, b""), b"unexecuted");
+    assert_eq!(of(Announces::Nobody, b""), b"");
+    assert_eq!(of(Announces::TheChild, b"ended"), b"ended");
+}
+
+#[test]
+fn a_child_whose_gate_closes_says_nothing_of_a_later_child_that_was_announced() {
+    assert_eq!(farewell_of("/bin/true", Attributes::default(), Announces::Another, b"", false), b"");
 }
 
 #[test]
 fn a_child_that_cannot_execute_writes_so_if_its_parent_did_not() {
-    assert_eq!(farewell_of("/no/such/program", true, b"", true), b"failed");
-    assert_eq!(farewell_of("/no/such/program", true, b"ended", true), b"ended");
+    let of =
+        |before| farewell_of("/no/such/program", Attributes::default(), Announces::TheChild, before, true);
+    assert_eq!(of(b""), b"failed");
+    assert_eq!(of(b"ended"), b"ended");
+}
+
+#[test]
+fn a_limit_of_the_size_of_files_does_not_keep_a_child_from_its_farewell() {
+    let limits = vec![Limit::new("fsize", Some(0), Some(0)).unwrap()];
+    let attributes = Attributes { limits, ..Attributes::default() };
+    assert_eq!(farewell_of("/no/such/program", attributes, Announces::TheChild, b"", true), b"failed");
+}
+
+#[test]
+fn a_process_that_executes_nothing_yet_is_told_from_one_that_does_even_when_it_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let spawn = || Gated::spawn(&program("/bin/sleep", &["600"], dir.path(), &out)).unwrap().0;
+    let unexecuted = |pid| crate::procfs::stat(pid).unwrap().unwrap().unexecuted;
+    let (executes, goes) = (spawn(), spawn());
+    let (pid, gone) = (executes.pid, goes.pid);
+    assert!(unexecuted(pid) && unexecuted(gone));
+    let pidfd = executes.open().unwrap();
+    assert!(!unexecuted(pid));
+    let watcher = Pidfd::open(gone).unwrap().unwrap();
+    drop(goes);
+    rustix::event::poll(&mut [rustix::event::PollFd::new(&watcher, rustix::event::PollFlags::IN)], None)
+        .unwrap();
+    assert!(unexecuted(gone), "a zombie");
+    end(gone, &watcher);
+    pidfd.signal(crate::signal::Signal::KILL).unwrap();
+    end(pid, &pidfd);
 }
 
 #[test]

@@ -7,7 +7,9 @@
 //! Ids are bytes (16); times named `*_at_ms` are wall-clock milliseconds since 1970 for display; durations `*_ms`.
 
 mod run;
+mod stream;
 mod wire;
 
 pub use run::*;
+pub use stream::*;
 pub use wire::*;

@@ -74,6 +74,9 @@ pub struct RunSpec {
     /// Files to keep after its end: patterns, relative to the working directory or absolute.
     #[prost(string, repeated, tag = "23")]
     pub capture: Vec<String>,
+    /// The lowest protocol version whose agents honour all of this; an agent that speaks no such version refuses it. 1 if absent.
+    #[prost(uint32, optional, tag = "24")]
+    pub needs: Option<u32>,
 }
 
 /// How much an output file may hold, and what happens beyond that. For each of the two files.
@@ -321,6 +324,9 @@ pub struct Ended {
     /// The most processes that it had at once.
     #[prost(uint64, optional, tag = "19")]
     pub processes_peak: Option<u64>,
+    /// With [`EndKind::NeverStarted`]: the host had no room for it just then.
+    #[prost(bool, tag = "20")]
+    pub no_room: bool,
 }
 
 /// The kinds of outcomes.

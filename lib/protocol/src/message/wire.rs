@@ -1,8 +1,7 @@
-//! On a connection: the handshake, the accounts, commands, deliveries, questions; and a run's control socket.
+//! On a connection: the handshake, the accounts, commands, deliveries, questions; and a run's control socket. Streams of output are beside it.
 
-use super::RunSpec;
+use super::{RunSpec, StreamKind};
 use prost::{Enumeration, Message, Oneof};
-use std::ops::Range;
 
 /// First word of either side on a new connection, before anything is trusted.
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -273,7 +272,7 @@ pub struct NoRecord {
     pub run_id: Option<Vec<u8>>,
 }
 
-/// Read a range of a run's output or of a file that was kept of it, or its ledger.
+/// Read a range of a run's output or of a file that was kept of it, or its ledger; or hear that its files are stored.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Query {
     /// Chosen by the server; the answer carries it.
@@ -283,7 +282,7 @@ pub struct Query {
     #[prost(bytes = "vec", optional, tag = "2")]
     pub run_id: Option<Vec<u8>>,
     /// What is asked.
-    #[prost(oneof = "QueryBody", tags = "3, 4, 5")]
+    #[prost(oneof = "QueryBody", tags = "3, 4, 5, 6")]
     pub body: Option<QueryBody>,
 }
 
@@ -299,6 +298,25 @@ pub enum QueryBody {
     /// Bytes of a captured file; answered as [`AnswerBody::Output`].
     #[prost(message, tag = "5")]
     File(FileRange),
+    /// The server needs the run's captured files no more; answered as [`AnswerBody::Noted`].
+    #[prost(message, tag = "6")]
+    FilesStored(FilesStored),
+}
+
+/// The server has every captured file of the run that it knows of, or knows that it will never have it.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct FilesStored {
+    /// So many names it knows. If the run has more, the word is too early.
+    #[prost(uint64, optional, tag = "1")]
+    pub files: Option<u64>,
+}
+
+/// What the agent made of [`FilesStored`].
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Noted {
+    /// It is on disk: the files may go like any output. Else there are more files than the server knows, or there may be.
+    #[prost(bool, tag = "1")]
+    pub complete: bool,
 }
 
 /// A range of a captured file.
@@ -329,18 +347,6 @@ pub struct OutputRange {
     pub bytes_max: Option<u32>,
 }
 
-/// The output files of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
-#[repr(i32)]
-pub enum StreamKind {
-    /// Not said.
-    Unspecified = 0,
-    /// `out`.
-    Stdout = 1,
-    /// `err`.
-    Stderr = 2,
-}
-
 /// Asks for the agent's ledger of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct LedgerQuery {}
@@ -352,7 +358,7 @@ pub struct Answer {
     #[prost(uint64, optional, tag = "1")]
     pub query_id: Option<u64>,
     /// What was found.
-    #[prost(oneof = "AnswerBody", tags = "2, 3, 4")]
+    #[prost(oneof = "AnswerBody", tags = "2, 3, 4, 5")]
     pub body: Option<AnswerBody>,
 }
 
@@ -368,6 +374,9 @@ pub enum AnswerBody {
     /// Why not, for people.
     #[prost(string, tag = "4")]
     Failed(String),
+    /// What became of a word of the server.
+    #[prost(message, tag = "5")]
+    Noted(Noted),
 }
 
 /// A piece of output.
@@ -385,111 +394,6 @@ pub struct OutputData {
     /// The run has ended and its processes are gone: the file will not grow.
     #[prost(bool, tag = "4")]
     pub complete: bool,
-}
-
-/// Send an output file of a run in pieces, as far as there is credit. Since version 2.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct StreamOpen {
-    /// Chosen by the server, for this connection; everything about the stream carries it.
-    #[prost(uint64, optional, tag = "1")]
-    pub stream_id: Option<u64>,
-    /// Which run.
-    #[prost(bytes = "vec", optional, tag = "2")]
-    pub run_id: Option<Vec<u8>>,
-    /// Which file.
-    #[prost(enumeration = "StreamKind", optional, tag = "3")]
-    pub stream: Option<i32>,
-    /// From this byte, or from the end of the file if that comes first.
-    #[prost(uint64, optional, tag = "4")]
-    pub offset: Option<u64>,
-    /// At most this many bytes; no limit if absent.
-    #[prost(uint64, optional, tag = "5")]
-    pub bytes_max: Option<u64>,
-    /// What is written later is sent too, until the run is complete; else what is there now.
-    #[prost(bool, tag = "6")]
-    pub follow: bool,
-    /// The first credit, as in [`StreamGrant`].
-    #[prost(uint64, optional, tag = "7")]
-    pub granted: Option<u64>,
-    /// The server knows gaps: what the output limit left out is skipped, and not sent as zeros.
-    #[prost(bool, tag = "8")]
-    pub gaps: bool,
-}
-
-/// More credit: so many bytes of this stream may be sent, counted from its opening. A number that is not greater than the last says nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct StreamGrant {
-    /// Which stream.
-    #[prost(uint64, optional, tag = "1")]
-    pub stream_id: Option<u64>,
-    /// Bytes since the opening, all grants together.
-    #[prost(uint64, optional, tag = "2")]
-    pub granted: Option<u64>,
-}
-
-/// Nobody reads this stream any more. What is under way is passed over.
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct StreamCancel {
-    /// Which stream.
-    #[prost(uint64, optional, tag = "1")]
-    pub stream_id: Option<u64>,
-}
-
-/// A piece of a stream. The first one comes at once, empty if there is nothing (or no credit): it says where the stream begins.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct StreamPiece {
-    /// Which stream.
-    #[prost(uint64, optional, tag = "1")]
-    pub stream_id: Option<u64>,
-    /// From this byte of the file.
-    #[prost(uint64, optional, tag = "2")]
-    pub offset: Option<u64>,
-    /// The bytes.
-    #[prost(bytes = "vec", tag = "3")]
-    pub data: Vec<u8>,
-    /// The size of the file now.
-    #[prost(uint64, optional, tag = "4")]
-    pub size: Option<u64>,
-    /// The run has ended and its processes are gone: the file will not grow.
-    #[prost(bool, tag = "5")]
-    pub complete: bool,
-    /// What the output limit left out of the file, as far as it is known now, begins at this byte. The stream skips it: the piece that follows
-    /// begins at [`StreamPiece::gap_to`]. Only if [`StreamOpen::gaps`] asked for it.
-    #[prost(uint64, optional, tag = "6")]
-    pub gap_from: Option<u64>,
-    /// What was left out ends before this byte.
-    #[prost(uint64, optional, tag = "7")]
-    pub gap_to: Option<u64>,
-}
-
-impl StreamPiece {
-    /// What the output limit left out of the file.
-    pub fn gap(&self) -> Option<Range<u64>> {
-        let (from, to) = (self.gap_from?, self.gap_to?);
-        (from < to).then_some(from..to)
-    }
-}
-
-/// A stream is over: nothing of it follows.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct StreamEnd {
-    /// Which stream.
-    #[prost(uint64, optional, tag = "1")]
-    pub stream_id: Option<u64>,
-    /// The file was sent to its end, and will not grow.
-    #[prost(bool, tag = "2")]
-    pub complete: bool,
-    /// Why the rest cannot be sent, for people.
-    #[prost(string, optional, tag = "3")]
-    pub failed: Option<String>,
-}
-
-/// How many bytes of pieces have arrived on this connection, all streams together: what is on its way is that much less.
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct StreamReceipt {
-    /// Bytes since the connection began.
-    #[prost(uint64, optional, tag = "1")]
-    pub received: Option<u64>,
 }
 
 /// What the agent has of a run.
@@ -556,6 +460,9 @@ pub struct AgentState {
     /// Whatever a database that went back in time may lack was sent on this connection.
     #[prost(bool, tag = "2")]
     pub caught_up: bool,
+    /// All that can be read was sent, but these runs (at most 1,000 are named) cannot be: nobody can tell what they were. Not beside `caught_up`.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub untellable: Vec<Vec<u8>>,
 }
 
 /// A request on a run's control socket (`ctl.sock`), from the network-processor to the job-processor.

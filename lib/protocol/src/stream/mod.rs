@@ -14,7 +14,8 @@
 //! the kernel and of every box between them included: a status that is sent behind it waits for no more than that. The agent takes its turns
 //! stream by stream ([`Sources`]), so that many streams share the connection fairly.
 //!
-//! Who follows is sent what is written until the run is complete. An agent without streams does nothing at all.
+//! Who follows is sent what is written until the run is complete; what a program of the agent traces never is. An agent without streams does
+//! nothing at all.
 
 mod pace;
 mod sink;
@@ -24,7 +25,7 @@ mod tests;
 
 pub use pace::Pace;
 pub use sink::{Sink, StreamError};
-pub use source::{Found, Look, Opening, Sources, Wanted};
+pub use source::{Found, Look, Opening, Sources, Subject, Wanted, Which};
 
 /// Bytes in one piece: a status waits for no more than this where both wait for the same socket.
 pub const PIECE_BYTES_MAX: usize = 32 << 10;

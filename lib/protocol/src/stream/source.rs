@@ -12,7 +12,7 @@
 use super::{LOOK_MS_MAX, LOOK_MS_MIN, PIECE_BYTES_MAX, Pace, STREAMS_MAX, StreamError};
 use crate::Frame;
 use crate::convert::{Malformed, bad_field, run_id};
-use crate::message::{StreamEnd, StreamKind, StreamOpen, StreamPiece};
+use crate::message::{StreamEnd, StreamKind, StreamOpen, StreamPiece, TraceKind};
 use job::RunId;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
@@ -22,12 +22,38 @@ use std::ops::Range;
 pub struct Opening {
     /// Its number.
     pub stream_id: u64,
-    /// Which run.
-    pub run_id: RunId,
-    /// Which of its files; one of a newer version is not known.
-    pub stream: Option<StreamKind>,
+    /// What is to be read.
+    pub subject: Subject,
     /// Which part of it.
     pub wanted: Wanted,
+}
+
+/// What a stream can be read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// What a run wrote, or what was kept of it.
+    File {
+        /// Which run.
+        run_id: RunId,
+        /// Which of its files; one of a newer version is not known.
+        file: Option<Which>,
+    },
+    /// What a program of the agent traced.
+    Trace {
+        /// Which program; one of a newer version is not known.
+        program: Option<TraceKind>,
+        /// So many bytes before the end; all that is kept if absent.
+        tail: Option<u64>,
+    },
+}
+
+/// Which file of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// An output file.
+    Output(StreamKind),
+    /// The captured file of this name.
+    Kept(String),
 }
 
 /// Which part of a file is wanted, and the first credit.
@@ -50,11 +76,7 @@ impl Opening {
     pub fn read(open: &StreamOpen) -> Result<Opening, Malformed> {
         Ok(Opening {
             stream_id: open.stream_id.ok_or(bad_field("StreamOpen", "stream_id"))?,
-            run_id: run_id("StreamOpen", &open.run_id)?,
-            stream: open
-                .stream
-                .and_then(|s| StreamKind::try_from(s).ok())
-                .filter(|s| *s != StreamKind::Unspecified),
+            subject: Subject::read(open)?,
             wanted: Wanted {
                 offset: open.offset.unwrap_or(0),
                 bytes_max: open.bytes_max,
@@ -63,6 +85,24 @@ impl Opening {
                 gaps: open.gaps,
             },
         })
+    }
+}
+
+impl Subject {
+    fn read(open: &StreamOpen) -> Result<Subject, Malformed> {
+        if let Some(program) = open.trace {
+            let program = TraceKind::try_from(program).ok().filter(|kind| *kind != TraceKind::Unspecified);
+            return Ok(Subject::Trace { program, tail: open.tail });
+        }
+        let file = match &open.file {
+            Some(name) => Some(Which::Kept(name.clone())),
+            None => open
+                .stream
+                .and_then(|s| StreamKind::try_from(s).ok())
+                .filter(|s| *s != StreamKind::Unspecified)
+                .map(Which::Output),
+        };
+        Ok(Subject::File { run_id: run_id("StreamOpen", &open.run_id)?, file })
     }
 }
 
@@ -132,7 +172,7 @@ impl Sources {
     pub fn on_open(&mut self, stream_id: u64, wanted: Wanted) -> Result<(), Box<Frame>> {
         if self.streams.len() >= STREAMS_MAX {
             let reason = format!("{STREAMS_MAX} streams of output are open on this connection");
-            return Err(Box::new(end(stream_id, false, Some(reason))));
+            return Err(Box::new(end(stream_id, false, Some(reason), false)));
         }
         let source = Source {
             state: State::Ready,
@@ -236,7 +276,7 @@ impl Sources {
         }
         match source.after(now_ms, bytes, size, complete) {
             After::Over { complete, failed } => {
-                frames.push(end(stream_id, complete, failed));
+                frames.push(end(stream_id, complete, failed, false));
                 self.streams.remove(&stream_id);
             }
             After::Turn => {
@@ -252,9 +292,9 @@ impl Sources {
         frames
     }
 
-    /// Nothing can be read for this stream: gives the frame that says so.
-    pub fn on_failed(&mut self, stream_id: u64, reason: String) -> Option<Frame> {
-        self.streams.remove(&stream_id).map(|_| end(stream_id, false, Some(reason)))
+    /// Nothing can be read for this stream, now or (`gone`) ever again: gives the frame that says so.
+    pub fn on_failed(&mut self, stream_id: u64, reason: String, gone: bool) -> Option<Frame> {
+        self.streams.remove(&stream_id).map(|_| end(stream_id, false, Some(reason), gone))
     }
 
     /// How many streams are open.
@@ -321,6 +361,6 @@ impl Source {
     }
 }
 
-fn end(stream_id: u64, complete: bool, failed: Option<String>) -> Frame {
-    StreamEnd { stream_id: Some(stream_id), complete, failed }.into()
+fn end(stream_id: u64, complete: bool, failed: Option<String>, gone: bool) -> Frame {
+    StreamEnd { stream_id: Some(stream_id), complete, failed, gone }.into()
 }

@@ -159,7 +159,8 @@ fn a_cancelled_stream_is_gone_whatever_it_was_doing() {
     let look = sources.next(0).unwrap();
     sources.on_cancel(1);
     assert!(
-        sources.on_found(0, 1, file.look(&look)).is_empty() && sources.on_failed(1, "x".into()).is_none()
+        sources.on_found(0, 1, file.look(&look)).is_empty()
+            && sources.on_failed(1, "x".into(), false).is_none()
     );
     sources.on_open(2, wanted(0, true)).unwrap();
     turn(&mut sources, 0, &file);

@@ -1,7 +1,8 @@
 //! What is told: everything that was committed, once, in order, and nothing else.
 
 use crate::lab::{Lab, account, spec};
-use scheduler::{EventKind, Input, JobSpec, Severity};
+use protocol::message::{Captured, FactBody};
+use scheduler::{EventKind, Input, JobSpec, KeptFile, Severity};
 
 /// The kinds since `from`, with the status or text.
 fn told(lab: &Lab, from: usize) -> Vec<String> {
@@ -35,6 +36,22 @@ fn the_life_of_a_job_is_told_in_the_statuses_that_were_committed() {
     let before = lab.store.events.len();
     lab.run_through("a", run, 3);
     assert_eq!((lab.store.events.len(), lab.job(job).exit_code), (before, Some(3)));
+}
+
+#[test]
+fn a_file_that_an_agent_kept_is_written_down_once_with_its_job_and_agent() {
+    let mut lab = Lab::new();
+    lab.agent("a", 1);
+    let (job, actions) = lab.submit(spec());
+    let run = crate::lab::starts(&actions)[0].1;
+    lab.run_through("a", run, 0);
+    for _ in 0..2 {
+        let file = Captured { name: "../x".into(), bytes: Some(7), sha256: vec![1; 32] };
+        lab.say("a", run, 4, FactBody::Captured(file));
+    }
+    let KeptFile { name, bytes, agent, .. } = &lab.store.files[0];
+    assert_eq!((lab.store.files.len(), lab.store.files[0].job, *bytes), (1, job, 7));
+    assert_eq!((name.as_str(), agent.as_str()), ("../x", "a"));
 }
 
 #[test]

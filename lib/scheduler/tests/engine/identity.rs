@@ -1,7 +1,7 @@
 //! Two hosts that claim to be one, data roots that went back in time, messages that changed, agents that are drained.
 
 use crate::lab::*;
-use job::{Outcome, Status};
+use job::{Never, Outcome, Status};
 use prost::Message;
 use protocol::message::{Fact, RefusalKind};
 use scheduler::{Action, Connected, FactIn, Input};
@@ -176,7 +176,7 @@ fn refusals_for_want_of_room_do_not_use_up_the_attempts_of_a_run_that_never_star
         lab.now_ms += 120_000;
         lab.act(Input::Tick);
     }
-    let never = Outcome::NeverStarted { reason: "no process".into(), canceled: false };
+    let never = Outcome::NeverStarted { reason: "no process".into(), why: Never::Failed };
     for _ in 0..2 {
         let run = lab.run_of(id).id;
         lab.say("a", run, 1, accepted());

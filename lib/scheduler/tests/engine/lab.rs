@@ -3,10 +3,11 @@
 
 use job::{End, JobId, Outcome, RunId, RunIds, Status, Usage, Witness};
 use prost::Message;
+use protocol::handshake::PROTOCOL_VERSION;
 use protocol::message::{Accepted, Ended, Fact, FactBody, RefusalKind, Started};
 use scheduler::{
     Action, AgentRecord, Change, Connected, Counts, Dial, Engine, EventRecord, FactIn, Input, InventoryEntry,
-    JobRecord, JobSpec, NewAgent, QueueRecord, Recovery, Rejection, Reply, RunRecord, Snapshot,
+    JobRecord, JobSpec, KeptFile, NewAgent, QueueRecord, Recovery, Rejection, Reply, RunRecord, Snapshot,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +22,7 @@ pub(crate) struct Store {
     pub(crate) agents: BTreeMap<String, AgentRecord>,
     pub(crate) attachments: BTreeSet<(String, String)>,
     pub(crate) events: Vec<EventRecord>,
+    pub(crate) files: Vec<KeptFile>,
     pub(crate) recovery: Option<Recovery>,
 }
 
@@ -84,6 +86,10 @@ impl Store {
                     self.runs.retain(|_, run| run.job != id);
                     let runs = &self.runs;
                     self.facts.retain(|(run, _)| runs.contains_key(run));
+                }
+                Change::FileKept(file) => {
+                    assert_eq!(self.runs[&file.run].job, file.job, "a file of another job");
+                    self.files.push(file);
                 }
                 Change::StraysDeleted(run, _) => self.strays.retain(|(stray, _)| *stray != run),
                 Change::AgentTold(agent) => {
@@ -195,6 +201,16 @@ impl Lab {
 
     /// A new session; its number, and what is to be done.
     pub(crate) fn connect(&mut self, name: &str, inventory: &[(RunId, u64)]) -> (u64, Vec<Action>) {
+        self.connect_as(name, PROTOCOL_VERSION, inventory)
+    }
+
+    /// The same with an agent that speaks that version.
+    pub(crate) fn connect_as(
+        &mut self,
+        name: &str,
+        protocol: u32,
+        inventory: &[(RunId, u64)],
+    ) -> (u64, Vec<Action>) {
         let session = self.next_session;
         self.next_session += 1;
         let entry = |(run, last_seq): &(RunId, u64)| InventoryEntry {
@@ -203,7 +219,7 @@ impl Lab {
             stored_seq: self.store.runs.get(run).map(|run| run.acked_seq),
         };
         let inventory = inventory.iter().map(entry).collect();
-        let connected = Connected { inventory, ..account(name, session, name) };
+        let connected = Connected { inventory, protocol, ..account(name, session, name) };
         (session, self.act(Input::AgentConnected(connected)))
     }
 

@@ -3,10 +3,12 @@
 mod events;
 mod identity;
 mod lab;
+mod needs;
 mod pause;
 mod policies;
 mod promises;
 mod random;
 mod recovery;
+mod scale;
 mod table;
 mod why;

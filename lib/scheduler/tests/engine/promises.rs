@@ -3,7 +3,7 @@
 use crate::lab::{
     Lab, accepted, account, ended, exited, has_ack, has_any_ack, kills, new_agent, spec, started, starts,
 };
-use job::{JobId, Outcome, Status};
+use job::{JobId, Never, Outcome, Status};
 use protocol::message::{FactBody, RefusalKind};
 use scheduler::{Action, Input, JobSpec, Rejection, Reply, Submitted};
 
@@ -248,7 +248,7 @@ fn the_wish_to_kill_a_run_is_durable_and_told_at_every_connection_until_there_is
     lab.restart();
     let (_, actions) = lab.connect("a", &[(run, 1)]);
     assert_eq!((kills(&actions), starts(&actions).len()), (2, 0), "what is to end is not started");
-    let canceled = Outcome::NeverStarted { reason: "canceled".into(), canceled: true };
+    let canceled = Outcome::NeverStarted { reason: "canceled".into(), why: Never::Canceled };
     let tombstone = lab.run_of(sent).id;
     lab.say("a", tombstone, 1, ended(&canceled));
     assert_eq!(lab.job(sent).status, Status::Canceled);
@@ -348,11 +348,32 @@ fn a_run_that_never_started_is_placed_again_but_not_for_ever() {
         let run = lab.run_of(job).id;
         lab.say("a", run, 1, accepted());
         lab.say("a", run, 2, started());
-        let never = Outcome::NeverStarted { reason: "the job-processor died".into(), canceled: false };
+        let never = Outcome::NeverStarted { reason: "the job-processor died".into(), why: Never::Failed };
         lab.say("a", run, 3, FactBody::Ended((&never).into()));
     }
     assert_eq!(lab.job(job).status, Status::Error);
     assert_eq!(lab.job(job).attempts, 3);
+}
+
+#[test]
+fn a_run_that_its_agent_accepted_and_had_no_room_to_start_is_no_attempt_however_often() {
+    let mut lab = Lab::new();
+    lab.agent("a", 1);
+    let (job, _) = lab.submit(spec());
+    for attempt in 1..=9 {
+        assert_eq!((lab.job(job).status, lab.run_of(job).attempt), (Status::Dispatched, attempt));
+        let run = lab.run_of(job).id;
+        lab.say("a", run, 1, accepted());
+        let never = Outcome::NeverStarted { reason: "disk full".into(), why: Never::NoRoom };
+        lab.say("a", run, 2, FactBody::Ended((&never).into()));
+        assert_eq!(lab.job(job).status, Status::Queued, "the agent rests");
+        assert!(lab.why(job).contains("had no room"), "{}", lab.why(job));
+        lab.now_ms += 60_000;
+        lab.act(Input::Tick);
+    }
+    let run = lab.run_of(job).id;
+    lab.run_through("a", run, 0);
+    assert_eq!(lab.job(job).status, Status::Completed);
 }
 
 #[test]
@@ -367,7 +388,7 @@ fn a_slot_that_a_returned_run_frees_is_used_by_whichever_job_is_first_now() {
         }
         let run = lab.run_of(first).id;
         lab.say("a", run, 1, accepted());
-        let never = Outcome::NeverStarted { reason: "no process".into(), canceled: false };
+        let never = Outcome::NeverStarted { reason: "no process".into(), why: Never::Failed };
         let actions = lab.say("a", run, 2, FactBody::Ended((&never).into()));
         assert_eq!(starts(&actions), [("a".to_owned(), lab.run_of(second).id)], "killed: {killed}");
         lab.disconnect("a", session);

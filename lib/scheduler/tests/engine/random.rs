@@ -6,7 +6,7 @@
 
 use crate::lab::{Lab, accepted, ended, exited, new_agent, spec, started};
 use crate::policies::unknown;
-use job::{JobId, OnUnknown, Outcome, Policy, RestartSafe, Retry, RunId, Status};
+use job::{JobId, Never, OnUnknown, Outcome, Policy, RestartSafe, Retry, RunId, Status, Umask};
 use prost::Message;
 use protocol::message::{Fact, FactBody, RefusalKind, Resumed, Suspended};
 use scheduler::{Action, FactIn, Input, JobSpec, Reply, Restart};
@@ -55,6 +55,8 @@ struct Record {
 #[derive(Default)]
 struct Host {
     session: Option<u64>,
+    /// The protocol version that it speaks in this session.
+    protocol: u32,
     inbox: VecDeque<Action>,
     disk: BTreeMap<RunId, Record>,
 }
@@ -146,7 +148,9 @@ impl World {
             _ => Policy::default(),
         };
         let delay_ms = self.dice.one_in(20).then_some(3_000);
-        let spec = JobSpec { queue, agent, priority, held: self.dice.one_in(20), delay_ms, policy, ..spec() };
+        let umask = self.dice.one_in(3).then_some(Umask(0)); // older agents do not know it
+        let held = self.dice.one_in(20);
+        let spec = JobSpec { queue, agent, priority, held, delay_ms, policy, umask, ..spec() };
         let count = 1 + self.dice.roll(3);
         let specs = (0..count).map(|_| spec.clone()).collect();
         let reply = self.act(Input::Submit(specs));
@@ -207,11 +211,12 @@ impl World {
             .filter(|(_, record)| unsettled(record))
             .map(|(run, record)| (*run, record.facts.len() as u64))
             .collect();
+        let protocol = if self.mending || self.dice.one_in(2) { 2 } else { 1 };
         if let Some(host) = self.hosts.get_mut(name) {
             host.inbox.clear();
-            host.session = Some(session);
+            (host.session, host.protocol) = (Some(session), protocol);
         }
-        let (_, actions) = self.lab.connect(name, &inventory);
+        let (_, actions) = self.lab.connect_as(name, protocol, &inventory);
         self.deliver(actions);
     }
 
@@ -314,7 +319,7 @@ impl World {
         let outcome = if started {
             Outcome::Unknown { reason: "stands for a kill".to_owned() }
         } else {
-            Outcome::NeverStarted { reason: "canceled".to_owned(), canceled: true }
+            Outcome::NeverStarted { reason: "canceled".to_owned(), why: Never::Canceled }
         };
         record.facts.push(ended(&outcome));
         record.outcome = Some(outcome);
@@ -409,6 +414,12 @@ impl World {
                 continue;
             };
             if let Some(host) = self.hosts.get_mut(agent.as_str()).filter(|host| host.session.is_some()) {
+                if let Action::Start { spec, .. } = &action {
+                    assert!(
+                        spec.needs.unwrap_or(1) <= host.protocol,
+                        "an order that its agent cannot honour"
+                    );
+                }
                 host.inbox.push_back(action);
             }
         }

@@ -191,3 +191,30 @@ fn what_does_not_fit_stays_a_stray_and_changes_nothing() {
     );
     assert_eq!((lab.store.strays.len(), lab.job(job).status), (3, Status::Dispatched));
 }
+
+#[test]
+fn an_agent_that_cannot_read_a_run_that_the_backup_lacks_has_not_told_until_a_person_decides() {
+    let mut lab = Lab::new();
+    lab.act(crate::lab::new_agent("a", 9, &["default"]));
+    let (ran, _) = lab.submit(spec());
+    let backup = lab.store.clone();
+    let (_, actions) = lab.connect("a", &[]);
+    let kept = Kept::of("a", &actions, all(7));
+    lab.run_through("a", kept.run, 7);
+    restore(&mut lab, backup);
+    let (session, actions) = lab.connect("a", &[]);
+    assert!(starts(&actions).is_empty());
+    let untellable = |session| Input::Untellable { agent: "a".into(), session, runs: vec![kept.run] };
+    lab.act(untellable(session - 1));
+    assert_eq!(lab.store.agents["a"].trouble, None, "of an earlier session");
+    lab.act(untellable(session));
+    let trouble = lab.store.agents["a"].trouble.clone().expect("an operator is told").text;
+    assert!(
+        trouble.contains(&kept.run.to_string()) && trouble.contains("lastword server end-recovery"),
+        "{trouble}"
+    );
+    let view = lab.engine.recovery().expect("it goes on");
+    assert_eq!((view.untold, view.caught_up, view.kept_back), (vec!["a".to_owned()], Vec::new(), 1));
+    assert_eq!(lab.job(ran).status, Status::Queued);
+    assert_eq!(starts(&lab.act(Input::EndRecovery)).len(), 1);
+}

@@ -1,15 +1,19 @@
 //! The interface on a real core, a real database and real connections, with an agent that does as it is told.
 
 mod agent;
+mod files;
 mod live;
+mod operate;
 mod record;
 mod rest;
 
 use super::{AppState, Limits, serve};
 use crate::agents::{Agents, Options};
 use crate::auth::ensure_admin_token;
+use crate::bundle::Place;
 use crate::core;
 use crate::db::{Database, Sqlite};
+use crate::files::{self as store, Files};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -27,14 +31,18 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// A server with everything but its process.
 struct Server {
     runtime: Runtime,
-    _root: TempDir,
+    root: TempDir,
     http: SocketAddr,
     agents: SocketAddr,
     token: String,
     client: ureq::Agent,
     stop: Option<oneshot::Sender<()>>,
     handle: core::Handle,
+    database: Arc<dyn Database>,
 }
+
+/// Where files are stored, and how long.
+type StoreOf<'a> = &'a dyn Fn(&Path) -> Option<(store::Store, store::Rules)>;
 
 /// What was answered.
 struct Answer {
@@ -74,14 +82,23 @@ impl Server {
     }
 
     fn start_within(limits: Limits) -> Server {
-        let root = tempfile::tempdir().unwrap();
+        Server::start_with(limits, &|_| None)
+    }
+
+    fn start_with(limits: Limits, store: StoreOf<'_>) -> Server {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let (http, agents, stop, handle) = runtime.block_on(begin(root.path(), limits));
+        Server::start_on(runtime, limits, store)
+    }
+
+    fn start_on(runtime: Runtime, limits: Limits, store: StoreOf<'_>) -> Server {
+        let root = tempfile::tempdir().unwrap();
+        let (http, agents, stop, handle, database) =
+            runtime.block_on(begin(root.path(), limits, store(root.path())));
         let token = std::fs::read_to_string(root.path().join("admin.token")).unwrap().trim().to_owned();
         let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(DEADLINE));
         let client = config.build().new_agent();
-        Server { runtime, _root: root, http, agents, token, client, stop: Some(stop), handle }
+        Server { runtime, root, http, agents, token, client, stop: Some(stop), handle, database }
     }
 
     fn get(&self, path: &str) -> Answer {
@@ -128,27 +145,47 @@ impl Server {
     }
 }
 
-async fn begin(root: &Path, limits: Limits) -> (SocketAddr, SocketAddr, oneshot::Sender<()>, core::Handle) {
+/// With a setting of every kind that must not be told.
+fn place(root: &Path) -> Place {
+    let config = serde_json::json!({"node": {"name": "a"}, "database": {"url": "postgres://anna:hush-in-url@db.example/lw"},
+        "smtp": {"password": "hush-password", "key_file": "/etc/hush-path"}});
+    Place { data_root: root.to_owned(), folders: vec![root.join("backups")], config }
+}
+
+async fn begin(
+    root: &Path,
+    limits: Limits,
+    store: Option<(store::Store, store::Rules)>,
+) -> (SocketAddr, SocketAddr, oneshot::Sender<()>, core::Handle, Arc<dyn Database>) {
     let database: Arc<dyn Database> = Arc::new(Sqlite::open(&root.join("server.db")).unwrap());
     ensure_admin_token(&*database, root, os::clock::wall_ms()).unwrap();
     let options = Options { node: "a".to_owned(), allow: Vec::new() };
     let agents = Agents::new(&*database, options).unwrap();
     let (handle, _core) = core::spawn(Arc::clone(&database), agents.roster(), [7; 32]).unwrap();
+    let context = store.map(|(store, rules)| {
+        let (handle, database, store) = (handle.clone(), Arc::clone(&database), Arc::new(store));
+        let context = store::Context { handle, database, agents: agents.directory(), store };
+        store::spawn(context.clone(), rules);
+        context
+    });
     let state = AppState {
         name: "a".to_owned(),
         handle: handle.clone(),
         db: Arc::clone(&database),
         agents: agents.directory(),
         backups: Arc::new(crate::backup::Backups::new("a", &root.join("backups"))),
+        operations: crate::operation::Operations::new(database.identity().epoch),
+        files: Files::new(context),
         tokens: handle.tokens(),
+        place: Arc::new(place(root)),
     };
     let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addresses = (http.local_addr().unwrap(), listener.local_addr().unwrap());
     let (stop, stopped) = oneshot::channel::<()>();
-    tokio::spawn(agents.run(handle.clone(), database, Some(listener)));
+    tokio::spawn(agents.run(handle.clone(), Arc::clone(&database), Some(listener)));
     tokio::spawn(serve(state, http, limits, async move {
         let _ = stopped.await;
     }));
-    (addresses.0, addresses.1, stop, handle)
+    (addresses.0, addresses.1, stop, handle, database)
 }

@@ -62,6 +62,10 @@ fn a_viewer_changes_nothing_and_each_try_is_on_record() {
             }
             let status = server.with(&viewer, "GET", &path, &[], &Value::Null).status;
             let for_admins = ["/api/v1/audit", "/api/v1/tokens", "/api/v1/users"].contains(&path.as_str());
+            if path.starts_with("/api/v1/agents/1/logs/") {
+                assert_eq!(status, 403, "{path} is for operators");
+                continue;
+            }
             secret += usize::from(for_admins);
             assert_eq!(status == 403, for_admins, "{method} {path}: {status}");
             continue;
