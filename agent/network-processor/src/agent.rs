@@ -396,6 +396,10 @@ impl Agent {
                 tracing::error!(run = %run_id, "a settled run cannot be read: {e}");
                 self.report_damaged(run_id);
             }
+            Recalled::Live => {
+                self.runs.insert(run_id, Run { unswept: true, ..Run::new(Keeper::Nobody) });
+                self.read(run_id);
+            }
             Recalled::None => self.say(Frame::NoRecord(NoRecord { run_id: convert::run_id_field(run_id) })),
         }
     }

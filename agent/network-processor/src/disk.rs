@@ -41,6 +41,8 @@ pub(crate) enum Recalled {
     Damaged,
     /// Its log cannot be read now.
     NotNow(io::Error),
+    /// Its directory stands among the live ones.
+    Live,
     /// Nothing.
     None,
 }
@@ -175,13 +177,13 @@ impl Disk {
             Ok(ledger) => Recalled::Settled(Box::new(ledger)),
             Err(LedgerError::Damaged(_)) => Recalled::Damaged,
             Err(LedgerError::Io(e)) if e.kind() != io::ErrorKind::NotFound => Recalled::NotNow(e),
-            Err(LedgerError::Io(_)) => {
-                match os::disk::exists(self.root.run(Shelf::Quarantined, run_id).path()) {
-                    Ok(true) => Recalled::Damaged,
-                    Ok(false) => Recalled::None,
-                    Err(e) => Recalled::NotNow(e),
-                }
-            }
+            Err(LedgerError::Io(not_found)) => match self.root.find(run_id) {
+                Ok(Some((Shelf::Quarantined, _))) => Recalled::Damaged,
+                Ok(Some((Shelf::Live, _))) => Recalled::Live,
+                Ok(Some((Shelf::Settled, _))) => Recalled::NotNow(not_found), // it came just now, or has no log
+                Ok(None) => Recalled::None,
+                Err(e) => Recalled::NotNow(e),
+            },
         }
     }
 
@@ -331,6 +333,23 @@ impl GroupSync {
 mod tests {
     use super::*;
     use job::Never;
+
+    #[test]
+    fn a_run_that_is_not_live_is_found_wherever_it_stands_and_nowhere_else() {
+        let data = tempfile::tempdir().unwrap();
+        let root = DataRoot::create(data.path(), true, false).unwrap();
+        let disk = Disk::new(root, [0; 16], tokio::sync::mpsc::unbounded_channel().0).unwrap();
+        let run_id = RunId::new(1, 1);
+        assert!(matches!(disk.recall(run_id), Recalled::None));
+        spool::prepare(&disk.root, run_id, &protocol::RunSpec::default(), [0; 16], 0, None).unwrap();
+        assert!(matches!(disk.recall(run_id), Recalled::Live));
+        disk.root.move_to(run_id, Shelf::Live, Shelf::Settled).unwrap();
+        assert!(matches!(disk.recall(run_id), Recalled::Settled(ledger) if ledger.messages.len() == 1));
+        std::fs::write(disk.root.run(Shelf::Settled, run_id).log(), "no log at all").unwrap();
+        assert!(matches!(disk.recall(run_id), Recalled::Damaged));
+        assert!(matches!(disk.recall(run_id), Recalled::Damaged), "in quarantine");
+        assert_eq!(disk.root.list(Shelf::Quarantined).unwrap(), [run_id]);
+    }
 
     #[test]
     fn of_a_run_that_never_executed_no_file_is_kept() {

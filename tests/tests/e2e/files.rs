@@ -1,6 +1,7 @@
 //! Files of jobs in the server's file store: they outlive their agents, and whatever is killed on the way.
 
 use crate::outcomes::shell;
+use crate::restore::{back_up, destroy, server_verb};
 use anyhow::{Context, Result};
 use api::{FileState, JobFile, JobFiles, JobSubmit, ServerStatus, Status};
 use os::signal::Signal;
@@ -51,6 +52,7 @@ fn objects(folder: &Path) -> Vec<PathBuf> {
             }
         }
     }
+    found.sort();
     found
 }
 
@@ -259,6 +261,33 @@ fn a_restored_record_says_which_objects_it_misses_and_fetches_what_it_can() {
         site.server.restart()?;
         wait_state(site, lost, 1, FileState::Stored)?;
         assert_eq!(get(site, lost, "y.txt")?.stdout, b"y\n");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_restored_server_knows_its_store_again_and_what_came_there_since_the_backup() {
+    on_site(|site| {
+        let before = keeping(site, "echo x > x.txt", &["x.txt"])?;
+        wait_state(site, before, 1, FileState::Stored)?;
+        let backup = back_up(site)?;
+        let since = keeping(site, "echo y > y.txt", &["y.txt"])?;
+        wait_state(site, since, 1, FileState::Stored)?;
+        let store = site.server.data_root().join("files");
+        let objects_before = objects(&store);
+        destroy(site)?;
+        let restored = server_verb(site, &["restore", &backup])?;
+        anyhow::ensure!(restored.status.success(), "{restored:?}");
+        site.server.restart()?;
+        site.wait_connected("host1")?;
+        wait_until("the later job to be back", || Ok(site.client().job(since).is_ok()))?;
+        for id in [before, since] {
+            wait_state(site, id, 1, FileState::Stored)?;
+        }
+        assert_eq!(objects(&store), objects_before, "nothing is doubled, and nothing was swept");
+        site.agents[0].stop()?;
+        assert_eq!(get(site, before, "x.txt")?.stdout, b"x\n");
+        assert_eq!(get(site, since, "y.txt")?.stdout, b"y\n");
         Ok(())
     });
 }

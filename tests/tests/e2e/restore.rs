@@ -127,7 +127,7 @@ fn a_restore_is_refused_while_the_server_runs_and_a_rehearsal_changes_nothing() 
 }
 
 /// Makes a backup by the command line; its file.
-fn back_up(site: &Site) -> Result<String> {
+pub(crate) fn back_up(site: &Site) -> Result<String> {
     let made = site.lastword(&["server", "backup", "-o", "json"])?.output()?;
     ensure!(made.status.success(), "{made:?}");
     let made: Value = serde_json::from_slice(&made.stdout)?;
@@ -135,7 +135,7 @@ fn back_up(site: &Site) -> Result<String> {
 }
 
 /// The server dies and takes its database along.
-fn destroy(site: &mut Site) -> Result<()> {
+pub(crate) fn destroy(site: &mut Site) -> Result<()> {
     site.server.kill()?;
     for end in ["", "-wal", "-shm", ".lock"] {
         let path = site.server.data_root().join(format!("server.db{end}"));
@@ -144,7 +144,7 @@ fn destroy(site: &mut Site) -> Result<()> {
     Ok(())
 }
 
-fn server_verb(site: &Site, arguments: &[&str]) -> Result<Output> {
+pub(crate) fn server_verb(site: &Site, arguments: &[&str]) -> Result<Output> {
     let root = site.server.data_root();
     let mut command = site.lastword(&["server"])?;
     Ok(command.args(arguments).arg("--data-root").arg(root).output()?)
