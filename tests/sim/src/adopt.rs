@@ -8,7 +8,7 @@ use crate::queue::Ms;
 use crate::run::{Adopted, Delivery, Keeper};
 use crate::world::{Event, World};
 use job::supervise::{Action, Event as Happened, GRACE_MS_DEFAULT, State};
-use job::{Outcome, RunId, Witness};
+use job::{Never, Outcome, RunId, Witness};
 use protocol::message::{FactBody, Stop, Stopping};
 use spool::Ledger;
 
@@ -54,11 +54,11 @@ impl World {
         known.keeper = Keeper::Preparing;
         if let Some((stop, _)) = &known.stop {
             let reason = format!("killed by {} before it started", stop.by);
-            return self.np_records(host, run, Outcome::NeverStarted { reason, canceled: true });
+            return self.np_records(host, run, Outcome::NeverStarted { reason, why: Never::Canceled });
         }
         if known.launches >= LAUNCHES_MAX {
             let reason = format!("{LAUNCHES_MAX} job-processors ended before they could start it");
-            return self.np_records(host, run, Outcome::NeverStarted { reason, canceled: false });
+            return self.np_records(host, run, Outcome::NeverStarted { reason, why: Never::Failed });
         }
         known.launches += 1;
         self.errand(host, Errand::Relaunch(run));

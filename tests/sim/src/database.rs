@@ -96,7 +96,8 @@ impl Database {
                 self.agents.insert(agent.name.clone(), agent);
             }
             Change::Event(event) => self.last_event = event.number,
-            other @ (Change::JobDeleted(_)
+            other @ (Change::FileKept(_)
+            | Change::JobDeleted(_)
             | Change::StraysDeleted(..)
             | Change::AgentTold(_)
             | Change::QueueDeleted(_)

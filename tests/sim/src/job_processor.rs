@@ -12,7 +12,7 @@ use crate::queue::Ms;
 use crate::scenario::Behavior;
 use crate::world::{Event, World};
 use job::supervise::{Action, Event as Happened, GRACE_MS_DEFAULT, State};
-use job::{End, Outcome, RunId, StopCause, Witness};
+use job::{End, Never, Outcome, RunId, StopCause, Witness};
 use protocol::RunSpec;
 use protocol::message::{FactBody, Note, Started, Stop, Stopping};
 use spool::{SLOT_ENDED, SLOT_STARTED};
@@ -141,7 +141,7 @@ impl World {
         } else {
             Outcome::NeverStarted {
                 reason: "the job-processor died before the start gate opened".to_owned(),
-                canceled: false,
+                why: Never::Failed,
             }
         };
         let words = log::encode(now_ms, log::ended(&reason));

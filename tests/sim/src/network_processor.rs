@@ -14,7 +14,7 @@ use crate::queue::Ms;
 use crate::run::{Keeper, Run};
 use crate::scenario::DISK_FULL;
 use crate::world::{Event, World};
-use job::{Outcome, RunId};
+use job::{Never, Outcome, RunId};
 use protocol::backoff::Backoff;
 use protocol::message::{
     AgentHello, AgentState, InventoryItem, Kill, NoRecord, Position, RefusalKind, Refused, ServerHello,
@@ -242,7 +242,7 @@ impl World {
     pub(crate) fn set_refusing(&mut self, host: usize, refusing: &str) {
         let Some(np) = self.np(host).filter(|np| np.refusing != refusing) else { return };
         refusing.clone_into(&mut np.refusing);
-        let state = AgentState { refusing: refusing.to_owned(), caught_up: false };
+        let state = AgentState { refusing: refusing.to_owned(), ..AgentState::default() };
         self.say(host, state.into());
     }
 
@@ -455,7 +455,7 @@ impl World {
         }
         self.np_acked(host, position);
         let refusing = self.np(host).map(|np| np.refusing.clone()).unwrap_or_default();
-        self.say(host, AgentState { refusing, caught_up: true }.into());
+        self.say(host, AgentState { refusing, caught_up: true, ..AgentState::default() }.into());
     }
 
     pub(crate) fn np_acked(&mut self, host: usize, position: Option<&Position>) {
@@ -540,7 +540,7 @@ impl World {
         {
             np.runs.insert(run, Run::new(Keeper::Preparing));
             let reason = format!("killed by {} before this agent had received it", kill.by);
-            let never = Some(Outcome::NeverStarted { reason, canceled: true });
+            let never = Some(Outcome::NeverStarted { reason, why: Never::Canceled });
             let preparing = Preparing { run, spec: Box::default(), never, messages: Vec::new() };
             self.errand(host, Errand::Prepare(preparing, Step::Make));
         }

@@ -389,6 +389,7 @@ impl World {
             agent_id: id(hello.agent_id),
             boot_id: id(hello.boot_id),
             incarnation: hello.incarnation.unwrap_or(0),
+            protocol: protocol::handshake::PROTOCOL_VERSION,
             software: hello.software,
             platform: hello.platform,
             refusing: hello.refusing,
