@@ -1,16 +1,17 @@
 //! Who looks after a run whose job-processor is gone, and how it is told to end: mirrors `agent/network-processor/src/{adopt,control}.rs`.
 
-use crate::host::{Holder, Life};
+use crate::host::{Holder, Life, Parent};
 use crate::job_processor::stopping;
 use crate::log;
-use crate::network_processor::Errand;
+use crate::network_processor::{Errand, Verdict};
 use crate::queue::Ms;
-use crate::run::{Adopted, Delivery, Keeper};
+use crate::run::{Adopted, Delivery, Keeper, Run};
 use crate::world::{Event, World};
 use job::supervise::{Action, Event as Happened, GRACE_MS_DEFAULT, State};
-use job::{Never, Outcome, RunId, Witness};
+use job::{End, Never, Outcome, RunId, Witness};
 use protocol::message::{FactBody, Stop, Stopping};
 use spool::Ledger;
+use std::collections::BTreeSet;
 
 /// Job-processors that are started for one run before it is given up (`LAUNCHES_MAX`).
 const LAUNCHES_MAX: u32 = 5;
@@ -29,7 +30,8 @@ impl World {
             Keeper::JobProcessor(_) => return self.deliver_stop(host, run),
             Keeper::Adopted(_) if known.ended.is_some() => {
                 known.keeper = Keeper::Over;
-                return;
+                let pid = known.started.as_ref().and_then(|started| started.pid);
+                return pid.into_iter().for_each(|pid| self.np_reaps(host, pid));
             }
             Keeper::Preparing | Keeper::Adopted(_) | Keeper::Over | Keeper::Quarantined => return,
         }
@@ -54,11 +56,19 @@ impl World {
         known.keeper = Keeper::Preparing;
         if let Some((stop, _)) = &known.stop {
             let reason = format!("killed by {} before it started", stop.by);
-            return self.np_records(host, run, Outcome::NeverStarted { reason, why: Never::Canceled });
+            return self.np_records(
+                host,
+                run,
+                Verdict::Outcome(Outcome::NeverStarted { reason, why: Never::Canceled }),
+            );
         }
         if known.launches >= LAUNCHES_MAX {
             let reason = format!("{LAUNCHES_MAX} job-processors ended before they could start it");
-            return self.np_records(host, run, Outcome::NeverStarted { reason, why: Never::Failed });
+            return self.np_records(
+                host,
+                run,
+                Verdict::Outcome(Outcome::NeverStarted { reason, why: Never::Failed }),
+            );
         }
         known.launches += 1;
         self.errand(host, Errand::Relaunch(run));
@@ -72,7 +82,7 @@ impl World {
         if started.boot_id.as_deref() != Some(&boot_id[..]) {
             known.keeper = Keeper::Nobody;
             let reason = "the host restarted while the job ran".to_owned();
-            return self.np_records(host, run, Outcome::Unknown { reason });
+            return self.np_records(host, run, Verdict::Outcome(Outcome::Unknown { reason }));
         }
         let state = match known.stop_cause.clone() {
             Some(cause) => {
@@ -81,11 +91,20 @@ impl World {
             None => State::running(started.boottime_ms.unwrap_or(0), known.timeout_ms, known.grace_ms),
         };
         let job = known.job.take();
-        known.keeper =
-            Keeper::Adopted(Adopted { job, state, gone_ms: job.is_none().then_some(now_ms), is_busy: false });
+        known.keeper = Keeper::Adopted(Adopted {
+            job,
+            state,
+            gone_ms: job.is_none().then_some(now_ms),
+            monitor: None,
+            is_busy: false,
+        });
         match job {
-            Some(pid) if !self.is_alive(host, pid) => self.np_hears_of_job_gone(host, run),
-            Some(_) => {}
+            Some(pid) => {
+                self.np_tells_monitor(host, run);
+                if !self.is_alive(host, pid) {
+                    self.np_hears_of_job_gone(host, run);
+                }
+            }
             None => self.ask_witnesses(host, run),
         }
         self.deliver_stop(host, run);
@@ -107,10 +126,70 @@ impl World {
     pub(crate) fn on_job_gone(&mut self, host: usize, run: RunId) {
         let now_ms = self.queue.now_ms();
         let Some(known) = self.np_run(host, run) else { return };
-        if let Keeper::Adopted(adopted) = &mut known.keeper {
-            adopted.gone_ms.get_or_insert(now_ms);
-            self.ask_witnesses(host, run);
+        let Keeper::Adopted(adopted) = &mut known.keeper else { return };
+        adopted.gone_ms.get_or_insert(now_ms);
+        if adopted.is_busy {
+            return;
         }
+        let job = adopted.job;
+        // Its child since the job-processor, which was one too, died: a zombie until its end is recorded.
+        match job.and_then(|pid| self.np_peeks(host, pid)) {
+            Some(end) => self.np_records(host, run, Verdict::End(end)),
+            None => self.ask_witnesses(host, run),
+        }
+    }
+
+    fn np_peeks(&self, host: usize, pid: u32) -> Option<End> {
+        let own = &self.hosts[host];
+        own.zombie_of(Parent::NetworkProcessor(own.np.as_ref()?.id), pid)
+    }
+
+    fn np_reaps(&mut self, host: usize, pid: u32) {
+        if self.np_peeks(host, pid).is_some() {
+            self.hosts[host].reap(pid);
+        }
+    }
+
+    /// Reaps zombies that came to it and are nobody's outcome: mirrors `agent/network-processor/src/orphans.rs`.
+    pub(crate) fn np_reaps_strangers(&mut self, host: usize) {
+        let Some(np) = &self.hosts[host].np else { return };
+        let ours = Parent::NetworkProcessor(np.id);
+        let own = self.hosts[host].processes.keys().copied();
+        let zombies: Vec<u32> = own.filter(|pid| self.hosts[host].zombie_of(ours, *pid).is_some()).collect();
+        let open = || np.runs.iter().filter(|(_, known)| known.ended.is_none());
+        let unclear: BTreeSet<RunId> =
+            open().filter(|(_, known)| known.started.is_none()).map(|(run, _)| *run).collect();
+        let jobs: BTreeSet<u32> =
+            open().filter_map(|(_, known)| known.started.as_ref().and_then(|started| started.pid)).collect();
+        let Some(np) = self.np(host) else { return };
+        let (seen, unclear_then) = &mut np.strangers;
+        unclear_then.retain(|run| unclear.contains(run));
+        if !unclear_then.is_empty() && !zombies.is_empty() {
+            return; // in a later round
+        }
+        let reaped: Vec<u32> = std::mem::take(seen).into_iter().filter(|pid| !jobs.contains(pid)).collect();
+        *seen = zombies.into_iter().filter(|pid| !jobs.contains(pid) && !reaped.contains(pid)).collect();
+        *unclear_then = if seen.is_empty() { BTreeSet::new() } else { unclear };
+        reaped.into_iter().for_each(|pid| self.np_reaps(host, pid));
+    }
+
+    /// Hands adopted jobs to a monitor that does not have them.
+    pub(crate) fn np_looks_for_monitor(&mut self, host: usize) {
+        let monitor = self.hosts[host].monitor.as_ref().map(|monitor| monitor.id);
+        let Some(np) = self.np(host).filter(|_| monitor.is_some()) else { return };
+        let untold = |known: &Run| matches!(&known.keeper, Keeper::Adopted(own) if own.monitor != monitor);
+        let untold: Vec<RunId> =
+            np.runs.iter().filter(|(_, known)| untold(known)).map(|(run, _)| *run).collect();
+        untold.into_iter().for_each(|run| self.np_tells_monitor(host, run));
+    }
+
+    fn np_tells_monitor(&mut self, host: usize, run: RunId) {
+        let monitor = self.hosts[host].monitor.as_ref().map(|monitor| monitor.id);
+        let Some(known) = self.np_run(host, run) else { return };
+        let Keeper::Adopted(adopted) = &mut known.keeper else { return };
+        let (Some(pid), Some(monitor)) = (adopted.job, monitor) else { return };
+        adopted.monitor = Some(monitor);
+        self.monitor_watches(host, monitor, run, pid);
     }
 
     pub(crate) fn np_hears_of_jp_gone(&mut self, host: usize, jp: u32, run: RunId) {
@@ -151,23 +230,22 @@ impl World {
         }
         let (job, gone_ms) = (adopted.job, adopted.gone_ms.unwrap_or(0));
         if let Some(end) = job.and_then(|pid| self.hosts[host].end_of(pid)) {
-            let outcome = Outcome::Ended { end, cause: None, witness: Witness::Pidfd, usage: None };
-            self.np_records(host, run, outcome);
+            self.np_records(host, run, Verdict::End(end));
         } else if job.is_none() || now_ms.saturating_sub(gone_ms) >= WITNESS_MS_MAX {
             let reason = "the job-processor died and nobody saw how the job ended".to_owned();
-            self.np_records(host, run, Outcome::Unknown { reason });
+            self.np_records(host, run, Verdict::Outcome(Outcome::Unknown { reason }));
         }
     }
 
     /// Records an outcome where no job-processor can.
-    fn np_records(&mut self, host: usize, run: RunId, outcome: Outcome) {
+    fn np_records(&mut self, host: usize, run: RunId, verdict: Verdict) {
         if let Some(Keeper::Adopted(adopted)) = self.np_run(host, run).map(|known| &mut known.keeper) {
             adopted.is_busy = true;
         }
-        self.errand(host, Errand::Record(run, outcome));
+        self.errand(host, Errand::Record(run, verdict));
     }
 
-    pub(crate) fn np_does_record(&mut self, host: usize, run: RunId, outcome: Outcome) {
+    pub(crate) fn np_does_record(&mut self, host: usize, run: RunId, verdict: Verdict) {
         let now_ms = self.queue.now_ms();
         if self.hosts[host].locks.contains_key(&run) {
             return self.errand(host, Errand::Recorded(run, true)); // its holder lives, and writes what is true
@@ -175,12 +253,15 @@ impl World {
         let disk = self.disk(host);
         let written = match log::take(&disk, run) {
             Ok((_, ledger)) if ledger.ended.is_some() => Ok(()),
-            Ok((mut log, ledger)) => match still_true(outcome, &ledger) {
-                None => Ok(()),
-                Some(outcome) => {
-                    log::record(&mut log, now_ms, log::ended(&outcome)).map(drop).map_err(|_| ())
-                }
-            },
+            Ok((mut log, ledger)) => {
+                let outcome = match verdict {
+                    Verdict::Outcome(outcome) => still_true(outcome, &ledger),
+                    Verdict::End(_) if ledger.started.is_none() => None,
+                    Verdict::End(end) => Some(self.hosts[host].witnessed(&ledger, end, Witness::Pidfd)),
+                };
+                let record = |outcome| log::record(&mut log, now_ms, log::ended(&outcome)).map(drop);
+                outcome.map_or(Ok(()), record).map_err(|_| ())
+            }
             Err(_) => Err(()),
         };
         self.hosts[host].locks.insert(run, Holder::NetworkProcessor);

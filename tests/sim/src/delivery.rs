@@ -6,17 +6,21 @@ use crate::host::Holder;
 use crate::log;
 use crate::mutation::Mutation;
 use crate::network_processor::Errand;
-use crate::run::Keeper;
+use crate::queue::Ms;
+use crate::run::{Keeper, Run};
 use crate::world::World;
 use job::RunId;
 use protocol::convert;
-use protocol::message::{Acks, Facts, RunFact};
-use spool::{Ledger, LedgerError, Stored};
+use protocol::message::{Acks, Facts, NoRecord, RunFact};
+use spool::{Ledger, LedgerError, Shelf, Stored};
 use std::collections::VecDeque;
 use store::Medium;
 
 /// Messages in one frame of facts (`FACTS_PER_FRAME_MAX`; small, so that there are many).
 const FACTS_PER_FRAME_MAX: usize = 8;
+/// How often a settled log is read that cannot be read now, and the pause between, milliseconds.
+const RECALLS_MAX: u32 = 5;
+const RECALL_AGAIN_MS: Ms = 1_000;
 /// Runs that are moved by one errand.
 const SETTLES_MAX: usize = 256;
 
@@ -151,14 +155,36 @@ impl World {
         }
     }
 
-    pub(crate) fn np_recalls(&mut self, host: usize, run: RunId) {
+    pub(crate) fn np_recalls(&mut self, host: usize, run: RunId, tries: u32) {
         let disk = self.disk(host);
-        match log::read(&disk, Name::Settled(run), run) {
+        let read = log::read(&disk, Name::Settled(run), run);
+        let is_on = |shelf| disk.borrow().exists(Name::on(shelf, run));
+        if self.np_run(host, run).is_some() {
+            return; // it came while its record was looked for
+        }
+        match read {
             Ok(ledger) => {
                 let facts = ledger.messages.iter().map(|message| run_fact(run, message)).collect();
                 self.say(host, Facts { facts }.into());
             }
-            Err(_) => self.report_damaged(host, run),
+            Err(LedgerError::Damaged(_)) => self.report_damaged(host, run),
+            Err(LedgerError::Io(e)) if e.kind() == std::io::ErrorKind::NotFound && !is_on(Shelf::Settled) => {
+                if is_on(Shelf::Quarantined) {
+                    self.report_damaged(host, run);
+                } else if is_on(Shelf::Live) {
+                    if let Some(np) = self.np(host) {
+                        np.runs.insert(run, Run::new(Keeper::Nobody));
+                    }
+                    self.np_read(host, run);
+                } else {
+                    self.say(host, NoRecord { run_id: convert::run_id_field(run) }.into());
+                }
+            }
+            Err(LedgerError::Io(_)) if tries < RECALLS_MAX => {
+                let at_ms = self.queue.now_ms() + RECALL_AGAIN_MS;
+                self.errand_at(host, at_ms, Errand::Recall(run, tries + 1));
+            }
+            Err(LedgerError::Io(_)) => self.report_damaged(host, run),
         }
     }
 

@@ -8,9 +8,10 @@ use crate::network_processor::NetworkProcessor;
 use crate::queue::Ms;
 use crate::rng::Rng;
 use crate::world::{Event, World};
-use job::{End, RunId};
+use job::{End, Never, Outcome, RunId, Witness};
+use spool::Ledger;
 use std::collections::BTreeMap;
-use store::Medium;
+use store::{Medium, SlotReader};
 
 /// Who holds the record lock of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,7 @@ pub(crate) enum Holder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Parent {
     JobProcessor(u32),
+    NetworkProcessor(u64),
     Monitor(u64),
 }
 
@@ -40,14 +42,33 @@ pub(crate) enum Life {
     Reaped(End),
 }
 
+/// To whom what a job-processor leaves falls: to the network-processor that started it, and if that is gone to the monitor above.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reapers {
+    pub(crate) np: u64,
+    pub(crate) monitor: Option<u64>,
+}
+
+/// What a gated child writes when its gate closes without a word.
+#[derive(Clone, Debug)]
+pub(crate) struct Farewell {
+    /// Where the announcement stands, and what reads it.
+    pub(crate) announced_at: u64,
+    pub(crate) announced: SlotReader,
+    /// Where the words go.
+    pub(crate) at: u64,
+    pub(crate) words: Vec<u8>,
+}
+
 /// A job's process.
 #[derive(Clone, Debug)]
 pub(crate) struct Process {
     pub(crate) run: RunId,
     pub(crate) life: Life,
     pub(crate) parent: Option<Parent>,
-    /// What a gated child writes when its gate closes without a word: where the announcement stands, where the words go, the words.
-    pub(crate) farewell: Option<(u64, u64, Vec<u8>)>,
+    /// The job's program was executed.
+    pub(crate) has_executed: bool,
+    pub(crate) farewell: Option<Farewell>,
     /// Ends when it is asked to.
     pub(crate) is_polite: bool,
 }
@@ -99,6 +120,33 @@ impl Host {
         self.processes.get(&pid).is_some_and(|process| !matches!(process.life, Life::Reaped(_)))
     }
 
+    /// The end of a process that this one has to reap and did not yet.
+    pub(crate) fn zombie_of(&self, parent: Parent, pid: u32) -> Option<End> {
+        match self.processes.get(&pid)? {
+            Process { life: Life::Zombie(end), parent: Some(of), .. } if *of == parent => Some(*end),
+            Process { .. } => None,
+        }
+    }
+
+    /// What the end of a run's process says, to a witness (`spool::witnessed`): a process that executed nothing tells nothing of the job.
+    pub(crate) fn witnessed(&self, ledger: &Ledger, end: End, witness: Witness) -> Outcome {
+        let pid = ledger.started.as_ref().and_then(|started| started.pid);
+        let process = pid.filter(|pid| self.exists(*pid)).and_then(|pid| self.processes.get(&pid));
+        if process.is_some_and(|process| !process.has_executed) {
+            let reason = "its process ended before it executed anything".to_owned();
+            return Outcome::NeverStarted { reason, why: Never::Failed };
+        }
+        Outcome::Ended { end, cause: ledger.stop_cause(), witness, usage: None }
+    }
+
+    fn reaper(&self, reapers: Reapers) -> Option<Parent> {
+        if self.np.as_ref().is_some_and(|np| np.id == reapers.np) {
+            return Some(Parent::NetworkProcessor(reapers.np));
+        }
+        let monitor = self.monitor.as_ref().map(|monitor| monitor.id);
+        monitor.filter(|id| Some(*id) == reapers.monitor).map(Parent::Monitor)
+    }
+
     pub(crate) fn reap(&mut self, pid: u32) {
         if let Some(process) = self.processes.get_mut(&pid)
             && let Life::Zombie(end) = process.life
@@ -116,6 +164,8 @@ impl Host {
 
 /// Before a child tries again to say its farewell, milliseconds.
 const FAREWELL_AGAIN_MS: Ms = 1_000;
+/// A slot.
+const BLOCK_BYTES: usize = 4096;
 /// How long a signal takes to end a process, milliseconds.
 const DYING_MS: Ms = 3;
 
@@ -153,8 +203,19 @@ impl World {
         let parent = process.parent;
         self.tell_end(host, pid, run);
         match parent {
-            Some(Parent::JobProcessor(_)) => {}
+            Some(Parent::JobProcessor(_) | Parent::NetworkProcessor(_)) => {}
             Some(Parent::Monitor(_)) => self.monitor_reaps(host),
+            None => self.hosts[host].reap(pid),
+        }
+    }
+
+    /// Gives a process to the next of its reapers; without one, `init` takes it.
+    pub(crate) fn give_to_reaper(&mut self, host: usize, pid: u32, reaper: Option<Parent>) {
+        let Some(process) = self.hosts[host].processes.get_mut(&pid) else { return };
+        process.parent = reaper;
+        match reaper {
+            Some(Parent::Monitor(_)) => self.monitor_reaps(host),
+            Some(Parent::JobProcessor(_) | Parent::NetworkProcessor(_)) => {}
             None => self.hosts[host].reap(pid),
         }
     }
@@ -184,21 +245,15 @@ impl World {
         }
         self.np_hears_of_jp_gone(host, jp, gone.run);
         let Some(pid) = gone.child else { return };
-        let reaper = self.hosts[host].monitor.as_ref().map(|m| m.id).filter(|id| Some(*id) == gone.under);
-        let Some(process) = self.hosts[host].processes.get_mut(&pid) else { return };
-        process.parent = reaper.map(Parent::Monitor);
-        match process.life {
-            Life::Gated => {
-                let delay_ms = self.rng.below(10);
-                self.queue.after(delay_ms, Event::GateClosed { host, pid });
-            }
-            Life::Zombie(_) if reaper.is_none() => self.hosts[host].reap(pid),
-            Life::Zombie(_) => self.monitor_reaps(host),
-            Life::Running | Life::Reaped(_) => {}
+        let reaper = self.hosts[host].reaper(gone.reapers);
+        self.give_to_reaper(host, pid, reaper);
+        if self.hosts[host].processes.get(&pid).is_some_and(|process| process.life == Life::Gated) {
+            let delay_ms = self.rng.below(10);
+            self.queue.after(delay_ms, Event::GateClosed { host, pid });
         }
     }
 
-    /// The child's farewell, as `lib/os/src/child/body.rs` says it: only if it was announced, nobody else has the log, and no outcome is there.
+    /// The child's farewell, as `lib/os/src/child/body.rs` says it: only if it was announced itself, and no outcome is there.
     pub(crate) fn on_gate_closed(&mut self, host: usize, pid: u32) {
         let Some(process) = self.hosts[host].processes.get(&pid) else { return };
         if process.life != Life::Gated {
@@ -206,10 +261,7 @@ impl World {
         }
         let (run, farewell) = (process.run, process.farewell.clone());
         let disk = self.disk(host);
-        let is_free = !self.hosts[host].locks.contains_key(&run);
-        if say_farewell(&disk, run, farewell, is_free).is_err()
-            && self.mutation != Some(Mutation::SilentChild)
-        {
+        if say_farewell(&disk, run, pid, farewell).is_err() && self.mutation != Some(Mutation::SilentChild) {
             return self.queue.after(FAREWELL_AGAIN_MS, Event::GateClosed { host, pid });
         }
         let done = self.done_at_ms(host);
@@ -245,20 +297,14 @@ impl World {
 }
 
 /// An error: it could not be seen whether there is something to say, or it could not be said.
-fn say_farewell(
-    disk: &Shared,
-    run: RunId,
-    farewell: Option<(u64, u64, Vec<u8>)>,
-    is_free: bool,
-) -> std::io::Result<()> {
-    let Some((announced_at, at, words)) = farewell else { return Ok(()) };
+fn say_farewell(disk: &Shared, run: RunId, pid: u32, farewell: Option<Farewell>) -> std::io::Result<()> {
+    let Some(Farewell { announced_at, announced, at, words }) = farewell else { return Ok(()) };
     let mut log = Disk::open_log(disk, Name::Live(run))?;
     let bytes = log.read()?;
-    let is_filled = |at: u64| {
-        let at = usize::try_from(at).unwrap_or(usize::MAX);
-        bytes.get(at..at + 8).is_some_and(|eight| eight.iter().any(|byte| *byte != 0))
-    };
-    if is_filled(announced_at) && is_free && !is_filled(at) {
+    let behind = |at: u64| bytes.get(usize::try_from(at).unwrap_or(usize::MAX)..);
+    let is_filled = behind(at).is_some_and(|bytes| bytes.iter().take(8).any(|byte| *byte != 0));
+    let started = behind(announced_at).and_then(|block| announced.payload(block.get(..BLOCK_BYTES)?));
+    if started.and_then(protocol::glance::started_pid) == Some(pid) && !is_filled {
         let said = log.write_at(&words, at).and_then(|()| log.sync());
         if said.is_err() {
             let _ = log.write_at(&vec![0; words.len()], at); // not promised: nobody may read it

@@ -5,7 +5,7 @@
 //! ```
 
 use crate::disk::{File, Name};
-use crate::host::{Holder, Life, Parent, Process};
+use crate::host::{Farewell, Holder, Life, Parent, Process, Reapers};
 use crate::log;
 use crate::mutation::Mutation;
 use crate::queue::Ms;
@@ -40,8 +40,8 @@ pub(crate) enum Stage {
 /// A job-processor.
 pub(crate) struct JobProcessor {
     pub(crate) run: RunId,
-    /// The monitor to which its job falls if it dies.
-    pub(crate) under: Option<u64>,
+    /// To whom its job falls if it dies.
+    pub(crate) reapers: Reapers,
     pub(crate) child: Option<u32>,
     stage: Stage,
     /// It is at a sync, or asleep, until then.
@@ -57,11 +57,11 @@ pub(crate) struct JobProcessor {
 
 impl World {
     /// Starts one; its process id.
-    pub(crate) fn start_jp(&mut self, host: usize, run: RunId, under: Option<u64>) -> u32 {
+    pub(crate) fn start_jp(&mut self, host: usize, run: RunId, reapers: Reapers) -> u32 {
         let jp = self.new_pid();
         let started = JobProcessor {
             run,
-            under,
+            reapers,
             child: None,
             stage: Stage::Lock,
             busy_until_ms: 0,
@@ -146,15 +146,16 @@ impl World {
         };
         let words = log::encode(now_ms, log::ended(&reason));
         let prepared = own.log.as_ref().and_then(|log| {
-            let (announced_at, _) = log.prepared(SLOT_STARTED, &[], 0).ok()?;
+            let (announced_at, announced) = log.slot(SLOT_STARTED);
             let (at, words) = log.prepared(SLOT_ENDED, &words, 1).ok()?;
-            Some((announced_at, at, words))
+            Some(Farewell { announced_at, announced, at, words })
         });
         let pid = self.new_pid();
         let process = Process {
             run,
             life: Life::Gated,
             parent: Some(Parent::JobProcessor(jp)),
+            has_executed: false,
             farewell: prepared,
             is_polite: behavior.is_polite,
         };
@@ -215,7 +216,7 @@ impl World {
         own.control_at_ms = Some(now_ms + SHORT_JOB_MS);
         let ticks = [Some(now_ms + SHORT_JOB_MS), own.state.next_tick_ms()];
         if let Some(process) = self.hosts[host].processes.get_mut(&pid) {
-            process.life = Life::Running;
+            (process.life, process.has_executed) = (Life::Running, true);
         }
         let name = self.hosts[host].name.clone();
         self.oracle.on_executed(run, &name, now_ms);

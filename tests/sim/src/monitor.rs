@@ -6,7 +6,7 @@ use crate::host::{Holder, Life, Parent};
 use crate::log;
 use crate::queue::Ms;
 use crate::world::{Event, World};
-use job::{End, Outcome, RunId, Witness};
+use job::{End, RunId, Witness};
 use spool::LedgerError;
 use std::collections::BTreeMap;
 
@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 const AGAIN_MS: Ms = 50;
 const AGAIN_SLOWLY_MS: Ms = 1_000;
 const QUICK_TRIES: u32 = 40;
+/// Tries that are left to the parent of a job that is not our child (`PARENT_TRIES`).
+const PARENT_TRIES: u32 = 10;
 /// Tries to learn how a job ended that is not our child.
 const FOREIGN_TRIES_MAX: u32 = 20;
 
@@ -92,6 +94,14 @@ impl World {
         }
     }
 
+    /// The network-processor hands over an adopted job.
+    pub(crate) fn monitor_watches(&mut self, host: usize, id: u64, run: RunId, pid: u32) {
+        if let Some(monitor) = self.monitor(host, id) {
+            monitor.orphans.entry(run).or_insert(Orphan { pid, tries: 0, is_busy: false });
+            self.on_monitor_try(host, id, run);
+        }
+    }
+
     /// The outcome is on disk.
     pub(crate) fn monitor_lets_go(&mut self, host: usize, jp: u32) {
         if let Some(held) = self.hosts[host].monitor.as_mut().and_then(|m| m.connections.get_mut(&jp)) {
@@ -103,7 +113,7 @@ impl World {
     pub(crate) fn on_monitor_closed(&mut self, host: usize, id: u64, jp: u32) {
         let Some(monitor) = self.monitor(host, id) else { return };
         if let Some(Some((run, pid))) = monitor.connections.remove(&jp) {
-            monitor.orphans.insert(run, Orphan { pid, tries: 0, is_busy: false });
+            monitor.orphans.entry(run).or_insert(Orphan { pid, tries: 0, is_busy: false });
             self.on_monitor_try(host, id, run);
         }
         self.monitor_reaps(host);
@@ -129,9 +139,13 @@ impl World {
         let now_ms = self.queue.now_ms();
         let Some(monitor) = self.monitor(host, id) else { return };
         let Some(orphan) = monitor.orphans.get_mut(&run).filter(|orphan| !orphan.is_busy) else { return };
-        let pid = orphan.pid;
+        let (pid, tries) = (orphan.pid, orphan.tries);
         if matches!(self.hosts[host].processes.get(&pid).map(|p| p.life), Some(Life::Gated | Life::Running)) {
             return; // its end will be seen
+        }
+        let (ours, is_there) = (Parent::Monitor(id), self.hosts[host].exists(pid));
+        if is_there && self.hosts[host].zombie_of(ours, pid).is_none() && tries < PARENT_TRIES {
+            return self.monitor_again(host, id, run, u32::MAX);
         }
         let Some((end, witness)) = self.monitor_sees(host, id, pid) else {
             return self.monitor_again(host, id, run, FOREIGN_TRIES_MAX);
@@ -147,7 +161,7 @@ impl World {
                 Ok(false)
             }
             Ok((mut log, ledger)) => {
-                let outcome = Outcome::Ended { end, cause: ledger.stop_cause(), witness, usage: None };
+                let outcome = self.hosts[host].witnessed(&ledger, end, witness);
                 log::record(&mut log, now_ms, log::ended(&outcome)).map(|_| true).map_err(|_| ())
             }
             Err(LedgerError::Damaged(_)) => Ok(false),
@@ -169,8 +183,7 @@ impl World {
 
     fn monitor_sees(&self, host: usize, id: u64, pid: u32) -> Option<(End, Witness)> {
         let end = self.hosts[host].end_of(pid)?;
-        let process = &self.hosts[host].processes[&pid];
-        let is_child = process.parent == Some(Parent::Monitor(id)) && matches!(process.life, Life::Zombie(_));
+        let is_child = self.hosts[host].zombie_of(Parent::Monitor(id), pid).is_some();
         Some((end, if is_child { Witness::Monitor } else { Witness::Pidfd }))
     }
 
@@ -194,7 +207,9 @@ impl World {
         if written {
             self.oracle.on_recorded(run);
         }
-        if let Some(orphan) = orphan {
+        if let Some(orphan) =
+            orphan.filter(|o| self.hosts[host].zombie_of(Parent::Monitor(id), o.pid).is_some())
+        {
             self.hosts[host].reap(orphan.pid);
         }
         self.np_is_woken(host, run);

@@ -4,8 +4,7 @@
 //! may die between any two.
 
 use crate::delivery::{Seen, Settling};
-use crate::disk::Name;
-use crate::host::Holder;
+use crate::host::{Holder, Parent};
 use crate::identity::Identity;
 use crate::mutation::Mutation;
 use crate::net::{Conn, Side};
@@ -14,11 +13,11 @@ use crate::queue::Ms;
 use crate::run::{Keeper, Run};
 use crate::scenario::DISK_FULL;
 use crate::world::{Event, World};
-use job::{Never, Outcome, RunId};
+use job::{End, Never, Outcome, RunId};
 use protocol::backoff::Backoff;
 use protocol::message::{
-    AgentHello, AgentState, InventoryItem, Kill, NoRecord, Position, RefusalKind, Refused, ServerHello,
-    Start, Stop, Stopping,
+    AgentHello, AgentState, InventoryItem, Kill, Position, RefusalKind, Refused, ServerHello, Start, Stop,
+    Stopping,
 };
 use protocol::outbox::Outbox;
 use protocol::reconcile::{History, account_parts, history};
@@ -42,17 +41,26 @@ pub(crate) enum Errand {
     Seen(RunId, Option<Box<Seen>>),
     Settle(Vec<RunId>),
     Quarantine(RunId),
-    Record(RunId, Outcome),
+    Record(RunId, Verdict),
     NoteStop(RunId, Stopping),
     AskMonitor(RunId),
     TellStop(RunId, Stop),
-    Recall(RunId),
+    /// Looks for a run that is not live, after so many tries.
+    Recall(RunId, u32),
     Raise(Conn, Box<ServerHello>, Fence),
     Save,
     /// A recording is durable: its lock goes, its result is told.
     Recorded(RunId, bool),
     /// The fence is durable.
     Raised(Conn, Box<ServerHello>, Fence, bool),
+}
+
+/// What is to be recorded in a job-processor's place.
+#[derive(Clone, Debug)]
+pub(crate) enum Verdict {
+    Outcome(Outcome),
+    /// How the process was seen to end.
+    End(End),
 }
 
 /// A link.
@@ -79,6 +87,10 @@ pub(crate) struct NetworkProcessor {
     refusing: String,
     /// Runs that were refused for want of room. The server takes them for over: they must not be accepted when an order comes late.
     refused: BTreeSet<RunId>,
+    /// Runs that were set aside while no server was there to be told.
+    damaged: Vec<RunId>,
+    /// Zombies that came to it and are no jobs that it knew of, and the runs of which that was not known.
+    pub(crate) strangers: (Vec<u32>, BTreeSet<RunId>),
     pub(crate) acked_is_dirty: bool,
     begun_ms: Ms,
     housekept_ms: Ms,
@@ -125,6 +137,8 @@ impl World {
             unread: runs.len(),
             refusing: String::new(),
             refused: BTreeSet::new(),
+            damaged: Vec::new(),
+            strangers: (Vec::new(), BTreeSet::new()),
             acked_is_dirty: false,
             begun_ms: now_ms,
             housekept_ms: now_ms,
@@ -164,6 +178,14 @@ impl World {
         let locked = self.hosts[host].locks.iter().filter(|(_, holder)| **holder == Holder::NetworkProcessor);
         let locked: Vec<RunId> = locked.map(|(run, _)| *run).collect();
         locked.into_iter().for_each(|run| self.hosts[host].unlock(run, Holder::NetworkProcessor));
+        // Its children go to the monitor that started it.
+        let monitor = self.hosts[host].monitor.as_ref().map(|monitor| monitor.id);
+        let reaper = monitor.filter(|id| Some(*id) == np.under).map(Parent::Monitor);
+        let children = self.hosts[host].processes.iter();
+        let children =
+            children.filter(|(_, process)| process.parent == Some(Parent::NetworkProcessor(np.id)));
+        let children: Vec<u32> = children.map(|(pid, _)| *pid).collect();
+        children.into_iter().for_each(|pid| self.give_to_reaper(host, pid, reaper));
         let delay_ms = self.rng.range(50, 3_000);
         self.queue.after(delay_ms, Event::NpStart { host });
     }
@@ -195,11 +217,11 @@ impl World {
             Errand::Seen(run, seen) => self.np_saw(host, run, seen.map(|seen| *seen)),
             Errand::Settle(runs) => self.np_moves(host, runs),
             Errand::Quarantine(run) => self.np_sets_aside(host, run),
-            Errand::Record(run, outcome) => self.np_does_record(host, run, outcome),
+            Errand::Record(run, verdict) => self.np_does_record(host, run, verdict),
             Errand::NoteStop(run, stopping) => self.np_notes_stop(host, run, stopping),
             Errand::AskMonitor(run) => self.np_asks_monitor(host, run),
             Errand::TellStop(run, stop) => self.np_tells_stop(host, run, &stop),
-            Errand::Recall(run) => self.np_recalls(host, run),
+            Errand::Recall(run, tries) => self.np_recalls(host, run, tries),
             Errand::Raise(conn, hello, fence) => self.np_raises(host, conn, hello, fence),
             Errand::Save => self.np_saves(host),
             Errand::Recorded(run, well) => self.np_recorded(host, run, well),
@@ -221,6 +243,8 @@ impl World {
             np.housekept_ms = now_ms;
             let dirty = std::mem::take(&mut np.acked_is_dirty);
             self.np_retries_moves_and_reads(host);
+            self.np_reaps_strangers(host);
+            self.np_looks_for_monitor(host);
             let full = self.disk(host).borrow().faults.full;
             self.set_refusing(host, if full { DISK_FULL } else { "" });
             if dirty {
@@ -430,6 +454,8 @@ impl World {
         for (run, _) in complete {
             self.settle_if_over(host, run);
         }
+        let damaged = self.np(host).map(|np| std::mem::take(&mut np.damaged)).unwrap_or_default();
+        damaged.into_iter().for_each(|run| self.report_damaged(host, run));
         for missing in &hello.missing {
             if let Ok(run) = RunId::from_bytes(missing) {
                 self.account_for(host, run);
@@ -447,7 +473,7 @@ impl World {
             Ok(History::WentBack { .. }) => {
                 self.oracle.went_back += 1;
                 let settled = self.disk(host).borrow().list(Shelf::Settled);
-                settled.into_iter().for_each(|run| self.errand(host, Errand::Recall(run)));
+                settled.into_iter().for_each(|run| self.recall(host, run));
             }
             told @ (Ok(History::Restored | History::OtherDatabase) | Err(_)) => {
                 self.oracle.fail(format!("a database that is always the same one is taken for {told:?}"));
@@ -505,12 +531,6 @@ impl World {
         if let Err(e) = spec.check() {
             return self.refuse(host, run, RefusalKind::Invalid, &e.to_string());
         }
-        if !again && self.recall_settled(host, run) {
-            return;
-        }
-        if !refusing.is_empty() {
-            return self.refuse_for_want_of_room(host, run, &refusing);
-        }
         if is_refused {
             return self.refuse_for_want_of_room(host, run, "there was no room when it was ordered first");
         }
@@ -522,7 +542,7 @@ impl World {
             ..Run::new(Keeper::Preparing)
         };
         np.runs.insert(run, known);
-        let preparing = Preparing { run, spec, never: None, messages: Vec::new() };
+        let preparing = Preparing { run, spec, never: None, messages: Vec::new(), refusing };
         self.errand(host, Errand::Prepare(preparing, Step::Make));
     }
 
@@ -535,13 +555,12 @@ impl World {
         }
         if self.np_run(host, run).is_some() {
             self.want_stop(host, run, Stop { grace_ms: kill.grace_ms, by: kill.by });
-        } else if !self.recall_settled(host, run)
-            && let Some(np) = self.np(host)
-        {
+        } else if let Some(np) = self.np(host) {
             np.runs.insert(run, Run::new(Keeper::Preparing));
             let reason = format!("killed by {} before this agent had received it", kill.by);
             let never = Some(Outcome::NeverStarted { reason, why: Never::Canceled });
-            let preparing = Preparing { run, spec: Box::default(), never, messages: Vec::new() };
+            let preparing =
+                Preparing { run, spec: Box::default(), never, messages: Vec::new(), refusing: String::new() };
             self.errand(host, Errand::Prepare(preparing, Step::Make));
         }
     }
@@ -562,26 +581,23 @@ impl World {
         self.refuse(host, run, RefusalKind::NoRoom, reason);
     }
 
-    pub(crate) fn recall_settled(&mut self, host: usize, run: RunId) -> bool {
-        let there = self.disk(host).borrow().exists(Name::Settled(run));
-        if there {
-            self.errand(host, Errand::Recall(run));
-        }
-        there
+    /// Says of a run that is not live what its log says, if it is here.
+    pub(crate) fn recall(&mut self, host: usize, run: RunId) {
+        self.errand(host, Errand::Recall(run, 1));
     }
 
     /// Says of a run that the server misses what is known.
     fn account_for(&mut self, host: usize, run: RunId) {
-        if self.np_run(host, run).is_some() || self.recall_settled(host, run) {
-            return;
+        if self.np_run(host, run).is_none() {
+            self.recall(host, run);
         }
-        if self.disk(host).borrow().exists(Name::Quarantined(run)) {
-            return self.report_damaged(host, run);
-        }
-        self.say(host, NoRecord { run_id: convert::run_id_field(run) }.into());
     }
 
     pub(crate) fn report_damaged(&mut self, host: usize, run: RunId) {
+        let Some(np) = self.np(host) else { return };
+        if np.active.is_none() {
+            return np.damaged.push(run);
+        }
         self.refuse(host, run, RefusalKind::Damaged, "the run's log is damaged; it is kept in quarantine");
     }
 }

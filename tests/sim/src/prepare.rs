@@ -5,6 +5,7 @@
 //! ```
 
 use crate::disk::{Disk, Name};
+use crate::host::Reapers;
 use crate::log;
 use crate::mutation::Mutation;
 use crate::network_processor::Errand;
@@ -43,6 +44,8 @@ pub(crate) struct Preparing {
     /// Its outcome, if it is only prepared to say that it never starts.
     pub(crate) never: Option<Outcome>,
     pub(crate) messages: Vec<Stored>,
+    /// Why a run that is not here already is refused; empty if it is not.
+    pub(crate) refusing: String,
 }
 
 impl World {
@@ -53,6 +56,10 @@ impl World {
         let replace = self.mutation == Some(Mutation::ForgetDedup);
         let done = match step {
             Step::Make if !replace && self.prepare_finds(host, run) => return,
+            Step::Make if !preparing.refusing.is_empty() => {
+                self.np_forgets(host, run);
+                return self.refuse_for_want_of_room(host, run, &preparing.refusing);
+            }
             Step::Make => disk.borrow_mut().make(run),
             Step::WriteLog => self.write_log(host, &mut preparing, now_ms),
             Step::SyncDirectory => disk.borrow_mut().sync_directory(Name::New(run)),
@@ -93,7 +100,7 @@ impl World {
             self.np_read(host, run);
         } else if is_on(Shelf::Settled) {
             self.np_forgets(host, run);
-            self.recall_settled(host, run);
+            self.recall(host, run);
         } else if is_on(Shelf::Quarantined) {
             self.np_forgets(host, run);
             self.report_damaged(host, run);
@@ -186,14 +193,14 @@ impl World {
 
     /// Starts a job-processor, unless the system has no process to spare.
     pub(crate) fn np_launch(&mut self, host: usize, run: RunId) {
-        let Some(under) = self.np(host).map(|np| np.under) else { return };
+        let Some(reapers) = self.np(host).map(|np| Reapers { np: np.id, monitor: np.under }) else { return };
         if self.rng.percent(self.no_process_percent) {
             if let Some(known) = self.np_run(host, run) {
                 known.launches = known.launches.saturating_sub(1);
             }
             return self.np_set_jp(host, run, None);
         }
-        let jp = self.start_jp(host, run, under);
+        let jp = self.start_jp(host, run, reapers);
         self.np_set_jp(host, run, Some(jp));
     }
 

@@ -24,6 +24,8 @@ pub(crate) struct Adopted {
     pub(crate) job: Option<u32>,
     pub(crate) state: supervise::State,
     pub(crate) gone_ms: Option<Ms>,
+    /// The monitor that watches it too.
+    pub(crate) monitor: Option<u64>,
     pub(crate) is_busy: bool,
 }
 
