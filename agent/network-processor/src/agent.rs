@@ -23,8 +23,8 @@ use protocol::message::{Kill, NoRecord, RefusalKind, Refused, Start, Stop};
 use protocol::outbox::Outbox;
 use protocol::{Frame, RunSpec, convert};
 use spool::PrepareError;
-use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +36,8 @@ pub(crate) const LAUNCHES_MAX: u32 = 5;
 /// How often a settled log is read that cannot be read now, and the pause between.
 const RECALLS_MAX: u32 = 5;
 const RECALL_AGAIN: Duration = Duration::from_secs(1);
+/// So many refused runs are remembered, the newest.
+const REFUSED_MAX: usize = 10_000;
 /// A stop waits so long for the disk.
 const STOP_SAVE_MAX: Duration = Duration::from_secs(2);
 /// Before a directory that could not be synced is tried again.
@@ -62,6 +64,8 @@ pub(crate) struct Agent {
     pub(crate) events: UnboundedSender<Event>,
     /// Why no new runs are taken; empty if they are.
     pub(crate) refusing: String,
+    /// Runs that were refused in the present term. The server may take them for over: an order that comes late, over an older connection, is refused too.
+    pub(crate) refused: BTreeSet<RunId>,
     /// When the last round of retention was.
     pub(crate) swept_ms: u64,
     /// What the rounds of retention and the looks at the disk have to know of each other.
@@ -181,6 +185,13 @@ impl Agent {
         if let Err(e) = spec.check() {
             return self.refuse(run_id, RefusalKind::Invalid, e.to_string());
         }
+        if self.refused.contains(&run_id) {
+            return self.refuse(
+                run_id,
+                RefusalKind::NoRoom,
+                "it was refused when it was ordered before".into(),
+            );
+        }
         let mut run = Run::new(Keeper::Preparing);
         (run.timeout_ms, run.grace_ms, run.launches) = (spec.timeout_ms, spec.grace_ms, 1);
         self.runs.insert(run_id, run);
@@ -211,6 +222,15 @@ impl Agent {
 
     fn refuse(&mut self, run_id: RunId, kind: RefusalKind, reason: String) {
         tracing::warn!(run = %run_id, ?kind, "run refused: {reason}");
+        match kind {
+            RefusalKind::NoRoom | RefusalKind::Invalid | RefusalKind::Expired => {
+                self.refused.insert(run_id);
+                if self.refused.len() > REFUSED_MAX {
+                    self.refused.pop_first(); // a run id begins with its time
+                }
+            }
+            RefusalKind::Fenced | RefusalKind::Damaged | RefusalKind::Unspecified => {}
+        }
         let refused = Refused { run_id: convert::run_id_field(run_id), kind: Some(kind as i32), reason };
         self.say(Frame::Refused(refused));
     }
@@ -344,7 +364,7 @@ impl Agent {
         if let Keeper::JobProcessor(pid) = run.keeper {
             let reaped = os::wait::reap(pid); // not our child if an earlier network-processor started it
             let well = matches!(reaped, Ok(Some(waited)) if waited.wait_status == 0);
-            (run.keeper, run.unswept) = (Keeper::Nobody, !well);
+            (run.keeper, run.unswept, run.is_recorded) = (Keeper::Nobody, !well, well);
             if let Some(wanted) = run.stop.as_mut() {
                 wanted.delivery = Delivery::Due; // it took what it was told with it
             }

@@ -43,7 +43,8 @@ impl Agent {
         }
         (run.reading, run.dirty) = (true, false);
         let open_job = run.job.is_none() && run.ended.is_none();
-        self.disk.spawn(move |disk| Event::Read(run_id, Box::new(disk.read(run_id, open_job))));
+        let durable_seq = if run.is_recorded { u64::MAX } else { run.last_seq };
+        self.disk.spawn(move |disk| Event::Read(run_id, Box::new(disk.read(run_id, open_job, durable_seq))));
     }
 
     pub(crate) fn on_read(&mut self, run_id: RunId, seen: Result<Seen, LedgerError>) {

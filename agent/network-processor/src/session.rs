@@ -271,6 +271,7 @@ impl Agent {
         // Two threads may have raised it one after the other and tell in another order.
         if done.is_ok() && self.identity.fence.admits(&fence) {
             self.identity.fence = fence;
+            self.refused.clear(); // what was ordered in an earlier term is fenced
         } else if done.is_ok() {
             done = Err(std::io::Error::other("a server of a later epoch was admitted meanwhile"));
         }

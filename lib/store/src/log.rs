@@ -127,11 +127,14 @@ impl<M: Medium> Log<M> {
         for slot in &contents.torn_slots {
             medium.write_at(&[0; BLOCK_BYTES], contents.layout.slot_at(*slot) as u64)?;
         }
-        for (at, record) in again(&contents) {
-            medium.write_at(&record, at as u64)?;
-        }
         // A log that nobody wrote to since it was created costs nothing: its creator synced it before it got its name.
-        if contents.torn_tail || !contents.torn_slots.is_empty() || contents.records.len() > 1 {
+        let is_used = contents.records.len() > 1;
+        if is_used {
+            for (at, record) in again(&contents) {
+                medium.write_at(&record, at as u64)?;
+            }
+        }
+        if contents.torn_tail || !contents.torn_slots.is_empty() || is_used {
             medium.sync()?;
         }
         let log = Log {

@@ -3,6 +3,7 @@
 use crate::host::{Holder, Life, Parent};
 use crate::job_processor::stopping;
 use crate::log;
+use crate::mutation::Mutation;
 use crate::network_processor::{Errand, Verdict};
 use crate::queue::Ms;
 use crate::run::{Adopted, Delivery, Keeper, Run};
@@ -38,7 +39,7 @@ impl World {
         if let Some(jp) = holder {
             known.keeper = Keeper::JobProcessor(jp);
             if !self.hosts[host].jps.contains_key(&jp) {
-                self.np_hears_of_jp_gone(host, jp, run); // its descriptor says so at once
+                self.np_hears_of_jp_gone(host, jp, run, false); // its descriptor says so at once
             }
             return self.deliver_stop(host, run);
         }
@@ -192,17 +193,17 @@ impl World {
         self.monitor_watches(host, monitor, run, pid);
     }
 
-    pub(crate) fn np_hears_of_jp_gone(&mut self, host: usize, jp: u32, run: RunId) {
+    pub(crate) fn np_hears_of_jp_gone(&mut self, host: usize, jp: u32, run: RunId, well: bool) {
         if let Some(np) = self.np(host).map(|np| np.id) {
             let delay_ms = self.rng.below(HEARD_MS_MAX);
-            self.queue.after(delay_ms, Event::JpGone { host, np, jp, run });
+            self.queue.after(delay_ms, Event::JpGone { host, np, jp, run, well });
         }
     }
 
-    pub(crate) fn on_np_jp_gone(&mut self, host: usize, jp: u32, run: RunId) {
+    pub(crate) fn on_np_jp_gone(&mut self, host: usize, jp: u32, run: RunId, well: bool) {
         let Some(known) = self.np_run(host, run) else { return };
         if matches!(known.keeper, Keeper::JobProcessor(watched) if watched == jp) {
-            known.keeper = Keeper::Nobody;
+            (known.keeper, known.is_recorded) = (Keeper::Nobody, well);
             if let Some((_, delivery)) = &mut known.stop {
                 *delivery = Delivery::Due; // it took what it was told with it
             }
@@ -250,6 +251,7 @@ impl World {
         if self.hosts[host].locks.contains_key(&run) {
             return self.errand(host, Errand::Recorded(run, true)); // its holder lives, and writes what is true
         }
+        let trusting = self.mutation == Some(Mutation::TrustChild);
         let disk = self.disk(host);
         let written = match log::take(&disk, run) {
             Ok((_, ledger)) if ledger.ended.is_some() => Ok(()),
@@ -257,7 +259,9 @@ impl World {
                 let outcome = match verdict {
                     Verdict::Outcome(outcome) => still_true(outcome, &ledger),
                     Verdict::End(_) if ledger.started.is_none() => None,
-                    Verdict::End(end) => Some(self.hosts[host].witnessed(&ledger, end, Witness::Pidfd)),
+                    Verdict::End(end) => {
+                        Some(self.hosts[host].witnessed(&ledger, end, Witness::Pidfd, trusting))
+                    }
                 };
                 let record = |outcome| log::record(&mut log, now_ms, log::ended(&outcome)).map(drop);
                 outcome.map_or(Ok(()), record).map_err(|_| ())

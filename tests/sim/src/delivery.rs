@@ -52,19 +52,27 @@ impl World {
             return;
         }
         (known.is_reading, known.is_dirty) = (true, false);
-        self.errand(host, Errand::Read(run));
+        let durable_seq = if known.is_recorded { u64::MAX } else { known.last_seq };
+        self.errand(host, Errand::Read(run, durable_seq));
     }
 
-    pub(crate) fn np_does_read(&mut self, host: usize, run: RunId) {
+    pub(crate) fn np_does_read(&mut self, host: usize, run: RunId, durable_seq: u64) {
         if self.hosts[host].locks.get(&run) == Some(&Holder::NetworkProcessor) {
-            return self.errand(host, Errand::Read(run)); // readers and the recorder of this process exclude each other
+            return self.errand(host, Errand::Read(run, durable_seq)); // readers and the recorder of this process exclude each other
         }
         match self.look(host, run) {
             Err(()) => self.on_read(host, run, Err(())),
-            Ok(Some(seen)) if self.mutation != Some(Mutation::TellBeforeSync) => {
-                // Its writer may be amid its sync. What is told has to be durable, so we sync too.
+            // The writer of something new may be amid its sync. What is told has to be durable, so we sync too.
+            Ok(Some(seen))
+                if seen.ledger.messages.len() > 1
+                    && seen.ledger.last_seq() > durable_seq
+                    && self.mutation != Some(Mutation::TellBeforeSync) =>
+            {
                 let disk = self.disk(host);
                 let synced = Disk::open_log(&disk, Name::Live(run)).and_then(|mut log| log.sync());
+                if synced.is_err() && !self.hosts[host].locks.contains_key(&run) {
+                    let _ = log::take(&disk, run); // in the place of its writer, who is dead: it is written again
+                }
                 let at_ms = self.done_at_ms(host);
                 self.errand_at(host, at_ms, Errand::Seen(run, synced.ok().map(|()| Box::new(seen))));
             }

@@ -3,7 +3,6 @@
 use crate::disk::{Disk, Name, Shared};
 use crate::job_processor::JobProcessor;
 use crate::monitor::Monitor;
-use crate::mutation::Mutation;
 use crate::network_processor::NetworkProcessor;
 use crate::queue::Ms;
 use crate::rng::Rng;
@@ -129,10 +128,10 @@ impl Host {
     }
 
     /// What the end of a run's process says, to a witness (`spool::witnessed`): a process that executed nothing tells nothing of the job.
-    pub(crate) fn witnessed(&self, ledger: &Ledger, end: End, witness: Witness) -> Outcome {
+    pub(crate) fn witnessed(&self, ledger: &Ledger, end: End, witness: Witness, trusting: bool) -> Outcome {
         let pid = ledger.started.as_ref().and_then(|started| started.pid);
         let process = pid.filter(|pid| self.exists(*pid)).and_then(|pid| self.processes.get(&pid));
-        if process.is_some_and(|process| !process.has_executed) {
+        if !trusting && process.is_some_and(|process| !process.has_executed) {
             let reason = "its process ended before it executed anything".to_owned();
             return Outcome::NeverStarted { reason, why: Never::Failed };
         }
@@ -162,8 +161,6 @@ impl Host {
     }
 }
 
-/// Before a child tries again to say its farewell, milliseconds.
-const FAREWELL_AGAIN_MS: Ms = 1_000;
 /// A slot.
 const BLOCK_BYTES: usize = 4096;
 /// How long a signal takes to end a process, milliseconds.
@@ -243,7 +240,8 @@ impl World {
             let delay_ms = self.rng.below(4);
             self.queue.after(delay_ms, Event::MonitorClosed { host, monitor: monitor.id, jp });
         }
-        self.np_hears_of_jp_gone(host, jp, gone.run);
+        let is_child = self.hosts[host].np.as_ref().is_some_and(|np| np.id == gone.reapers.np);
+        self.np_hears_of_jp_gone(host, jp, gone.run, well && is_child);
         let Some(pid) = gone.child else { return };
         let reaper = self.hosts[host].reaper(gone.reapers);
         self.give_to_reaper(host, pid, reaper);
@@ -261,9 +259,7 @@ impl World {
         }
         let (run, farewell) = (process.run, process.farewell.clone());
         let disk = self.disk(host);
-        if say_farewell(&disk, run, pid, farewell).is_err() && self.mutation != Some(Mutation::SilentChild) {
-            return self.queue.after(FAREWELL_AGAIN_MS, Event::GateClosed { host, pid });
-        }
+        say_farewell(&disk, run, pid, farewell);
         let done = self.done_at_ms(host);
         self.queue.at(done, Event::JobEnds { host, pid, end: End::Exited { code: 125 } });
     }
@@ -296,11 +292,11 @@ impl World {
     }
 }
 
-/// An error: it could not be seen whether there is something to say, or it could not be said.
-fn say_farewell(disk: &Shared, run: RunId, pid: u32, farewell: Option<Farewell>) -> std::io::Result<()> {
-    let Some(Farewell { announced_at, announced, at, words }) = farewell else { return Ok(()) };
-    let mut log = Disk::open_log(disk, Name::Live(run))?;
-    let bytes = log.read()?;
+/// If it cannot be said, whoever reaps the child sees that it never executed.
+fn say_farewell(disk: &Shared, run: RunId, pid: u32, farewell: Option<Farewell>) {
+    let Some(Farewell { announced_at, announced, at, words }) = farewell else { return };
+    let Ok(mut log) = Disk::open_log(disk, Name::Live(run)) else { return };
+    let Ok(bytes) = log.read() else { return };
     let behind = |at: u64| bytes.get(usize::try_from(at).unwrap_or(usize::MAX)..);
     let is_filled = behind(at).is_some_and(|bytes| bytes.iter().take(8).any(|byte| *byte != 0));
     let started = behind(announced_at).and_then(|block| announced.payload(block.get(..BLOCK_BYTES)?));
@@ -309,7 +305,5 @@ fn say_farewell(disk: &Shared, run: RunId, pid: u32, farewell: Option<Farewell>)
         if said.is_err() {
             let _ = log.write_at(&vec![0; words.len()], at); // not promised: nobody may read it
         }
-        return said;
     }
-    Ok(())
 }

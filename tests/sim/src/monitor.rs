@@ -4,6 +4,7 @@
 use crate::disk::Name;
 use crate::host::{Holder, Life, Parent};
 use crate::log;
+use crate::mutation::Mutation;
 use crate::queue::Ms;
 use crate::world::{Event, World};
 use job::{End, RunId, Witness};
@@ -153,6 +154,7 @@ impl World {
         if self.hosts[host].locks.contains_key(&run) {
             return self.monitor_again(host, id, run, u32::MAX);
         }
+        let trusting = self.mutation == Some(Mutation::TrustChild);
         let disk = self.disk(host);
         let taken = log::take(&disk, run);
         let recorded = match taken {
@@ -161,7 +163,7 @@ impl World {
                 Ok(false)
             }
             Ok((mut log, ledger)) => {
-                let outcome = self.hosts[host].witnessed(&ledger, end, witness);
+                let outcome = self.hosts[host].witnessed(&ledger, end, witness, trusting);
                 log::record(&mut log, now_ms, log::ended(&outcome)).map(|_| true).map_err(|_| ())
             }
             Err(LedgerError::Damaged(_)) => Ok(false),

@@ -21,8 +21,8 @@ pub enum Mutation {
     ForgetRoom,
     /// A run that was refused is accepted when it is ordered again, by an order that the refusal did not overtake.
     ForgetRefusals,
-    /// A child whose gate closes goes in silence if its farewell cannot be written at once.
-    SilentChild,
+    /// What a child ended with that never executed, and could not say so, is taken for its job's end.
+    TrustChild,
 }
 
 impl Mutation {
@@ -37,6 +37,6 @@ impl Mutation {
         Mutation::TellBeforeSync,
         Mutation::ForgetRoom,
         Mutation::ForgetRefusals,
-        Mutation::SilentChild,
+        Mutation::TrustChild,
     ];
 }

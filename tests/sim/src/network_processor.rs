@@ -36,7 +36,8 @@ pub(crate) enum Errand {
     Prepare(Preparing, Step),
     PrepareAgain(RunId),
     Relaunch(RunId),
-    Read(RunId),
+    /// Messages up to that number are known to be durable.
+    Read(RunId, u64),
     /// What was read is durable; `None`: it cannot be read now.
     Seen(RunId, Option<Box<Seen>>),
     Settle(Vec<RunId>),
@@ -85,7 +86,7 @@ pub(crate) struct NetworkProcessor {
     /// Runs of the start that were not read yet.
     pub(crate) unread: usize,
     refusing: String,
-    /// Runs that were refused for want of room. The server takes them for over: they must not be accepted when an order comes late.
+    /// Runs that were refused in the present term. The server takes them for over: they must not be accepted when an order comes late.
     refused: BTreeSet<RunId>,
     /// Runs that were set aside while no server was there to be told.
     damaged: Vec<RunId>,
@@ -213,7 +214,7 @@ impl World {
             Errand::Prepare(preparing, step) => self.prepare_step(host, preparing, step),
             Errand::PrepareAgain(run) => self.prepare_again(host, run),
             Errand::Relaunch(run) => self.np_launch(host, run),
-            Errand::Read(run) => self.np_does_read(host, run),
+            Errand::Read(run, durable_seq) => self.np_does_read(host, run, durable_seq),
             Errand::Seen(run, seen) => self.np_saw(host, run, seen.map(|seen| *seen)),
             Errand::Settle(runs) => self.np_moves(host, runs),
             Errand::Quarantine(run) => self.np_sets_aside(host, run),
@@ -432,6 +433,7 @@ impl World {
         if !well || !still {
             return self.goodbye(conn, Side::Agent, "the epoch could not be written down", false);
         }
+        np.refused.clear(); // what was ordered in an earlier term is fenced
         self.establish(host, conn, hello);
         for frame in held {
             self.on_frame_at_agent(conn, frame);
@@ -532,7 +534,7 @@ impl World {
             return self.refuse(host, run, RefusalKind::Invalid, &e.to_string());
         }
         if is_refused {
-            return self.refuse_for_want_of_room(host, run, "there was no room when it was ordered first");
+            return self.refuse_for_want_of_room(host, run, "it was refused when it was ordered before");
         }
         let Some(np) = self.np(host) else { return };
         let known = Run {

@@ -51,6 +51,8 @@ pub(crate) struct Run {
     pub(crate) stop_cause: Option<StopCause>,
     pub(crate) stop: Option<(Stop, Delivery)>,
     pub(crate) launches: u32,
+    /// Its job-processor ended well.
+    pub(crate) is_recorded: bool,
     pub(crate) is_reading: bool,
     pub(crate) is_dirty: bool,
     pub(crate) is_moving: bool,
@@ -71,6 +73,7 @@ impl Run {
             stop_cause: None,
             stop: None,
             launches: 0,
+            is_recorded: false,
             is_reading: false,
             is_dirty: false,
             is_moving: false,

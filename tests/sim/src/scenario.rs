@@ -97,7 +97,7 @@ fn kinds_near(rule: Mutation) -> Option<Vec<u64>> {
     match rule {
         Mutation::LowerEpoch => Some(vec![0, 1, 14, 15]),
         Mutation::ForgetRefusals => Some(vec![0, 4, 10, 13, 14, 15, 17, 17, 17]),
-        Mutation::SilentChild => Some(vec![6, 7, 8, 17, 20, 21]),
+        Mutation::TrustChild => Some(vec![6, 7, 8, 17, 20, 21]),
         Mutation::GateBeforeStarted | Mutation::TellBeforeSync => Some(vec![6, 10, 11, 12, 21]),
         Mutation::ForgetRoom => Some(vec![13, 14, 15, 16, 16]),
         Mutation::AckBeforeCommit

@@ -44,7 +44,7 @@ pub(crate) enum Event {
     NpTick { host: usize, np: u64 },
     Errand { host: usize, np: u64, errand: Box<Errand> },
     JobGone { host: usize, np: u64, run: RunId },
-    JpGone { host: usize, np: u64, jp: u32, run: RunId },
+    JpGone { host: usize, np: u64, jp: u32, run: RunId, well: bool },
     Jp { host: usize, jp: u32 },
     GateClosed { host: usize, pid: u32 },
     Signal { host: usize, pid: u32, kill: bool },
@@ -268,7 +268,7 @@ impl World {
             Event::NpTick { host, .. } => self.on_np_tick(host),
             Event::Errand { host, errand, .. } => self.on_errand(host, *errand),
             Event::JobGone { host, run, .. } => self.on_job_gone(host, run),
-            Event::JpGone { host, jp, run, .. } => self.on_np_jp_gone(host, jp, run),
+            Event::JpGone { host, jp, run, well, .. } => self.on_np_jp_gone(host, jp, run, well),
             other => unreachable!("{other:?} is not of a network-processor"),
         }
     }

@@ -60,6 +60,6 @@ fn a_run_that_was_refused_and_is_accepted_after_all_is_found() {
 }
 
 #[test]
-fn a_child_that_goes_in_silence_is_found() {
-    is_found(Mutation::SilentChild);
+fn a_child_that_is_taken_for_its_job_is_found() {
+    is_found(Mutation::TrustChild);
 }
