@@ -19,7 +19,7 @@ use crate::users::NotResolved;
 use config::AgentConfig;
 use job::RunId;
 use os::pidfd::Pidfd;
-use protocol::message::{Kill, NoRecord, RefusalKind, Refused, Start, Stop};
+use protocol::message::{Kill, NoRecord, RefusalKind, Start, Stop};
 use protocol::outbox::Outbox;
 use protocol::{Frame, RunSpec, convert};
 use spool::PrepareError;
@@ -231,8 +231,7 @@ impl Agent {
             }
             RefusalKind::Fenced | RefusalKind::Damaged | RefusalKind::Unspecified => {}
         }
-        let refused = Refused { run_id: convert::run_id_field(run_id), kind: Some(kind as i32), reason };
-        self.say(Frame::Refused(refused));
+        self.say_refused(run_id, kind, reason);
     }
 
     fn on_prepared(&mut self, run_id: RunId, prepared: Result<Launched, NotPrepared>) {

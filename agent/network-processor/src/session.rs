@@ -44,6 +44,8 @@ struct Session {
     server: String,
     /// What came while its epoch was being written down: it is not obeyed before.
     held: Option<Vec<Frame>>,
+    /// Runs that are refused since it was given our account, which may still name them. Said when its server is obeyed.
+    refused: Vec<Refused>,
 }
 
 /// An epoch was written down, or not, for a server that wants to be obeyed.
@@ -80,6 +82,13 @@ impl Sessions {
                 .link
                 .close(Some(Goodbye { reason: "you do not read what is sent".into(), stopping: false }));
         }
+    }
+
+    /// Keeps a refusal for servers that are not obeyed yet.
+    fn keep(&mut self, refused: &Refused) {
+        let active = self.active;
+        let candidates = self.links.iter_mut().filter(|(id, _)| Some(**id) != active);
+        candidates.for_each(|(_, session)| session.refused.push(refused.clone()));
     }
 
     /// Closes a link whose peer said what cannot be.
@@ -129,7 +138,13 @@ impl Agent {
         }
         self.sessions.links.insert(
             id,
-            Session { link: link.sender.clone(), frames, server: link.peer.name.clone(), held: None },
+            Session {
+                link: link.sender.clone(),
+                frames,
+                server: link.peer.name.clone(),
+                held: None,
+                refused: Vec::new(),
+            },
         );
         tokio::spawn(write(link.sender, queue));
         let events = self.events.clone();
@@ -303,6 +318,10 @@ impl Agent {
         for (run_id, _) in complete {
             self.settle_if_over(run_id);
         }
+        let refused = self.sessions.links.get_mut(&session).map(|session| std::mem::take(&mut session.refused));
+        for refused in refused.unwrap_or_default() {
+            self.say(Frame::Refused(refused));
+        }
         for run_id in std::mem::take(&mut self.sessions.damaged) {
             self.report_damaged(run_id);
         }
@@ -392,8 +411,16 @@ impl Agent {
             "the run's log on agent {} is damaged; it is kept in quarantine/{run_id}",
             self.config.name
         );
-        let kind = Some(RefusalKind::Damaged as i32);
-        self.say(Frame::Refused(Refused { run_id: convert::run_id_field(run_id), kind, reason }));
+        self.say_refused(run_id, RefusalKind::Damaged, reason);
+    }
+
+    /// Says that a run is not taken, or not told.
+    pub(crate) fn say_refused(&mut self, run_id: RunId, kind: RefusalKind, reason: String) {
+        let refused = Refused { run_id: convert::run_id_field(run_id), kind: Some(kind as i32), reason };
+        if kind != RefusalKind::Fenced {
+            self.sessions.keep(&refused);
+        }
+        self.say(Frame::Refused(refused));
     }
 }
 

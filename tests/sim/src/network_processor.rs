@@ -69,6 +69,8 @@ pub(crate) enum Verdict {
 pub(crate) struct Link {
     /// What came while its epoch was being written down.
     held: Option<Vec<Frame>>,
+    /// Runs that are refused since it was given the account.
+    refused: Vec<Refused>,
 }
 
 /// The network-processor.
@@ -456,6 +458,9 @@ impl World {
         for (run, _) in complete {
             self.settle_if_over(host, run);
         }
+        let link = self.np(host).and_then(|np| np.links.get_mut(&conn));
+        let refused = link.map(|link| std::mem::take(&mut link.refused)).unwrap_or_default();
+        refused.into_iter().for_each(|refused| self.say(host, refused.into()));
         let damaged = self.np(host).map(|np| std::mem::take(&mut np.damaged)).unwrap_or_default();
         damaged.into_iter().for_each(|run| self.report_damaged(host, run));
         for missing in &hello.missing {
@@ -573,6 +578,11 @@ impl World {
             kind: Some(kind as i32),
             reason: reason.to_owned(),
         };
+        if let Some(np) = self.np(host).filter(|_| kind != RefusalKind::Fenced) {
+            let active = np.active;
+            let candidates = np.links.iter_mut().filter(|(conn, _)| Some(**conn) != active);
+            candidates.for_each(|(_, link)| link.refused.push(refused.clone()));
+        }
         self.say(host, refused.into());
     }
 
