@@ -10,6 +10,7 @@ use crate::launch::{JobProcessor, Launched, Launcher, NotLaunched};
 use crate::leftovers::Leaving;
 use crate::links::Links;
 use crate::orphans::Orphans;
+use crate::resend::CatchingUp;
 use crate::retention::Settled;
 use crate::run::{Delivery, Keeper, Run};
 use crate::secrets::FileSecrets;
@@ -76,10 +77,10 @@ pub(crate) struct Agent {
     pub(crate) housekept_ms: u64,
     /// Frames that wait for room on the active link.
     pub(crate) waiting: VecDeque<Frame>,
-    /// The settled runs are being sent again: until that is complete, the server counts as one that went back in time.
+    /// The settled runs are being sent again.
     pub(crate) resending: bool,
-    /// The session in which they are to be sent, and where the server stood when it said so.
-    pub(crate) catching_up: Option<(u64, ([u8; 16], u64))>,
+    /// To a server that went back in time, and counts as such until it has acknowledged all of them.
+    pub(crate) catching_up: Option<CatchingUp>,
     /// What jobs that are over left running.
     pub(crate) leaving: Leaving,
     /// What came to us as the reaper of orphans.
@@ -149,6 +150,7 @@ impl Agent {
             Event::Moved(run_id, moved) => self.on_moved(run_id, moved),
             Event::Settled(moved) => self.on_settled(moved),
             Event::Recalled(run_id, recalled) => self.on_recalled(run_id, recalled),
+            Event::Resending(session, sent) => self.on_resending(session, sent),
             Event::Resent(session, resent) => self.on_resent(session, resent),
             Event::Swept(done) => self.on_swept(done),
             Event::Room(room) => self.on_room(room),

@@ -126,10 +126,14 @@ impl Agent {
             };
             self.outbox.on_acked(run_id, seq);
             self.settle_if_over(run_id);
+            if let Some(catching_up) = &mut self.catching_up {
+                catching_up.on_acked(session, run_id, seq);
+            }
         }
+        self.catch_up();
         if let Some(position) = &acks.position
             && let Ok(acked) = protocol::reconcile::read_position(position)
-            && !self.resending
+            && self.catching_up.is_none()
         {
             self.identity.acked = acked;
             self.identity.dirty = true;

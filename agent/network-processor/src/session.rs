@@ -7,6 +7,7 @@
 
 use crate::agent::Agent;
 use crate::event::Event;
+use crate::resend::CatchingUp;
 use crate::streams::Word;
 use job::RunId;
 use link::{Link, LinkError, Sender};
@@ -318,7 +319,8 @@ impl Agent {
         for (run_id, _) in complete {
             self.settle_if_over(run_id);
         }
-        let refused = self.sessions.links.get_mut(&session).map(|session| std::mem::take(&mut session.refused));
+        let refused =
+            self.sessions.links.get_mut(&session).map(|session| std::mem::take(&mut session.refused));
         for refused in refused.unwrap_or_default() {
             self.say(Frame::Refused(refused));
         }
@@ -367,9 +369,9 @@ impl Agent {
                     "the server's database went back in time ({told:?}): the settled records are sent again"
                 );
                 if let Some(session) = self.sessions.active {
-                    self.catching_up = acked.ok().map(|acked| (session, acked));
+                    self.catching_up = acked.ok().map(|acked| CatchingUp::new(session, acked));
                 }
-                return self.resend_settled(); // what it knows now counts when it has them all
+                return self.resend_settled();
             }
             Ok(History::First | History::Onward | History::OtherDatabase) => {}
             Err(e) => tracing::warn!("the server's position cannot be read: {e}"),

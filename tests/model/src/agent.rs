@@ -3,8 +3,8 @@
 use crate::bounds::Rules;
 use crate::host::network_processor_dies;
 use crate::state::{
-    Child, Directory, Down, Fence, Hello, Link, NetworkProcessor, Outcome, Place, Position, RUNS, Run, SERVERS, State, Up,
-    Words, Written,
+    Child, Directory, Down, Fence, Hello, Link, NetworkProcessor, Outcome, Place, Position, RUNS, Run,
+    SERVERS, State, Up, Words, Written,
 };
 use protocol::message::Position as Said;
 use protocol::reconcile::{History, history};
