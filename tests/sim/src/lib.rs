@@ -12,11 +12,9 @@
 //! | `monitor`                                                  | platform-agent                                         |
 //! | `host`, `disk`, `net`, `queue`                             | kernel, disk, network, time                            |
 //!
-//! At four points the drivers do what the real processes should and do not yet: [`Mutation::TellBeforeSync`], [`Mutation::ForgetRoom`],
-//! [`Mutation::ForgetRefusals`] and [`Mutation::TrustChild`] are the present ways, and the oracle finds the harm in each.
-//!
 //! Between any two steps a process may be killed, or the power may go. `scenario` makes all of that from the seed; `oracle` knows what happened, and
-//! compares. Not in it: TLS and the proofs of the shared secret, suspend and resume, output, kept files, users, retention, restores.
+//! compares. Not in it: TLS and the proofs of the shared secret, suspend and resume,
+//! output, kept files, users, retention, restores, and a database that goes back in time.
 
 #![forbid(unsafe_code)]
 
