@@ -95,6 +95,8 @@ pub(crate) struct NetworkProcessor {
     /// Zombies that came to it and are no jobs that it knew of, and the runs of which that was not known.
     pub(crate) strangers: (Vec<u32>, BTreeSet<RunId>),
     pub(crate) acked_is_dirty: bool,
+    /// What it opened is durable, and it listens.
+    pub(crate) has_begun: bool,
     begun_ms: Ms,
     housekept_ms: Ms,
     backoff: Backoff,
@@ -143,6 +145,7 @@ impl World {
             damaged: Vec::new(),
             strangers: (Vec::new(), BTreeSet::new()),
             acked_is_dirty: false,
+            has_begun: false,
             begun_ms: now_ms,
             housekept_ms: now_ms,
             backoff: Backoff::new(),
@@ -154,7 +157,9 @@ impl World {
     /// What it opened is durable: it looks at the runs of the last time, and dials.
     pub(crate) fn on_np_begin(&mut self, host: usize, runs: Vec<RunId>) {
         let name = self.hosts[host].name.clone();
-        let incarnation = self.np(host).map_or(0, |np| np.identity.incarnation);
+        let Some(np) = self.np(host) else { return };
+        np.has_begun = true;
+        let incarnation = np.identity.incarnation;
         self.oracle.on_begun(&name, incarnation);
         for run in runs {
             if let Some(np) = self.np(host) {

@@ -114,7 +114,7 @@ impl World {
         if is_here {
             return;
         }
-        if let Some(np) = self.np(host).map(|np| np.id)
+        if let Some(np) = self.np(host).filter(|np| np.has_begun).map(|np| np.id)
             && self.ways[host].cut_until_ms <= now_ms
         {
             self.connect(host, np, server);
