@@ -241,6 +241,35 @@ fn a_settled_run_is_told_again_to_a_database_that_went_back_in_time() {
     });
 }
 
+#[test]
+fn what_is_sent_again_to_a_database_that_went_back_is_sent_until_it_is_acknowledged() {
+    on_empty_site(|site| {
+        let (mut commander, agent) = commanded(site)?;
+        let (run, spec) = (new_run(1), spec(site, 1)?);
+        commander.greet(1, 1)?;
+        commander.order(1, run, &spec)?;
+        let first = commander.outcome(run)?;
+        commander.acknowledge_at(run, first.0, 7)?;
+        wait_until("the run to be settled", || Ok(agent.count(Shelf::Settled) == 1))?;
+        // At the next connections it stands at commit 1.
+        for _ in 0..2 {
+            commander.hang_up();
+            assert!(commander.greet(1, 1)?.is_empty());
+            assert_eq!(commander.outcome(run)?, first);
+            commander.caught_up()?;
+        }
+        commander.acknowledge_at(run, first.0, 1)?;
+        commander.order(1, run, &spec)?;
+        assert_eq!(commander.outcome(run)?, first, "the acknowledgement was read before this answer");
+        commander.hang_up();
+        assert!(commander.greet(1, 1)?.is_empty());
+        let other = new_run(2);
+        commander.order(1, other, &RunSpec { job_id: Some(2), ..spec })?;
+        assert_eq!(commander.told()?, other, "nothing is sent again any more");
+        Ok(())
+    });
+}
+
 /// Puts a stopped server's database in the place of another.
 fn copy_database(from: &Path, to: &Path) -> Result<()> {
     for name in ["server.db", "server.db-wal"] {
