@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use job::{End, Outcome, RunId, RunIds, Status, Witness};
 use prost::Message;
 use protocol::message::{Ended, Fact, FactBody};
-use scheduler::{Action, Connected, Engine, FactIn, Input, JobSpec, NewAgent, QueueRecord, Snapshot};
+use scheduler::{Action, Connected, Engine, FactIn, Input, JobSpec, NewAgent, Output, QueueRecord, Snapshot};
 use std::time::Instant;
 
 const QUEUES: usize = 1_000;
@@ -100,9 +100,9 @@ impl Floor {
 
     fn act(&mut self, input: Input) -> Result<()> {
         self.engine.on(input, NOW_MS)?;
-        let output = self.engine.take();
-        self.engine.on_committed();
-        for action in output.actions {
+        let Output { changes, actions, passing } = self.engine.take();
+        self.engine.on_committed(passing, changes);
+        for action in actions {
             if let Action::Start { agent, run, .. } = action {
                 self.running.push((agent, run));
             }

@@ -38,10 +38,6 @@ use config::AgentConfig;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Many small pieces are taken by one thread and given back by another, which the C library's allocator is slow at.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const USAGE: &str =
     "usage: network-processor --config agent.toml [--check] | --version (started by platform-agent)";
 

@@ -62,7 +62,7 @@ impl Engine {
         self.counts.add(next);
         self.job_mut(id).status = next;
         if next.is_final() {
-            self.passing_jobs.push(id);
+            self.passing.jobs.push(id);
         }
     }
 
@@ -89,7 +89,7 @@ impl Engine {
         }
         self.run_mut(id).status = next;
         if next.is_final() {
-            self.passing_runs.push(id);
+            self.passing.runs.push(id);
         }
         true
     }

@@ -13,8 +13,12 @@ use crate::{
 use job::{JobId, RunId, RunIds, Status};
 use protocol::handshake::PROTOCOL_VERSION_MIN;
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+
+/// The memory of so many changes is used again.
+const CHANGES_KEPT_MAX: usize = 65_536;
 
 /// A queue inside the engine; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,10 +120,15 @@ pub struct Engine {
     pub(crate) out: Output,
     pub(crate) dirty_jobs: Vec<JobId>,
     pub(crate) dirty_runs: Vec<RunId>,
-    /// In memory only until the next commit.
-    pub(crate) passing_jobs: Vec<JobId>,
-    pub(crate) passing_runs: Vec<RunId>,
-    passing_keys: Vec<String>,
+    pub(crate) passing: Passing,
+}
+
+/// What stays in memory only until it is committed.
+#[derive(Clone, Debug, Default)]
+pub struct Passing {
+    pub(crate) jobs: Vec<JobId>,
+    pub(crate) runs: Vec<RunId>,
+    keys: Vec<String>,
 }
 
 /// The snapshot contradicts itself.
@@ -186,9 +195,7 @@ impl Engine {
             out: Output::default(),
             dirty_jobs: Vec::new(),
             dirty_runs: Vec::new(),
-            passing_jobs: Vec::new(),
-            passing_runs: Vec::new(),
-            passing_keys: Vec::new(),
+            passing: Passing::default(),
         }
     }
 
@@ -284,11 +291,13 @@ impl Engine {
     }
 
     /// Hands out what was decided since the last time. The changes have to be committed before anything else is done;
-    /// then [`Engine::on_committed`] is called, then the actions are carried out.
+    /// then [`Engine::on_committed`] is called, then the actions are carried out. Meanwhile the engine may decide more, if what it is told
+    /// concerns runs that are in its memory only; that is handed out when this is committed, no earlier.
     pub fn take(&mut self) -> Output {
         let dirty_jobs = std::mem::take(&mut self.dirty_jobs);
         self.tell_statuses(&dirty_jobs);
         let mut out = std::mem::take(&mut self.out);
+        out.passing = std::mem::take(&mut self.passing);
         for id in dirty_jobs {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             match std::mem::replace(&mut job.write, Write::Clean) {
@@ -318,25 +327,37 @@ impl Engine {
         }
     }
 
-    /// What was taken is committed: what is over leaves the memory.
-    pub fn on_committed(&mut self) {
+    /// What was taken is committed: what is over leaves the memory, unless more was decided about it meanwhile. The room that the changes
+    /// took is used again.
+    pub fn on_committed(&mut self, passing: Passing, mut changes: Vec<Change>) {
         self.recalled.clear();
-        for id in std::mem::take(&mut self.passing_jobs) {
-            // Unless it was restarted since.
-            if self.jobs.get(&id).is_some_and(|job| job.record.status.is_final())
-                && let Some(job) = self.jobs.remove(&id)
-                && let Some(key) = &job.record.spec.idempotency_key
-            {
-                self.keys.remove(key);
+        for id in passing.jobs {
+            match self.jobs.entry(id) {
+                Entry::Occupied(job) if job.get().write != Write::Clean => self.passing.jobs.push(id),
+                // Unless it was restarted since.
+                Entry::Occupied(job) if job.get().record.status.is_final() => {
+                    if let Some(key) = &job.remove().record.spec.idempotency_key {
+                        self.keys.remove(key);
+                    }
+                }
+                Entry::Occupied(_) | Entry::Vacant(_) => {}
             }
         }
-        for id in std::mem::take(&mut self.passing_runs) {
-            self.runs.remove(&id);
+        for id in passing.runs {
+            match self.runs.entry(id) {
+                Entry::Occupied(run) if run.get().write != Write::Clean => self.passing.runs.push(id),
+                Entry::Occupied(run) => drop(run.remove()),
+                Entry::Vacant(_) => {}
+            }
         }
-        for key in std::mem::take(&mut self.passing_keys) {
+        for key in passing.keys {
             if self.keys.get(&key).is_some_and(|(id, _)| !self.jobs.contains_key(id)) {
                 self.keys.remove(&key);
             }
+        }
+        if self.out.changes.is_empty() && changes.capacity() <= CHANGES_KEPT_MAX {
+            changes.clear();
+            self.out.changes = changes;
         }
     }
 
@@ -359,7 +380,7 @@ impl Engine {
             record.id,
             record.status
         );
-        self.passing_runs.push(record.id);
+        self.passing.runs.push(record.id);
         self.runs.insert(record.id, Run { record, write: Write::Clean });
     }
 
@@ -372,7 +393,7 @@ impl Engine {
     /// A job that is over and has an idempotency key, from the database; stays until the next commit.
     pub fn recall_key(&mut self, job: &JobRecord) {
         if let Some(key) = &job.spec.idempotency_key {
-            self.passing_keys.push(key.clone());
+            self.passing.keys.push(key.clone());
             self.keys.insert(key.clone(), (job.id, Arc::clone(&job.spec)));
         }
     }

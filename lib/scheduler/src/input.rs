@@ -1,5 +1,6 @@
 //! What goes into the engine, and what comes out.
 
+use crate::engine::Passing;
 use crate::record::Dial;
 use crate::{
     AgentRecord, EventRecord, FactRecord, JobRecord, JobSpec, KeptFile, QueueRecord, RunRecord, StrayRecord,
@@ -367,6 +368,8 @@ pub struct Output {
     pub changes: Vec<Change>,
     /// To be done after that, in this order.
     pub actions: Vec<Action>,
+    /// For [`Engine::on_committed`](crate::Engine::on_committed).
+    pub passing: Passing,
 }
 
 /// A change of the stored record. A batch holds each job and run at most once.

@@ -52,7 +52,7 @@ mod views;
 mod why;
 
 pub use became::became;
-pub use engine::{Engine, RestoreError};
+pub use engine::{Engine, Passing, RestoreError};
 pub use event::{Event, EventFilter, EventKind, EventRecord, Object, Severity};
 pub use input::{
     Action, Change, Connected, FactIn, Input, InventoryEntry, NewAgent, Output, Over, Reply, Restart,

@@ -4,27 +4,27 @@ use super::access::Access;
 use super::command::{Command, Port, Request, ToAgent};
 use super::handle::{CoreError, Feed, Handle, ServerStatus};
 use super::health::Shared;
+use super::writer::{self, Batch, Writer};
 use crate::auth::Tokens;
 use crate::db::{AnswerKey, AnswerRecord, Database, DbError, Entry};
 use job::{JobId, RunId, RunIds};
 use protocol::message::RunSpec;
 use scheduler::{
-    Action, AgentRecord, Change, Connected, Engine, Event, EventKind, FactIn, FactRecord, Input, Object,
-    Output, Over, Rejection, Reply,
+    Action, AgentRecord, Change, Connected, Counts, Engine, Event, EventKind, FactIn, FactRecord, Input,
+    Object, Output, Over, Passing, Rejection, Reply,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// So many requests wait for the core; then those who ask wait for room.
 const INBOX_MAX: usize = 8_192;
 /// So many requests are decided in one step, and committed together.
 const STEP_MAX: usize = 4_096;
-/// The first pause after a commit that failed, and the longest.
-const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(10);
+/// With so many facts a step is full too: while it is written, the next one is decided.
+const STEP_FACTS_MAX: usize = 4_096;
 /// Between two looks at the clock.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -56,6 +56,7 @@ pub fn spawn(
     engine.happened(started.with(serde_json::json!({"epoch": epoch})), os::clock::wall_ms());
     let shared = Arc::new(Shared::new(engine.counts()));
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
+    let writer = Writer::spawn(Arc::clone(&database), Arc::clone(&shared))?;
     let core = Core {
         engine,
         roster,
@@ -73,6 +74,8 @@ pub fn spawn(
         strays,
         ticks: 0,
         started_at_ms: os::clock::wall_ms(),
+        writer,
+        begun: None,
     };
     let (tokens, feed) = (core.tokens.clone(), core.feed.clone());
     let thread = std::thread::Builder::new().name("core".to_owned()).spawn(move || core.run(inbox))?;
@@ -113,6 +116,16 @@ pub(super) struct Core {
     strays: u64,
     ticks: u64,
     started_at_ms: i64,
+    writer: Writer,
+    /// What the writer is writing.
+    begun: Option<Begun>,
+}
+
+/// What is to be done when a batch is written.
+struct Begun {
+    actions: Vec<Action>,
+    passing: Passing,
+    counts: Counts,
 }
 
 /// What a command is answered with.
@@ -122,6 +135,9 @@ pub(super) type Answer = Result<Reply, CoreError>;
 #[derive(Default)]
 struct Step {
     taken: usize,
+    facts: usize,
+    /// Nothing but facts was taken.
+    only_facts: bool,
     replies: Vec<(oneshot::Sender<Answer>, Answer)>,
     /// Done last, so that what came in the same step is seen.
     forgets: Vec<(Vec<JobId>, oneshot::Sender<Answer>)>,
@@ -133,12 +149,17 @@ struct Step {
 
 impl Core {
     fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
-        while let Some(first) = inbox.blocking_recv() {
-            let mut step = Step::default();
+        while let Some(first) = self.next(&mut inbox) {
+            let mut step = Step { only_facts: true, ..Step::default() };
             self.take_in(first, &mut step);
-            while step.taken < STEP_MAX && step.stop.is_none() {
+            while step.taken < STEP_MAX && step.facts < STEP_FACTS_MAX && step.stop.is_none() {
                 let Ok(next) = inbox.try_recv() else { break };
                 self.take_in(next, &mut step);
+            }
+            self.finish();
+            if step.only_facts && !inbox.is_empty() {
+                self.begin();
+                continue;
             }
             self.commit_and_tell(&mut step);
             if let Some(done) = step.stop {
@@ -149,8 +170,23 @@ impl Core {
         }
     }
 
+    /// `None`: nobody is left who could ask for anything.
+    fn next(&mut self, inbox: &mut mpsc::Receiver<Command>) -> Option<Command> {
+        if let Ok(command) = inbox.try_recv() {
+            return Some(command);
+        }
+        self.finish();
+        inbox.blocking_recv()
+    }
+
     fn take_in(&mut self, command: Command, step: &mut Step) {
         step.taken += 1;
+        if let Command::Tell(Input::Facts { facts, .. }) = &command {
+            step.facts += facts.len();
+        } else {
+            step.only_facts = false;
+            self.finish();
+        }
         match command {
             Command::Do { task, order, reply } => {
                 let result = self.on_order(task, order.as_deref());
@@ -245,6 +281,12 @@ impl Core {
             if self.unheard.contains(agent) {
                 return;
             }
+            if facts
+                .iter()
+                .any(|fact| self.engine.acked_seq(fact.run) >= fact.seq || !self.engine.has_run(fact.run))
+            {
+                self.finish(); // the database has to be asked
+            }
             if let Err(e) = self.recall_runs(facts).and_then(|()| self.recall_facts(facts)) {
                 tracing::warn!(%agent, "messages were not taken, the agent will send them again: {e}");
                 self.ports.remove(agent);
@@ -314,21 +356,10 @@ impl Core {
             let result = self.forget(&jobs);
             step.replies.push((reply, result));
         }
-        let Output { changes, actions } = self.engine.take();
-        let entries = std::mem::take(&mut self.entries);
-        if !changes.is_empty() || !entries.is_empty() {
-            self.commit(&changes, &entries);
-        }
+        let (batch, begun) = self.take();
+        writer::write(&*self.database, &self.shared, &batch);
         self.answered.clear();
-        for entry in &entries {
-            self.tokens.on_written(entry);
-        }
-        self.engine.on_committed();
-        self.shared.on_step(self.engine.counts());
-        for change in &changes {
-            self.on_written(change);
-        }
-        self.carry_out(actions, &mut step.arrivals);
+        self.on_batch_written(batch, begun, &mut step.arrivals);
         for (job, watcher) in step.watches.drain(..) {
             self.watch(job, watcher);
         }
@@ -340,21 +371,38 @@ impl Core {
         }
     }
 
-    /// Returns when the batch is written, however long that takes: nothing else may happen before.
-    fn commit(&self, changes: &[Change], entries: &[Entry]) {
-        let mut pause = RETRY_MIN;
-        let began = Instant::now();
-        os::crash::point("commit.before");
-        while let Err(e) = self.database.commit_with(changes, entries) {
-            tracing::error!("{} changes are not written: {e}; next try in {pause:?}", changes.len());
-            self.shared.on_trouble(e.to_string());
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(RETRY_MAX);
+    fn take(&mut self) -> (Batch, Begun) {
+        let Output { changes, actions, passing } = self.engine.take();
+        let batch = Batch { changes, entries: std::mem::take(&mut self.entries) };
+        (batch, Begun { actions, passing, counts: self.engine.counts() })
+    }
+
+    /// Lets what was decided be written; nobody is told before [`Core::finish`].
+    fn begin(&mut self) {
+        let (batch, begun) = self.take();
+        self.writer.begin(batch);
+        self.begun = Some(begun);
+    }
+
+    /// Waits for what is being written, and tells.
+    fn finish(&mut self) {
+        if let Some(begun) = self.begun.take() {
+            let batch = self.writer.wait();
+            self.on_batch_written(batch, begun, &mut BTreeMap::new());
         }
-        os::crash::point("commit.after");
-        metrics::counter!("lastword_commits_total").increment(1);
-        metrics::histogram!("lastword_commit_changes").record(changes.len() as f64);
-        metrics::histogram!("lastword_commit_seconds").record(began.elapsed().as_secs_f64());
+    }
+
+    fn on_batch_written(&mut self, batch: Batch, begun: Begun, arrivals: &mut BTreeMap<u64, Port>) {
+        let Begun { actions, passing, counts } = begun;
+        for entry in &batch.entries {
+            self.tokens.on_written(entry);
+        }
+        self.shared.on_step(counts);
+        for change in &batch.changes {
+            self.on_written(change);
+        }
+        self.engine.on_committed(passing, batch.changes);
+        self.carry_out(actions, arrivals);
     }
 
     fn on_written(&mut self, change: &Change) {

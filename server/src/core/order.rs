@@ -61,7 +61,7 @@ impl Order {
         self.parts.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// One of its commands had been carried out before, by an earlier order with its key.
+    /// The first of its commands had been carried out before, by an earlier order with its key.
     pub(crate) fn on_repeated(&self) {
         self.repeated.store(true, Ordering::Relaxed);
     }

@@ -21,7 +21,10 @@ impl Core {
             if earlier.digest != *digest {
                 return Err(CoreError::KeyReused(key.key.clone()));
             }
-            order.on_repeated();
+            // Who did the first of its commands is the one who did it, even if another has overtaken it since.
+            if key.part == 0 {
+                order.on_repeated();
+            }
             return Ok(earlier.reply);
         }
         let about = self.about(&task);

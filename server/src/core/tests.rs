@@ -394,6 +394,68 @@ async fn the_same_key_finds_its_job_also_when_that_is_over_and_the_server_was_st
     lab.stop().await;
 }
 
+/// What agents say piles up while the database is slow: steps of nothing but facts are written while the next ones are decided.
+#[tokio::test]
+async fn facts_that_are_decided_while_others_are_written_are_acknowledged_when_they_are_committed_and_no_earlier()
+ {
+    const JOBS: usize = 1_000;
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::with_agent(dir.path()).await;
+    lab.handle.set_slots("a", u32::try_from(JOBS).unwrap()).await.unwrap();
+    let mut orders = lab.connect(1, 100_000).await;
+    lab.handle.submit(vec![spec(); JOBS]).await.unwrap();
+    let mut runs = Vec::with_capacity(JOBS);
+    while runs.len() < JOBS {
+        runs.push(next_start(&mut orders).await);
+    }
+    let life = whole_life().map(|body| Fact::new(5, body).encode_to_vec());
+    let commits = lab.db.commit_number();
+    let told = tokio::spawn({
+        let (handle, runs) = (lab.handle.clone(), runs.clone());
+        async move {
+            // The third message of a run comes some hundred runs after its first, and every seventh comes again at once, every other later.
+            for n in 0..JOBS + 2 * LAG {
+                for (seq, bytes) in (1..).zip(&life) {
+                    let Some(run) = n.checked_sub((seq - 1) * LAG).and_then(|n| runs.get(n)) else {
+                        continue;
+                    };
+                    let fact = FactIn::new(*run, seq as u64, bytes.clone());
+                    let again = n.is_multiple_of(7).then(|| fact.clone());
+                    let facts = std::iter::once(fact).chain(again).collect();
+                    handle.tell(Input::Facts { agent: "a".into(), facts }).await.unwrap();
+                }
+            }
+            for run in runs.iter().step_by(2) {
+                let facts =
+                    (1..).zip(&life).map(|(seq, bytes)| FactIn::new(*run, seq, bytes.clone())).collect();
+                handle.tell(Input::Facts { agent: "a".into(), facts }).await.unwrap();
+            }
+        }
+    });
+    let mut acked = std::collections::HashMap::new();
+    while runs.iter().any(|run| acked.get(run) != Some(&3)) {
+        let Some(ToAgent::Acks { acks, commit }) = next(&mut orders).await else {
+            panic!("the session ended")
+        };
+        assert!(commit <= lab.db.commit_number());
+        for (run, seq) in acks {
+            assert!(lab.db.facts(run).unwrap().len() as u64 >= seq, "acknowledged before it was committed");
+            acked.insert(run, seq);
+        }
+    }
+    told.await.unwrap();
+    let status = lab.handle.status().await.unwrap(); // behind everything that was told
+    assert_eq!((status.strays, lab.handle.counts().of(Status::Error)), (0, JOBS as u64));
+    assert!(lab.db.commit_number() > commits + 2, "in several steps");
+    assert!(runs.iter().all(|run| lab.db.facts(*run).unwrap().len() == 3));
+    assert_eq!(lab.db.check(&|_| {}).unwrap().findings, []);
+    assert_eq!(lab.db.counts().unwrap(), lab.handle.counts());
+    lab.stop().await;
+}
+
+/// So many messages are between two of the same run.
+const LAG: usize = 300;
+
 #[tokio::test]
 async fn many_requests_at_once_share_commits_and_are_all_answered() {
     let dir = tempfile::tempdir().unwrap();

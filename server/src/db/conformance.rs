@@ -78,7 +78,7 @@ fn job(id: u64, name: &str, status: Status) -> JobRecord {
     }
 }
 
-fn full_job() -> JobRecord {
+pub(super) fn full_job() -> JobRecord {
     let spec = JobSpec {
         agent: Some("a".into()),
         priority: -2,
@@ -151,7 +151,7 @@ fn run(n: u128, job: u64, status: Status) -> RunRecord {
     }
 }
 
-fn full_run() -> RunRecord {
+pub(super) fn full_run() -> RunRecord {
     let outcome = Outcome::Ended {
         end: End::Signaled { signal: 9, core: true },
         cause: Some(StopCause::TimedOut { timeout_ms: 4 }),
@@ -279,7 +279,7 @@ fn what_is_over_is_not_loaded<D: Database>(open: &impl Fn() -> D) {
     assert_eq!(db.job(JobId(2)).unwrap(), Some(over));
 }
 
-fn fact(n: u128, seq: u64) -> FactRecord {
+pub(super) fn fact(n: u128, seq: u64) -> FactRecord {
     FactRecord {
         run: run_id(n),
         seq,
@@ -477,7 +477,7 @@ fn what_a_job_waits_for_is_kept<D: Database>(open: &impl Fn() -> D) {
     }
 }
 
-fn event(number: u64) -> EventRecord {
+pub(super) fn event(number: u64) -> EventRecord {
     let event = match number % 3 {
         0 => Event::new(EventKind::JobStatus, Object::Job(JobId(number / 30)), "Completed").in_queue("q"),
         1 => Event::new(EventKind::QueueHeld, Object::Queue("q".into()), "ü"),

@@ -31,7 +31,7 @@ const CLOCK_BACK_MS_MAX: i64 = 120_000;
 /// The newest jobs, among which a common beginning of a name is looked for first.
 const NEWEST_LOOKED_AT: i64 = 20_000;
 /// What the partial indexes are made of; the same words as in the schema, or SQLite does not use them.
-const IS_FAILED: &str = "status IN (9, 10, 12, 13)";
+const IS_FAILED: &str = "(status = 9 OR status = 10 OR status = 12 OR status = 13)";
 
 /// The newest jobs that fit, below the cursor.
 pub(super) fn jobs(

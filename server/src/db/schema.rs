@@ -133,6 +133,14 @@ CREATE INDEX file_words_by_agent ON file_words (agent);
 CREATE TABLE file_objects_gone (key TEXT PRIMARY KEY) WITHOUT ROWID;
 -- A backup and what is restored from it have the same store.
 INSERT INTO meta SELECT 'store_id', value FROM meta WHERE key = 'database_id';
+", "
+-- For a list of so many values SQLite makes a temporary table, for each index and at each change of a job.
+DROP INDEX failed_jobs_by_queue;
+DROP INDEX failed_jobs_by_agent;
+DROP INDEX failed_jobs_by_name;
+CREATE INDEX failed_jobs_by_queue ON jobs (queue) WHERE status = 9 OR status = 10 OR status = 12 OR status = 13;
+CREATE INDEX failed_jobs_by_agent ON jobs (agent) WHERE status = 9 OR status = 10 OR status = 12 OR status = 13;
+CREATE INDEX failed_jobs_by_name ON jobs (name) WHERE status = 9 OR status = 10 OR status = 12 OR status = 13;
 "];
 
 /// Brings the file to the newest version and begins a new epoch. Returns the database's id, the epoch and the number of the last

@@ -1,6 +1,7 @@
-use super::super::conformance::conformance;
+use super::super::conformance::{conformance, event, fact, full_job, full_run};
 use super::*;
 use job::Status;
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use std::os::unix::fs::PermissionsExt as _;
 
 #[test]
@@ -65,6 +66,40 @@ fn the_disk_promises_are_those_of_full_synchronisation() {
     assert_eq!(pragma("journal_mode").unwrap(), "wal");
     let full: i64 = lock(&db.writer).query_row("PRAGMA synchronous", [], |row| row.get(0)).unwrap();
     assert_eq!(full, 2);
+}
+
+#[test]
+fn what_a_job_goes_through_is_written_without_temporary_tables() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Sqlite::open(&dir.path().join("server.db")).unwrap();
+    db.commit(&[]).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let trace = move |event: TraceEvent<'_>| {
+        if let TraceEvent::Stmt(statement, _) = event {
+            tell.send(statement.expanded_sql().unwrap()).unwrap();
+        }
+    };
+    lock(&db.writer).trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(trace)).unwrap();
+    let (job, run) = (full_job(), full_run());
+    let facts = (1..=3).map(|seq| Change::FactInserted(fact(1, seq)));
+    let batch = [Change::JobInserted(job.clone()), Change::RunInserted(run.clone()), Change::Event(event(1))];
+    db.commit(&batch.into_iter().chain(facts).collect::<Vec<_>>()).unwrap();
+    db.commit(&[Change::JobUpdated(job), Change::RunUpdated(run)]).unwrap();
+    lock(&db.writer).trace_v2(TraceEventCodes::empty(), None::<fn(TraceEvent<'_>)>).unwrap();
+    let statements: Vec<String> = told.try_iter().collect();
+    let written = |what: &str| statements.iter().filter(|statement| statement.starts_with(what)).count();
+    assert_eq!((written("INSERT INTO runs"), written("UPDATE runs")), (1, 1), "{statements:#?}");
+    for statement in statements.iter().filter(|s| !s.starts_with("BEGIN") && !s.starts_with("COMMIT")) {
+        let opcodes: Vec<String> = lock(&db.writer)
+            .prepare(&format!("EXPLAIN {statement}"))
+            .unwrap()
+            .query_map([], |row| row.get(1))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert!(opcodes.len() > 3, "{statement}");
+        assert!(!opcodes.iter().any(|opcode| opcode == "OpenEphemeral"), "{statement}: {opcodes:?}");
+    }
 }
 
 #[test]

@@ -13,6 +13,17 @@ use scheduler::{
 /// So many secrets of an agent are valid at once: the new one, and the one before.
 const SECRETS_MAX: i64 = 2;
 
+const INSERT_RUN: &str = "INSERT INTO runs (run, job, attempt, agent, status, placed_at, accepted_at, started_at, ended_at, exit_code, \
+     signal, core, witness, reason, cpu_ms, max_rss_kib, acked_seq, late, late_ended_at, late_received_at, late_seq, \
+     user_ms, system_ms, memory_peak_kib, read_bytes, written_bytes, oom_kills, context_switches, processes_peak) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, \
+     ?26, ?27, ?28, ?29) ON CONFLICT (run) DO NOTHING";
+/// The same values in the same order; those that never change stay.
+const UPDATE_RUN: &str = "UPDATE runs SET status = ?5, accepted_at = ?7, started_at = ?8, ended_at = ?9, exit_code = ?10, signal = ?11, \
+     core = ?12, witness = ?13, reason = ?14, cpu_ms = ?15, max_rss_kib = ?16, acked_seq = ?17, late = ?18, late_ended_at = ?19, \
+     late_received_at = ?20, late_seq = ?21, user_ms = ?22, system_ms = ?23, memory_peak_kib = ?24, read_bytes = ?25, \
+     written_bytes = ?26, oom_kills = ?27, context_switches = ?28, processes_peak = ?29 WHERE run = ?1";
+
 pub(super) fn commit(
     connection: &mut Connection,
     batch: &[Change],
@@ -20,8 +31,9 @@ pub(super) fn commit(
     now_ms: i64,
 ) -> rusqlite::Result<u64> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.prepare_cached("UPDATE meta SET value = value + 1 WHERE key = 'commit'")?.execute([])?;
     let number: i64 = transaction
-        .prepare_cached("UPDATE meta SET value = value + 1 WHERE key = 'commit' RETURNING value")?
+        .prepare_cached("SELECT value FROM meta WHERE key = 'commit'")?
         .query_row([], |row| row.get(0))?;
     for change in batch {
         write(&transaction, change, Commit { number, now_ms })?;
@@ -45,7 +57,8 @@ fn write(c: &Connection, change: &Change, commit: Commit) -> rusqlite::Result<()
     match change {
         Change::JobInserted(job) => insert_job(c, job),
         Change::JobUpdated(job) => update_job(c, job),
-        Change::RunInserted(run) | Change::RunUpdated(run) => put_run(c, run),
+        Change::RunInserted(run) => put_run(c, run, [INSERT_RUN, UPDATE_RUN]),
+        Change::RunUpdated(run) => put_run(c, run, [UPDATE_RUN, INSERT_RUN]),
         Change::FactInserted(fact) => insert_fact(c, fact, commit),
         Change::StrayInserted(stray) => insert_stray(c, stray, commit.number),
         Change::FileKept(file) => files::insert(c, file),
@@ -199,25 +212,13 @@ fn update_job(c: &Connection, job: &JobRecord) -> rusqlite::Result<()> {
     .map(drop)
 }
 
-/// What names a run and where it was placed never changes, so no index is touched when it does.
-fn put_run(c: &Connection, run: &RunRecord) -> rusqlite::Result<()> {
+/// A run, new or changed. An upsert would do, but SQLite makes a temporary table for each upsert of a table without row ids, which cost
+/// a third of a commit. What names a run and where it was placed never changes, so no index is touched when it does.
+fn put_run(c: &Connection, run: &RunRecord, order: [&str; 2]) -> rusqlite::Result<()> {
     let (late, usage) = (run.late.as_ref(), &run.usage);
-    c.prepare_cached(
-        "INSERT INTO runs (run, job, attempt, agent, status, placed_at, accepted_at, started_at, ended_at, exit_code, \
-         signal, core, witness, reason, cpu_ms, max_rss_kib, acked_seq, late, late_ended_at, late_received_at, late_seq, \
-         user_ms, system_ms, memory_peak_kib, read_bytes, written_bytes, oom_kills, context_switches, processes_peak) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, \
-         ?26, ?27, ?28, ?29) ON CONFLICT (run) DO UPDATE SET status = excluded.status, accepted_at = excluded.accepted_at, \
-         started_at = excluded.started_at, ended_at = excluded.ended_at, exit_code = excluded.exit_code, signal = excluded.signal, \
-         core = excluded.core, witness = excluded.witness, reason = excluded.reason, cpu_ms = excluded.cpu_ms, \
-         max_rss_kib = excluded.max_rss_kib, acked_seq = excluded.acked_seq, late = excluded.late, \
-         late_ended_at = excluded.late_ended_at, late_received_at = excluded.late_received_at, late_seq = excluded.late_seq, \
-         user_ms = excluded.user_ms, system_ms = excluded.system_ms, memory_peak_kib = excluded.memory_peak_kib, \
-         read_bytes = excluded.read_bytes, written_bytes = excluded.written_bytes, oom_kills = excluded.oom_kills, \
-         context_switches = excluded.context_switches, processes_peak = excluded.processes_peak",
-    )?
-    .execute(params![
-        run.id.as_bytes().as_slice(),
+    let (id, late_outcome) = (run.id.as_bytes().as_slice(), late.map(|late| outcome_bytes(&late.outcome)));
+    let values = params![
+        id,
         signed(run.job.0),
         run.attempt,
         run.agent,
@@ -234,7 +235,7 @@ fn put_run(c: &Connection, run: &RunRecord) -> rusqlite::Result<()> {
         usage.cpu_ms.map(signed),
         usage.max_rss_kib.map(signed),
         signed(run.acked_seq),
-        late.map(|late| outcome_bytes(&late.outcome)),
+        late_outcome,
         late.and_then(|late| late.ended_at_ms),
         late.map(|late| late.received_at_ms),
         late.map(|late| signed(late.seq)),
@@ -246,8 +247,13 @@ fn put_run(c: &Connection, run: &RunRecord) -> rusqlite::Result<()> {
         usage.oom_kills.map(signed),
         usage.context_switches.map(signed),
         usage.processes_peak.map(signed),
-    ])
-    .map(drop)
+    ];
+    for statement in order {
+        if c.prepare_cached(statement)?.execute(values)? > 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn insert_fact(c: &Connection, fact: &FactRecord, commit: Commit) -> rusqlite::Result<()> {

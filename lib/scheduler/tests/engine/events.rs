@@ -1,8 +1,10 @@
 //! What is told: everything that was committed, once, in order, and nothing else.
 
-use crate::lab::{Lab, account, spec};
-use protocol::message::{Captured, FactBody};
-use scheduler::{EventKind, Input, JobSpec, KeptFile, Severity};
+use crate::lab::{Lab, accepted, account, exited, spec, started};
+use job::Status;
+use prost::Message;
+use protocol::message::{Captured, Fact, FactBody};
+use scheduler::{EventKind, FactIn, Input, JobSpec, KeptFile, Severity};
 
 /// The kinds since `from`, with the status or text.
 fn told(lab: &Lab, from: usize) -> Vec<String> {
@@ -52,6 +54,33 @@ fn a_file_that_an_agent_kept_is_written_down_once_with_its_job_and_agent() {
     let KeptFile { name, bytes, agent, .. } = &lab.store.files[0];
     assert_eq!((lab.store.files.len(), lab.store.files[0].job, *bytes), (1, job, 7));
     assert_eq!((name.as_str(), agent.as_str()), ("../x", "a"));
+}
+
+#[test]
+fn what_is_told_of_a_run_while_its_end_is_written_is_in_the_next_batch_and_then_it_leaves_the_memory() {
+    let mut lab = Lab::new();
+    lab.agent("a", 1);
+    let (job, actions) = lab.submit(spec());
+    let run = crate::lab::starts(&actions)[0].1;
+    lab.say("a", run, 1, accepted());
+    lab.say("a", run, 2, started());
+    let hear = |lab: &mut Lab, seq, body| {
+        let fact = FactIn::new(run, seq, Fact::new(lab.now_ms, body).encode_to_vec());
+        lab.engine.on(Input::Facts { agent: "a".into(), facts: vec![fact] }, lab.now_ms).unwrap();
+    };
+    let file = Captured { name: "x".into(), bytes: Some(7), sha256: vec![1; 32] };
+    hear(&mut lab, 3, exited(0));
+    let end = lab.engine.take();
+    hear(&mut lab, 4, FactBody::Captured(file));
+    lab.store.apply(&end.changes);
+    lab.engine.on_committed(end.passing, end.changes);
+    assert!(lab.engine.has_run(run), "or what came meanwhile would be lost");
+    let more = lab.engine.take();
+    lab.store.apply(&more.changes);
+    lab.engine.on_committed(more.passing, more.changes);
+    assert_eq!((lab.store.files.len(), lab.store.runs[&run].acked_seq), (1, 4));
+    assert_eq!((lab.job(job).status, lab.store.facts.len()), (Status::Completed, 4));
+    assert!(!lab.engine.has_run(run) && !lab.engine.has_job(job));
 }
 
 #[test]

@@ -174,7 +174,7 @@ impl Lab {
             assert!(out.changes.is_empty() && out.actions.is_empty(), "a rejected command changed something");
         }
         self.store.apply(&out.changes);
-        self.engine.on_committed();
+        self.engine.on_committed(out.passing, out.changes);
         result.map(|reply| (reply, out.actions))
     }
 
