@@ -1,5 +1,6 @@
 //! The central server: mirrors `server/src/core/committer.rs` (one step: take what waits, decide, commit, then tell) and
-//! `server/src/agents/session.rs` (an agent's account, its messages, what it is told). The engine is the real one.
+//! `server/src/agents/session.rs` (an agent's account, its messages, what it is told). The engine is the real one. Not mirrored: that facts are decided
+//! while the batch before is written (`server/src/core/writer.rs`).
 
 use crate::mutation::Mutation;
 use crate::net::{Conn, Side};
@@ -12,7 +13,8 @@ use protocol::message::{
     Acks, AgentHello, Facts, InventoryItem, Kill, Position, RefusalKind, RunPosition, ServerHello, Start,
 };
 use scheduler::{
-    Action, Change, Connected, Engine, FactIn, Input, InventoryEntry, JobSpec, NewAgent, Output, Rejection,
+    Action, Change, Connected, Counts, Engine, FactIn, Input, InventoryEntry, JobSpec, NewAgent, Output,
+    Passing, Rejection,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -32,6 +34,8 @@ pub(crate) enum Command {
 struct Step {
     changes: Vec<Change>,
     actions: Vec<Action>,
+    passing: Passing,
+    counts: Counts,
     arrivals: BTreeMap<u64, Conn>,
 }
 
@@ -167,8 +171,9 @@ impl World {
             }
         }
         let Some(server) = &mut self.server else { return };
-        let Output { changes, actions } = server.engine.take();
-        (step.changes, step.actions) = (changes, actions);
+        let Output { changes, actions, passing } = server.engine.take();
+        (step.changes, step.actions, step.passing) = (changes, actions, passing);
+        step.counts = server.engine.counts();
         let id = server.id;
         server.step = Some(step);
         if self.mutation == Some(Mutation::AckBeforeCommit) {
@@ -195,8 +200,10 @@ impl World {
     /// What was decided is committed: now it is said.
     pub(crate) fn on_server_tell(&mut self) {
         let Some(server) = &mut self.server else { return };
-        server.engine.on_committed();
-        if server.engine.counts() != self.database.counts() {
+        let Some(step) = &mut server.step else { return };
+        let counts = step.counts;
+        server.engine.on_committed(std::mem::take(&mut step.passing), std::mem::take(&mut step.changes));
+        if counts != self.database.counts() {
             self.oracle.fail("engine and database count differently".to_owned());
         }
         self.carry_out();
