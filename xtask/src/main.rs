@@ -6,6 +6,7 @@ mod bench;
 mod build;
 mod demo;
 mod install;
+mod soak;
 mod step;
 mod test;
 mod tidy;
@@ -52,6 +53,12 @@ enum Chore {
         #[arg(long, default_value = "/usr/local")]
         prefix: PathBuf,
     },
+    /// Simulates seeds that nobody has seen yet, for as long as is asked
+    Soak {
+        /// Seconds
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+    },
     /// Installs what the tests need, then runs fmt, tidy, clippy and every test
     Test,
     /// Checks what the compiler does not: who may depend on whom, lengths, links, leftovers
@@ -64,6 +71,7 @@ fn main() -> ExitCode {
         Chore::Build { release } => build::programs(build::Profile::of(release)).map(drop),
         Chore::Demo { keep, release } => demo::run(keep, build::Profile::of(release)),
         Chore::Install { prefix } => install::run(&prefix),
+        Chore::Soak { seconds } => soak::run(seconds),
         Chore::Test => test::run(),
         Chore::Tidy => tidy::run(),
     };

@@ -10,6 +10,7 @@ use crate::launch::{JobProcessor, Launched, Launcher, NotLaunched};
 use crate::leftovers::Leaving;
 use crate::links::Links;
 use crate::orphans::Orphans;
+use crate::resend::CatchingUp;
 use crate::retention::Settled;
 use crate::run::{Delivery, Keeper, Run};
 use crate::secrets::FileSecrets;
@@ -19,12 +20,12 @@ use crate::users::NotResolved;
 use config::AgentConfig;
 use job::RunId;
 use os::pidfd::Pidfd;
-use protocol::message::{Kill, NoRecord, RefusalKind, Refused, Start, Stop};
+use protocol::message::{Kill, NoRecord, RefusalKind, Start, Stop};
 use protocol::outbox::Outbox;
 use protocol::{Frame, RunSpec, convert};
 use spool::PrepareError;
-use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub(crate) const LAUNCHES_MAX: u32 = 5;
 /// How often a settled log is read that cannot be read now, and the pause between.
 const RECALLS_MAX: u32 = 5;
 const RECALL_AGAIN: Duration = Duration::from_secs(1);
+/// So many refused runs are remembered, the newest.
+const REFUSED_MAX: usize = 10_000;
 /// A stop waits so long for the disk.
 const STOP_SAVE_MAX: Duration = Duration::from_secs(2);
 /// Before a directory that could not be synced is tried again.
@@ -62,6 +65,8 @@ pub(crate) struct Agent {
     pub(crate) events: UnboundedSender<Event>,
     /// Why no new runs are taken; empty if they are.
     pub(crate) refusing: String,
+    /// Runs that were refused in the present term. The server may take them for over: an order that comes late, over an older connection, is refused too.
+    pub(crate) refused: BTreeSet<RunId>,
     /// When the last round of retention was.
     pub(crate) swept_ms: u64,
     /// What the rounds of retention and the looks at the disk have to know of each other.
@@ -72,10 +77,10 @@ pub(crate) struct Agent {
     pub(crate) housekept_ms: u64,
     /// Frames that wait for room on the active link.
     pub(crate) waiting: VecDeque<Frame>,
-    /// The settled runs are being sent again: until that is complete, the server counts as one that went back in time.
+    /// The settled runs are being sent again.
     pub(crate) resending: bool,
-    /// The session in which they are to be sent, and where the server stood when it said so.
-    pub(crate) catching_up: Option<(u64, ([u8; 16], u64))>,
+    /// To a server that went back in time, and counts as such until it has acknowledged all of them.
+    pub(crate) catching_up: Option<CatchingUp>,
     /// What jobs that are over left running.
     pub(crate) leaving: Leaving,
     /// What came to us as the reaper of orphans.
@@ -145,6 +150,7 @@ impl Agent {
             Event::Moved(run_id, moved) => self.on_moved(run_id, moved),
             Event::Settled(moved) => self.on_settled(moved),
             Event::Recalled(run_id, recalled) => self.on_recalled(run_id, recalled),
+            Event::Resending(session, sent) => self.on_resending(session, sent),
             Event::Resent(session, resent) => self.on_resent(session, resent),
             Event::Swept(done) => self.on_swept(done),
             Event::Room(room) => self.on_room(room),
@@ -181,6 +187,13 @@ impl Agent {
         if let Err(e) = spec.check() {
             return self.refuse(run_id, RefusalKind::Invalid, e.to_string());
         }
+        if self.refused.contains(&run_id) {
+            return self.refuse(
+                run_id,
+                RefusalKind::NoRoom,
+                "it was refused when it was ordered before".into(),
+            );
+        }
         let mut run = Run::new(Keeper::Preparing);
         (run.timeout_ms, run.grace_ms, run.launches) = (spec.timeout_ms, spec.grace_ms, 1);
         self.runs.insert(run_id, run);
@@ -211,8 +224,16 @@ impl Agent {
 
     fn refuse(&mut self, run_id: RunId, kind: RefusalKind, reason: String) {
         tracing::warn!(run = %run_id, ?kind, "run refused: {reason}");
-        let refused = Refused { run_id: convert::run_id_field(run_id), kind: Some(kind as i32), reason };
-        self.say(Frame::Refused(refused));
+        match kind {
+            RefusalKind::NoRoom | RefusalKind::Invalid | RefusalKind::Expired => {
+                self.refused.insert(run_id);
+                if self.refused.len() > REFUSED_MAX {
+                    self.refused.pop_first(); // a run id begins with its time
+                }
+            }
+            RefusalKind::Fenced | RefusalKind::Damaged | RefusalKind::Unspecified => {}
+        }
+        self.say_refused(run_id, kind, reason);
     }
 
     fn on_prepared(&mut self, run_id: RunId, prepared: Result<Launched, NotPrepared>) {
@@ -344,7 +365,7 @@ impl Agent {
         if let Keeper::JobProcessor(pid) = run.keeper {
             let reaped = os::wait::reap(pid); // not our child if an earlier network-processor started it
             let well = matches!(reaped, Ok(Some(waited)) if waited.wait_status == 0);
-            (run.keeper, run.unswept) = (Keeper::Nobody, !well);
+            (run.keeper, run.unswept, run.is_recorded) = (Keeper::Nobody, !well, well);
             if let Some(wanted) = run.stop.as_mut() {
                 wanted.delivery = Delivery::Due; // it took what it was told with it
             }

@@ -43,7 +43,8 @@ impl Agent {
         }
         (run.reading, run.dirty) = (true, false);
         let open_job = run.job.is_none() && run.ended.is_none();
-        self.disk.spawn(move |disk| Event::Read(run_id, Box::new(disk.read(run_id, open_job))));
+        let durable_seq = if run.is_recorded { u64::MAX } else { run.last_seq };
+        self.disk.spawn(move |disk| Event::Read(run_id, Box::new(disk.read(run_id, open_job, durable_seq))));
     }
 
     pub(crate) fn on_read(&mut self, run_id: RunId, seen: Result<Seen, LedgerError>) {
@@ -125,10 +126,14 @@ impl Agent {
             };
             self.outbox.on_acked(run_id, seq);
             self.settle_if_over(run_id);
+            if let Some(catching_up) = &mut self.catching_up {
+                catching_up.on_acked(session, run_id, seq);
+            }
         }
+        self.catch_up();
         if let Some(position) = &acks.position
             && let Ok(acked) = protocol::reconcile::read_position(position)
-            && !self.resending
+            && self.catching_up.is_none()
         {
             self.identity.acked = acked;
             self.identity.dirty = true;

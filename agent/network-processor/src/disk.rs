@@ -98,7 +98,10 @@ impl Disk {
 
     /// Reads a live run's log, and looks who holds its lock and whether its process exists. What is being written at this moment may look damaged or
     /// held by the monitor: that is an error of kind `WouldBlock`, to be tried again.
-    pub(crate) fn read(&self, run_id: RunId, open_job: bool) -> Result<Seen, LedgerError> {
+    ///
+    /// What is read may be told to a server, so it has to be durable. Messages up to `durable_seq`, and the first one, are; the writer of a later one may
+    /// be amid its sync, or have died there: the log is synced.
+    pub(crate) fn read(&self, run_id: RunId, open_job: bool, durable_seq: u64) -> Result<Seen, LedgerError> {
         let dir = self.root.run(Shelf::Live, run_id);
         let (ledger, holder) = {
             let reading = self.reading(run_id);
@@ -108,8 +111,15 @@ impl Disk {
                 Some(pid) => self.holder(&dir, pid)?,
                 None => None,
             };
-            match Ledger::read_from(log, run_id) {
-                Ok(ledger) => (ledger, holder),
+            match Ledger::read_from(&log, run_id) {
+                Ok(ledger) => {
+                    let new = ledger.messages.len() > 1 && ledger.last_seq() > durable_seq;
+                    if new && let Err(e) = log.sync_data() {
+                        drop((log, reading));
+                        return Err(self.write_again(&dir, e));
+                    }
+                    (ledger, holder)
+                }
                 Err(LedgerError::Damaged(_)) if holder.is_some() => {
                     return Err(not_now("its log is being written"));
                 }
@@ -149,6 +159,17 @@ impl Disk {
             Err(TakeError::Ledger(LedgerError::Damaged(_))) => LedgerError::Damaged(what),
             Err(TakeError::Ledger(e @ LedgerError::Io(_))) => e,
             Ok(_) | Err(TakeError::Held) => not_now("its log was being written"),
+        }
+    }
+
+    /// What a log shows whose sync failed may be in the kernel's cache only, and another sync would only seem to succeed. A writer that lives hears of it
+    /// too; in the place of a dead one we write it again (`store::Log::open`).
+    fn write_again(&self, dir: &RunDir, failed: io::Error) -> LedgerError {
+        tracing::error!(run = %dir.run_id(), "its log cannot be synced: {failed}");
+        let _recording = self.recording(dir.run_id());
+        match spool::Recorder::take(dir) {
+            Err(TakeError::Ledger(e)) => e,
+            Ok(_) | Err(TakeError::Held) => not_now("its log could not be synced"),
         }
     }
 

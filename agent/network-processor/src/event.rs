@@ -57,6 +57,8 @@ pub(crate) enum Event {
     MonitorTold(RunId, Option<u32>),
     /// The record of a run that is not live was looked for.
     Recalled(RunId, Recalled),
+    /// These settled runs are about to be sent again in that session, up to those messages.
+    Resending(u64, Vec<(RunId, u64)>),
     /// Every settled run was sent again in that session, or not.
     Resent(u64, Resent),
     /// A round of retention is over.

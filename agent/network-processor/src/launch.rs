@@ -155,7 +155,9 @@ impl Launcher {
     pub(crate) fn prepare_again(&self, disk: &Disk, run_id: RunId) {
         let launcher = self.clone();
         disk.spawn(move |disk| {
-            let ended = disk.read(run_id, false).is_ok_and(|seen| seen.ledger.ended.is_some());
+            let ended = disk
+                .read_at(&disk.root.run(Shelf::Live, run_id))
+                .is_ok_and(|(ledger, _)| ledger.ended.is_some());
             let prepared = match ended {
                 true => disk.sync_runs().map(|()| Launched::nobody()).map_err(NotPrepared::Unsynced),
                 false => launcher.launch(disk, run_id, |launcher| launcher.start(disk, run_id)),
@@ -191,8 +193,8 @@ impl Launcher {
         if self.users.switch == UserSwitch::None {
             return self.start_as(disk, run_id, None);
         }
-        let seen = disk.read(run_id, false).map_err(io::Error::other)?;
-        let user = users::resolve(&self.agent, &self.users, &seen.ledger.spec)?;
+        let (ledger, _) = disk.read_at(&disk.root.run(Shelf::Live, run_id)).map_err(io::Error::other)?;
+        let user = users::resolve(&self.agent, &self.users, &ledger.spec)?;
         self.start_as(disk, run_id, user.as_ref())
     }
 

@@ -20,7 +20,9 @@ use protocol::Frame;
 use protocol::convert;
 use protocol::message::{AgentState, RefusalKind, Refused};
 use spool::{Ledger, LedgerError, Shelf};
+use std::collections::HashMap;
 use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
 
 /// Runs whose logs are read together.
 const CHUNK: usize = 256;
@@ -30,6 +32,30 @@ const PAUSE: Duration = Duration::from_secs(1);
 const READ_TRIES: u32 = 5;
 /// So many runs that cannot be told are named.
 pub(crate) const UNTELLABLE_MAX: usize = 1_000;
+
+/// A server that is told everything that is settled.
+#[derive(Debug)]
+pub(crate) struct CatchingUp {
+    session: u64,
+    /// Where it stood when it said so: that counts when it has acknowledged all that was sent.
+    position: ([u8; 16], u64),
+    /// What is on its way, up to which message.
+    open: HashMap<RunId, u64>,
+    /// There will be no more.
+    is_sent: bool,
+}
+
+impl CatchingUp {
+    pub(crate) fn new(session: u64, position: ([u8; 16], u64)) -> CatchingUp {
+        CatchingUp { session, position, open: HashMap::new(), is_sent: false }
+    }
+
+    pub(crate) fn on_acked(&mut self, session: u64, run_id: RunId, seq: u64) {
+        if session == self.session && self.open.get(&run_id).is_some_and(|last| seq >= *last) {
+            self.open.remove(&run_id);
+        }
+    }
+}
 
 /// How a sending of all that is settled ended.
 #[derive(Debug)]
@@ -43,31 +69,47 @@ pub(crate) enum Resent {
 impl Agent {
     /// Sends every settled record again.
     pub(crate) fn resend_settled(&mut self) {
-        let Some((session, _)) = self.catching_up.filter(|(session, _)| self.sessions.is_active(*session))
-        else {
+        let Some(catching_up) = &self.catching_up else { return };
+        let session = catching_up.session;
+        if catching_up.is_sent || !self.sessions.is_active(session) {
             return;
-        };
+        }
         let Some(link) = self.sessions.active_link().filter(|_| !self.resending) else { return };
         self.resending = true;
         let (disk, events, name) = (self.disk.clone(), self.events.clone(), self.config.name.clone());
         tokio::spawn(async move {
-            let resent = Resend { disk, link, agent: name, untellable: Vec::new() }.all().await;
+            let untellable = Vec::new();
+            let own = events.clone();
+            let resent = Resend { disk, session, link, events: own, agent: name, untellable }.all().await;
             let _ = events.send(Event::Resent(session, resent.unwrap_or(Resent::Broken)));
         });
     }
 
     pub(crate) fn on_resent(&mut self, session: u64, resent: Resent) {
         self.resending = false;
-        match (self.catching_up, resent) {
-            (Some((wanted, position)), Resent::All(untellable)) if wanted == session => {
-                self.catching_up = None;
-                // What the server acknowledges from now on counts.
-                self.identity.acked = position;
-                self.identity.dirty = true;
+        match (&mut self.catching_up, resent) {
+            (Some(catching_up), Resent::All(untellable)) if catching_up.session == session => {
+                catching_up.is_sent = true;
                 self.say_caught_up(&untellable);
+                self.catch_up();
             }
             (Some(_), _) => self.resend_settled(), // a newer connection may have come while this one was ending
             (None, _) => {}
+        }
+    }
+
+    /// These are about to be sent again, up to those messages.
+    pub(crate) fn on_resending(&mut self, session: u64, sent: Vec<(RunId, u64)>) {
+        if let Some(catching_up) = self.catching_up.as_mut().filter(|to| to.session == session) {
+            catching_up.open.extend(sent);
+        }
+    }
+
+    /// When everything that was sent again is acknowledged, what the server knows counts. If its link breaks before, all is sent again.
+    pub(crate) fn catch_up(&mut self) {
+        if let Some(caught_up) = self.catching_up.take_if(|to| to.is_sent && to.open.is_empty()) {
+            self.identity.acked = caught_up.position;
+            self.identity.dirty = true;
         }
     }
 
@@ -87,7 +129,9 @@ impl Agent {
 
 struct Resend {
     disk: Disk,
+    session: u64,
     link: Sender,
+    events: UnboundedSender<Event>,
     agent: String,
     untellable: Vec<RunId>,
 }
@@ -126,15 +170,20 @@ impl Resend {
         for chunk in runs.chunks(CHUNK) {
             let (disk, chunk) = (self.disk.clone(), chunk.to_vec());
             let read = tokio::task::spawn_blocking(move || read(&disk, chunk)).await.ok()?;
-            let mut facts = Vec::new();
+            let (mut facts, mut sent) = (Vec::new(), Vec::new());
             for (run_id, ledger) in read {
                 match ledger {
-                    Ok(ledger) => facts.extend(ledger.messages.iter().map(|m| run_fact(run_id, m))),
+                    Ok(ledger) => {
+                        facts.extend(ledger.messages.iter().map(|m| run_fact(run_id, m)));
+                        sent.push((run_id, ledger.last_seq()));
+                    }
                     Err(LedgerError::Io(e)) if e.kind() == std::io::ErrorKind::NotFound => {}
                     Err(LedgerError::Io(_)) if !last => again.push(run_id),
                     Err(e) => self.tell_damaged(run_id, &e.to_string()).await?,
                 }
             }
+            // Known before the first acknowledgement can come.
+            self.events.send(Event::Resending(self.session, sent)).ok()?;
             for batch in batches(facts) {
                 self.link.send(Frame::Facts(batch)).await.ok()?;
             }

@@ -71,6 +71,8 @@ pub(crate) struct Run {
     pub(crate) pauses: supervise::Pauses,
     /// How many job-processors were started for it.
     pub(crate) launches: u32,
+    /// Its job-processor ended well: the outcome is in its log, and all that is there is durable.
+    pub(crate) is_recorded: bool,
     /// Its log is being read; and something changed since.
     pub(crate) reading: bool,
     pub(crate) dirty: bool,
@@ -155,6 +157,7 @@ impl Run {
             pause: None,
             pauses: supervise::Pauses::default(),
             launches: 0,
+            is_recorded: false,
             reading: false,
             dirty: false,
             moving: false,

@@ -7,6 +7,7 @@
 
 use crate::agent::Agent;
 use crate::event::Event;
+use crate::resend::CatchingUp;
 use crate::streams::Word;
 use job::RunId;
 use link::{Link, LinkError, Sender};
@@ -44,6 +45,8 @@ struct Session {
     server: String,
     /// What came while its epoch was being written down: it is not obeyed before.
     held: Option<Vec<Frame>>,
+    /// Runs that are refused since it was given our account, which may still name them. Said when its server is obeyed.
+    refused: Vec<Refused>,
 }
 
 /// An epoch was written down, or not, for a server that wants to be obeyed.
@@ -80,6 +83,13 @@ impl Sessions {
                 .link
                 .close(Some(Goodbye { reason: "you do not read what is sent".into(), stopping: false }));
         }
+    }
+
+    /// Keeps a refusal for servers that are not obeyed yet.
+    fn keep(&mut self, refused: &Refused) {
+        let active = self.active;
+        let candidates = self.links.iter_mut().filter(|(id, _)| Some(**id) != active);
+        candidates.for_each(|(_, session)| session.refused.push(refused.clone()));
     }
 
     /// Closes a link whose peer said what cannot be.
@@ -129,7 +139,13 @@ impl Agent {
         }
         self.sessions.links.insert(
             id,
-            Session { link: link.sender.clone(), frames, server: link.peer.name.clone(), held: None },
+            Session {
+                link: link.sender.clone(),
+                frames,
+                server: link.peer.name.clone(),
+                held: None,
+                refused: Vec::new(),
+            },
         );
         tokio::spawn(write(link.sender, queue));
         let events = self.events.clone();
@@ -271,6 +287,7 @@ impl Agent {
         // Two threads may have raised it one after the other and tell in another order.
         if done.is_ok() && self.identity.fence.admits(&fence) {
             self.identity.fence = fence;
+            self.refused.clear(); // what was ordered in an earlier term is fenced
         } else if done.is_ok() {
             done = Err(std::io::Error::other("a server of a later epoch was admitted meanwhile"));
         }
@@ -301,6 +318,11 @@ impl Agent {
         tracing::info!(epoch, runs = self.runs.len(), missing = hello.missing.len(), "session established");
         for (run_id, _) in complete {
             self.settle_if_over(run_id);
+        }
+        let refused =
+            self.sessions.links.get_mut(&session).map(|session| std::mem::take(&mut session.refused));
+        for refused in refused.unwrap_or_default() {
+            self.say(Frame::Refused(refused));
         }
         for run_id in std::mem::take(&mut self.sessions.damaged) {
             self.report_damaged(run_id);
@@ -347,9 +369,9 @@ impl Agent {
                     "the server's database went back in time ({told:?}): the settled records are sent again"
                 );
                 if let Some(session) = self.sessions.active {
-                    self.catching_up = acked.ok().map(|acked| (session, acked));
+                    self.catching_up = acked.ok().map(|acked| CatchingUp::new(session, acked));
                 }
-                return self.resend_settled(); // what it knows now counts when it has them all
+                return self.resend_settled();
             }
             Ok(History::First | History::Onward | History::OtherDatabase) => {}
             Err(e) => tracing::warn!("the server's position cannot be read: {e}"),
@@ -394,8 +416,16 @@ impl Agent {
             "the run's log on agent {} is damaged; it is kept in quarantine/{run_id}",
             self.config.name
         );
-        let kind = Some(RefusalKind::Damaged as i32);
-        self.say(Frame::Refused(Refused { run_id: convert::run_id_field(run_id), kind, reason }));
+        self.say_refused(run_id, RefusalKind::Damaged, reason);
+    }
+
+    /// Says that a run is not taken, or not told.
+    pub(crate) fn say_refused(&mut self, run_id: RunId, kind: RefusalKind, reason: String) {
+        let refused = Refused { run_id: convert::run_id_field(run_id), kind: Some(kind as i32), reason };
+        if kind != RefusalKind::Fenced {
+            self.sessions.keep(&refused);
+        }
+        self.say(Frame::Refused(refused));
     }
 }
 

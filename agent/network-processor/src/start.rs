@@ -20,7 +20,7 @@ use job::{AgentId, RunId};
 use os::cgroup::{self, Cgroup};
 use protocol::outbox::Outbox;
 use spool::{DataRoot, Identity, Shelf, WAKE_SOCKET};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::UnixDatagram;
@@ -70,6 +70,7 @@ pub(crate) async fn run(config: AgentConfig, path: PathBuf) -> anyhow::Result<()
         secrets,
         events,
         refusing: String::new(),
+        refused: BTreeSet::new(),
         swept_ms: os::clock::boottime_ms(),
         tidying: Tidying::default(),
         begun_ms: os::clock::boottime_ms(),

@@ -8,6 +8,7 @@
 //! | no file, or an empty one      | first start: a new identity                                               |
 //! | one copy torn                 | the other one holds (what was being written was not acted on yet)         |
 //! | both copies bad               | refused: somebody must say whether this is still the same agent           |
+//! | a copy in the kernel's cache whose sync failed | written again and synced before the other one is overwritten |
 
 use job::AgentId;
 use std::fs::File;
@@ -77,7 +78,10 @@ impl Identity {
         let copies = bytes[..read].chunks(COPY_BYTES).filter_map(|copy| Identity::parse(&file, copy));
         let newest = copies.filter_map(Result::ok).max_by_key(|identity| identity.number);
         let mut identity = match newest {
-            Some(identity) => identity,
+            Some(mut identity) => {
+                identity.write(identity.number)?;
+                identity
+            }
             None if length == 0 || bytes[..read].iter().all(|b| *b == 0) => {
                 file.write_all_at(&[0; 2 * COPY_BYTES], 0)?;
                 file.sync_all()?;
@@ -108,7 +112,10 @@ impl Identity {
 
     /// Writes the older copy anew, durably.
     pub fn save(&mut self) -> io::Result<()> {
-        let number = self.number + 1;
+        self.write(self.number + 1)
+    }
+
+    fn write(&mut self, number: u64) -> io::Result<()> {
         let mut copy = [0u8; COPY_BYTES];
         copy[0..8].copy_from_slice(MAGIC);
         copy[8..16].copy_from_slice(&number.to_le_bytes());

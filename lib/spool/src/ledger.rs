@@ -71,15 +71,16 @@ impl From<Malformed> for LedgerError {
 impl Ledger {
     /// Reads a run's log without a lock.
     pub fn read(dir: &RunDir) -> Result<Ledger, LedgerError> {
-        Ledger::read_from(dir.open_log().map_err(LedgerError::Io)?, dir.run_id())
+        Ledger::read_from(&dir.open_log().map_err(LedgerError::Io)?, dir.run_id())
     }
 
     /// The same from the open log.
-    pub fn read_from(log: File, run_id: RunId) -> Result<Ledger, LedgerError> {
+    pub fn read_from(log: &File, run_id: RunId) -> Result<Ledger, LedgerError> {
         Ledger::from_contents(store::read_file(log)?, run_id)
     }
 
-    pub(crate) fn from_contents(contents: Contents, run_id: RunId) -> Result<Ledger, LedgerError> {
+    /// The same from what is read already.
+    pub fn from_contents(contents: Contents, run_id: RunId) -> Result<Ledger, LedgerError> {
         if &contents.owner != run_id.as_bytes() {
             return Err(LedgerError::Damaged("the log belongs to another run".into()));
         }

@@ -77,11 +77,11 @@ impl Contents {
 
 /// Reads a log without a lock. What its writer is writing at this moment is not seen.
 pub fn read(path: &Path) -> Result<Contents, ReadError> {
-    read_file(File::open(path)?)
+    read_file(&File::open(path)?)
 }
 
 /// Reads a log that is open, from its beginning.
-pub fn read_file(mut file: File) -> Result<Contents, ReadError> {
+pub fn read_file(mut file: &File) -> Result<Contents, ReadError> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     parse(&bytes)

@@ -1,8 +1,9 @@
 //! Writing a log.
 //!
 //! Every write is one `pwrite` and one `fdatasync`; a record is promised when the call returns. A failed write or sync is final for the
-//! handle ([`WriteError::Failed`]): the kernel may have dropped the pages, so a second sync would only seem to succeed. Open the log
-//! anew and write again.
+//! handle ([`WriteError::Failed`]): the kernel may have dropped the pages, so a second sync would only seem to succeed. What was written is
+//! wiped out again, so that no reader takes it for promised. Open the log anew and write again. A writer that died amid its sync wipes out
+//! nothing, and the kernel may show from its cache what the disk does not have: so [`Log::open`] writes the records that it finds once more.
 
 use crate::contents::{Contents, Place, ReadError, parse};
 use crate::layout::{
@@ -115,7 +116,8 @@ impl Log<File> {
 }
 
 impl<M: Medium> Log<M> {
-    /// Takes a log over. A torn tail is cut off and a torn slot is emptied, durably, before anything else is written.
+    /// Takes a log over. A torn tail is cut off, a torn slot is emptied and what was written since the creation is written again, durably, before
+    /// anything else is.
     pub fn open(mut medium: M) -> Result<(Log<M>, Contents), ReadError> {
         let bytes = medium.read_all()?;
         let contents = parse(&bytes)?;
@@ -125,7 +127,14 @@ impl<M: Medium> Log<M> {
         for slot in &contents.torn_slots {
             medium.write_at(&[0; BLOCK_BYTES], contents.layout.slot_at(*slot) as u64)?;
         }
-        if contents.torn_tail || !contents.torn_slots.is_empty() {
+        // A log that nobody wrote to since it was created costs nothing: its creator synced it before it got its name.
+        let is_used = contents.records.len() > 1;
+        if is_used {
+            for (at, record) in again(&contents) {
+                medium.write_at(&record, at as u64)?;
+            }
+        }
+        if contents.torn_tail || !contents.torn_slots.is_empty() || is_used {
             medium.sync()?;
         }
         let log = Log {
@@ -209,6 +218,9 @@ impl<M: Medium> Log<M> {
             }
             Err(e) => {
                 self.failed = Some(e.kind());
+                // Whoever reads the file now must not take for promised what the disk may not have. Best effort: the next writer decides.
+                let _ =
+                    self.medium.write_at(&vec![0; record.len()], at as u64).and_then(|()| self.medium.sync());
                 Err(WriteError::Failed(e))
             }
         }
@@ -218,6 +230,25 @@ impl<M: Medium> Log<M> {
     pub fn medium(&self) -> &M {
         &self.medium
     }
+}
+
+/// The records behind the first one, and where each stands.
+fn again(contents: &Contents) -> Vec<(usize, Vec<u8>)> {
+    let layout = &contents.layout;
+    let mut area = layout.area;
+    let mut found = Vec::new();
+    for record in &contents.records {
+        let bytes = layout.record(record.seq, &record.payload);
+        let at = match record.place {
+            Place::Slot(slot) => layout.slot_at(slot),
+            Place::Area => {
+                area += bytes.len();
+                area - bytes.len()
+            }
+        };
+        found.push((at, bytes));
+    }
+    found.split_off(1.min(found.len()))
 }
 
 /// Reads the slots of one log. Allocates nothing.

@@ -12,7 +12,8 @@ use store::{Blank, Contents, Log, Medium, Place, ReadError, WriteError, create, 
 struct Disk {
     bytes: Vec<u8>,
     room: Option<usize>,
-    fail_sync: bool,
+    /// The sync with that number is the first of those that fail.
+    syncs_before_failure: Option<usize>,
     syncs: usize,
 }
 
@@ -36,7 +37,8 @@ impl Medium for Disk {
     }
     fn sync(&mut self) -> io::Result<()> {
         self.syncs += 1;
-        if self.fail_sync { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+        let fails = self.syncs_before_failure.is_some_and(|before| self.syncs > before);
+        if fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
     }
 }
 
@@ -157,11 +159,66 @@ fn a_bad_header_or_head_is_damage() {
 
 #[test]
 fn a_failed_sync_is_final_for_the_handle() {
-    let (mut log, _) = open(&Disk { fail_sync: false, ..fresh(b"") });
+    let (mut log, _) = open(&fresh(b""));
     log.fill(0, b"started").unwrap();
-    let mut failing = open(&Disk { fail_sync: true, ..log.medium().clone() }).0;
+    let last_good = log.medium().syncs + 1;
+    let mut failing = open(&Disk { syncs_before_failure: Some(last_good), ..log.medium().clone() }).0;
     assert!(matches!(failing.fill(1, b"ended"), Err(WriteError::Failed(_))));
     assert!(matches!(failing.append(b"more"), Err(WriteError::Failed(_))));
+}
+
+/// A disk whose kernel takes pages for clean when their sync failed, and shows them all the same.
+#[derive(Clone, Debug, Default)]
+struct Forgetful {
+    cached: Disk,
+    dirty: Vec<(u64, Vec<u8>)>,
+    durable: Disk,
+}
+
+impl Medium for Forgetful {
+    fn read_all(&mut self) -> io::Result<Vec<u8>> {
+        self.cached.read_all()
+    }
+    fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.dirty.push((at, bytes.to_vec()));
+        self.cached.write_at(bytes, at)
+    }
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.cached.cut(length)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        let dirty = std::mem::take(&mut self.dirty);
+        self.cached.sync()?;
+        dirty.iter().try_for_each(|(at, bytes)| self.durable.write_at(bytes, *at))
+    }
+}
+
+#[test]
+fn what_a_dead_writer_left_in_the_cache_only_is_durable_when_the_log_was_opened_anew() {
+    let (mut log, _) = open(&fresh(b"head"));
+    log.fill(0, b"started").unwrap();
+    let durable = log.medium().clone();
+    log.append(b"note").unwrap();
+    log.fill(1, b"ended").unwrap();
+    let mut left = Forgetful { cached: log.medium().clone(), dirty: Vec::new(), durable };
+    left.cached.syncs_before_failure = Some(0);
+    assert!(Log::open(left.clone()).is_err(), "what is not durable is not given out");
+    left.cached.syncs_before_failure = None;
+    let (log, contents) = Log::open(left).unwrap();
+    assert_eq!(contents.slot(1).unwrap().payload, b"ended");
+    assert_eq!(parse(&log.medium().durable.bytes).unwrap().records, contents.records);
+}
+
+#[test]
+fn a_record_whose_sync_failed_is_not_shown_to_readers() {
+    let (mut log, _) = open(&fresh(b""));
+    log.fill(0, b"started").unwrap();
+    let good = log.medium().syncs + 1;
+    for write in [|log: &mut Log<Disk>| log.fill(1, b"ended"), |log: &mut Log<Disk>| log.append(&[7; 3000])] {
+        let mut failing = open(&Disk { syncs_before_failure: Some(good), ..log.medium().clone() }).0;
+        assert!(matches!(write(&mut failing), Err(WriteError::Failed(_))));
+        assert_eq!(seqs(&parse(&failing.medium().bytes).unwrap()), [(1, Place::Area), (2, Place::Slot(0))]);
+    }
 }
 
 #[test]

@@ -219,10 +219,18 @@ async fn serve(
             Frame::NoRecord(none) => {
                 run_id("NoRecord", &none.run_id).map(|run| Input::NoRecord { agent, session, run })
             }
-            Frame::AgentState(state) => match read_state(context, agent, session, state).await {
-                Ok(input) => Ok(input),
-                Err(over) => return over,
-            },
+            Frame::AgentState(state) => {
+                let told = match read_told(context, &agent, session, &state).await {
+                    Ok(told) => told,
+                    Err(over) => return over,
+                };
+                if let Some(told) = told
+                    && let Err(e) = context.handle.tell(told).await
+                {
+                    return e.into();
+                }
+                Ok(Input::AgentRefusing { agent, session, refusing: for_people(&state.refusing) })
+            }
             Frame::Answer(answer) => {
                 live.on_answer(answer);
                 continue;
@@ -269,15 +277,17 @@ async fn serve(
     }
 }
 
-async fn read_state(
+/// What an agent's word of itself says about how much it has told, if it says that.
+async fn read_told(
     context: &Context,
-    agent: String,
+    agent: &str,
     session: u64,
-    state: AgentState,
-) -> Result<Input, Over> {
+    state: &AgentState,
+) -> Result<Option<Input>, Over> {
     if state.untellable.is_empty() && !state.caught_up {
-        return Ok(Input::AgentRefusing { agent, session, refusing: for_people(&state.refusing) });
+        return Ok(None);
     }
+    let agent = agent.to_owned();
     // What the database has, though it went back in time, is accounted for.
     let runs: Vec<RunId> = (state.untellable.iter())
         .map(|bytes| run_id("AgentState", &Some(bytes.clone())))
@@ -293,10 +303,10 @@ async fn read_state(
         Ok::<_, DbError>(unknown)
     };
     let unknown = tokio::task::spawn_blocking(look_up).await.map_err(|_| Over::Stopping)??;
-    Ok(match unknown.is_empty() {
+    Ok(Some(match unknown.is_empty() {
         true => Input::CaughtUp { agent, session },
         false => Input::Untellable { agent, session, runs: unknown },
-    })
+    }))
 }
 
 fn read_facts(facts: Facts) -> Result<Vec<FactIn>, Malformed> {

@@ -9,8 +9,8 @@ use prost::Message;
 use protocol::convert::{run_id, run_id_field};
 use protocol::frame::Frame;
 use protocol::message::{
-    Accepted, AgentHello, Answer, AnswerBody, Ended, Fact, FactBody, Facts, Goodbye, Ledger, LedgerQuery,
-    QueryBody, RunFact, ServerHello, Started,
+    Accepted, AgentHello, AgentState, Answer, AnswerBody, Ended, Fact, FactBody, Facts, Goodbye, Ledger,
+    LedgerQuery, QueryBody, RunFact, ServerHello, Started,
 };
 use scheduler::{Dial, JobSpec, NewAgent};
 use std::path::Path;
@@ -88,8 +88,12 @@ impl Agent {
     }
 
     async fn greet(link: Link, data_root: u8) -> Agent {
+        Agent::greet_with(link, hello(data_root)).await
+    }
+
+    async fn greet_with(link: Link, account: AgentHello) -> Agent {
         let mut agent = Agent { link, hello: ServerHello::default() };
-        agent.send(hello(data_root)).await;
+        agent.send(account).await;
         match agent.recv().await {
             Ok(Frame::ServerHello(hello)) => agent.hello = hello,
             other => panic!("{other:?}"),
@@ -161,6 +165,27 @@ async fn an_agent_that_dials_in_gets_a_run_and_its_outcome_is_acknowledged() {
     let view = server.handle.agent("host1").await.unwrap();
     assert_eq!((view.record.software.as_str(), view.connected), ("scripted agent", true));
     assert!(!server.directory.live("host1").unwrap().dialled_by_us);
+}
+
+#[tokio::test]
+async fn room_that_an_agent_has_again_by_the_time_it_has_told_everything_is_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::new(dir.path()).await;
+    server.add(None).await;
+    let link = endpoint(7).dial("127.0.0.1", server.port, None).await.unwrap();
+    let account = AgentHello { refusing: "the disk is full".into(), ..hello(1) };
+    let mut agent = Agent::greet_with(link, account).await;
+    server.submit().await;
+    assert_eq!(server.handle.agent("host1").await.unwrap().refusing, "the disk is full");
+    agent.send(AgentState { caught_up: true, ..AgentState::default() }).await;
+    agent.start().await;
+    agent.send(AgentState { refusing: "full again".into(), caught_up: true, ..AgentState::default() }).await;
+    let heard = async {
+        while server.handle.agent("host1").await.unwrap().refusing != "full again" {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, heard).await.expect("in time");
 }
 
 #[tokio::test]

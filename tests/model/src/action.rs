@@ -196,7 +196,7 @@ pub(crate) fn take(before: &State, action: Action, rules: &Rules) -> Option<Stat
         }
         Action::AgentHears { agent, server } => agent::hears(now, agent, server, rules),
         Action::RaiseFence { agent, server } => agent::raises_fence(now, agent, server, rules),
-        Action::ResendSettled { agent } => agent::resends_settled(now, agent),
+        Action::ResendSettled { agent } => agent::resends_settled(now, agent, rules),
         Action::MonitorDies { agent } => {
             spend(&mut now.left.monitor_crashes) && host::monitor_dies(now, agent)
         }

@@ -3,8 +3,8 @@
 use crate::bounds::Rules;
 use crate::host::network_processor_dies;
 use crate::state::{
-    Child, Directory, Down, Fence, Hello, Link, Outcome, Place, Position, RUNS, Run, SERVERS, State, Up,
-    Words, Written,
+    Child, Directory, Down, Fence, Hello, Link, NetworkProcessor, Outcome, Place, Position, RUNS, Run,
+    SERVERS, State, Up, Words, Written,
 };
 use protocol::message::Position as Said;
 use protocol::reconcile::{History, history};
@@ -132,6 +132,7 @@ fn establish(state: &mut State, agent: usize, server: usize, hello: Hello) {
     let known = np.runs.map(|run| run.is_some());
     let (acked, at) = (np.acked, hello.at);
     np.catching_up = went_back(acked, at, hello.ancestors).then_some(at);
+    np.resent = None;
     let onward = np.catching_up.is_none();
     if onward {
         np.acked = at;
@@ -194,8 +195,21 @@ fn on_acks(state: &mut State, agent: usize, server: usize, run: usize, seq: u8, 
         entry.acked = entry.acked.max(seq.min(stored));
         entry.sent = entry.sent.max(entry.acked);
     }
+    if let Some(resent) = &mut np.resent {
+        resent[run] &= seq < words(&disk[run], true).last_seq();
+    }
+    np.is_caught_up();
     if np.catching_up.is_none() {
         np.acked = at;
+    }
+}
+
+impl NetworkProcessor {
+    /// `Agent::is_caught_up`: everything that was sent again is acknowledged, so the server's position counts.
+    fn is_caught_up(&mut self) {
+        if let (Some(at), Some([false, false])) = (self.catching_up, self.resent) {
+            (self.catching_up, self.resent, self.acked) = (None, None, at);
+        }
     }
 }
 
@@ -311,15 +325,19 @@ pub(crate) fn settles(state: &mut State, agent: usize, run: usize, rules: &Rules
     true
 }
 
-/// `housekeeping::resend_settled` and `on_resent`: all of it is on its way, then the server's position counts.
-pub(crate) fn resends_settled(state: &mut State, agent: usize) -> bool {
-    let Some(np) = state.agents[agent].np.as_mut() else { return false };
-    let (Some(server), Some(at)) = (np.active, np.catching_up) else { return false };
-    (np.catching_up, np.acked) = (None, at);
-    for run in 0..RUNS {
-        recall_settled(state, agent, server, run);
+/// `resend::resend_settled` and `on_resent`: all of it is on its way.
+pub(crate) fn resends_settled(state: &mut State, agent: usize, rules: &Rules) -> bool {
+    let Some(np) = state.agents[agent].np.as_mut().filter(|np| np.resent.is_none()) else { return false };
+    let (Some(server), Some(_)) = (np.active, np.catching_up) else { return false };
+    let mut resent = [false; RUNS];
+    for (run, sent) in resent.iter_mut().enumerate() {
+        *sent = recall_settled(state, agent, server, run) && rules.resent_is_acked;
     }
     say(state, agent, server, Up::CaughtUp);
+    if let Some(np) = state.agents[agent].np.as_mut() {
+        np.resent = Some(resent);
+        np.is_caught_up();
+    }
     true
 }
 

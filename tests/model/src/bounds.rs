@@ -92,10 +92,12 @@ pub struct Rules {
     pub final_stays: bool,
     /// What the backup has waiting is not placed before all agents have told.
     pub recovery_waits: bool,
-    /// What is not synced yet is not reported. **The code does not have this one**: see `docs/model.md`.
+    /// What is not synced yet is not reported.
     pub synced_before_report: bool,
     /// A child says farewell only if the STARTED that stands in the log is its own.
     pub farewell_is_own: bool,
+    /// A server's position counts when all that was sent again to it is acknowledged, not when it is on its way.
+    pub resent_is_acked: bool,
 }
 
 impl Rules {
@@ -113,5 +115,6 @@ impl Rules {
         recovery_waits: true,
         synced_before_report: true,
         farewell_is_own: true,
+        resent_is_acked: true,
     };
 }

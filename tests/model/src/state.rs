@@ -290,6 +290,8 @@ pub struct NetworkProcessor {
     pub acked: Position,
     /// The settled runs are to be sent again, and where the server stands.
     pub catching_up: Option<Position>,
+    /// They are on their way, and these are not acknowledged.
+    pub resent: Option<[bool; RUNS]>,
     /// Its table of runs with the outbox.
     pub runs: [Option<Run>; RUNS],
 }
@@ -450,7 +452,7 @@ impl Agent {
     pub fn scan(&self) -> NetworkProcessor {
         let run = Run { preparing: false, sent: 0, acked: 0, launches: 0, watched: false };
         let runs = self.disk.map(|directory| (directory.place == Place::Live).then_some(run));
-        NetworkProcessor { active: None, acked: self.acked, catching_up: None, runs }
+        NetworkProcessor { active: None, acked: self.acked, catching_up: None, resent: None, runs }
     }
 }
 

@@ -131,11 +131,33 @@ impl Commander {
         }
     }
 
-    /// Acknowledges all of a run up to that message.
+    /// Receives until messages of a run come; of which.
+    pub(crate) fn told(&mut self) -> Result<RunId> {
+        loop {
+            let Frame::Facts(Facts { facts }) = self.receive()? else { continue };
+            let first = facts.first().context("a frame without facts")?;
+            return Ok(convert::run_id("RunFact", &first.run_id)?);
+        }
+    }
+
+    /// Receives until the agent has told everything that it had settled.
+    pub(crate) fn caught_up(&mut self) -> Result<()> {
+        loop {
+            if matches!(self.receive()?, Frame::AgentState(state) if state.caught_up) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Acknowledges all of a run up to that message, which is the number of the commit too.
     pub(crate) fn acknowledge(&self, run: RunId, seq: u64) -> Result<()> {
+        self.acknowledge_at(run, seq, seq)
+    }
+
+    pub(crate) fn acknowledge_at(&self, run: RunId, seq: u64, commit: u64) -> Result<()> {
         let acks = vec![RunPosition { run_id: convert::run_id_field(run), seq: Some(seq) }];
         let position =
-            Some(Position { database_id: Some(vec![2; 16]), commit: Some(seq), ancestors: Vec::new() });
+            Some(Position { database_id: Some(vec![2; 16]), commit: Some(commit), ancestors: Vec::new() });
         self.send(Acks { acks, position, notice: String::new() })
     }
 }

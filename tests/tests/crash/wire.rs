@@ -151,7 +151,32 @@ fn a_run_that_needs_a_later_protocol_is_refused_though_nothing_else_of_it_is_unk
         commander.order(1, run, &RunSpec { needs: Some(later), ..spec.clone() })?;
         assert_eq!(commander.refusal(run)?, RefusalKind::Invalid);
         assert!(agent.trace().contains(&format!("needs an agent of protocol {later}")));
-        commander.order(1, run, &RunSpec { needs: Some(later - 1), ..spec })?;
+        let other = new_run(2);
+        commander.order(1, other, &RunSpec { needs: Some(later - 1), ..spec })?;
+        assert!(is_seven(&commander.outcome(other)?));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_run_that_was_refused_is_not_accepted_when_an_order_for_it_comes_late() {
+    on_empty_site(|site| {
+        let (mut commander, _agent) = commanded(site)?;
+        let (run, spec) = (new_run(1), spec(site, 1)?);
+        let later = protocol::handshake::PROTOCOL_VERSION + 1;
+        commander.greet(1, 1)?;
+        commander.order(1, run, &RunSpec { needs: Some(later), ..spec.clone() })?;
+        assert_eq!(commander.refusal(run)?, RefusalKind::Invalid);
+        // The server takes it for over. Another connection may bring what was ordered before.
+        commander.hang_up();
+        assert!(commander.greet(1, 1)?.is_empty());
+        commander.order(1, run, &spec)?;
+        assert_eq!(commander.refusal(run)?, RefusalKind::NoRoom);
+        assert!(site.ledger().of(1)?.is_empty(), "it never started");
+        // A later term knows what the earlier one did.
+        commander.hang_up();
+        assert!(commander.greet(2, 1)?.is_empty());
+        commander.order(2, run, &spec)?;
         assert!(is_seven(&commander.outcome(run)?));
         Ok(())
     });
@@ -212,6 +237,35 @@ fn a_settled_run_is_told_again_to_a_database_that_went_back_in_time() {
         let next = site.client().submit(&site.gated()?)?;
         let job = site.client().wait(next)?;
         assert!(SEVEN.fits(&job), "{job:#?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_sent_again_to_a_database_that_went_back_is_sent_until_it_is_acknowledged() {
+    on_empty_site(|site| {
+        let (mut commander, agent) = commanded(site)?;
+        let (run, spec) = (new_run(1), spec(site, 1)?);
+        commander.greet(1, 1)?;
+        commander.order(1, run, &spec)?;
+        let first = commander.outcome(run)?;
+        commander.acknowledge_at(run, first.0, 7)?;
+        wait_until("the run to be settled", || Ok(agent.count(Shelf::Settled) == 1))?;
+        // At the next connections it stands at commit 1.
+        for _ in 0..2 {
+            commander.hang_up();
+            assert!(commander.greet(1, 1)?.is_empty());
+            assert_eq!(commander.outcome(run)?, first);
+            commander.caught_up()?;
+        }
+        commander.acknowledge_at(run, first.0, 1)?;
+        commander.order(1, run, &spec)?;
+        assert_eq!(commander.outcome(run)?, first, "the acknowledgement was read before this answer");
+        commander.hang_up();
+        assert!(commander.greet(1, 1)?.is_empty());
+        let other = new_run(2);
+        commander.order(1, other, &RunSpec { job_id: Some(2), ..spec })?;
+        assert_eq!(commander.told()?, other, "nothing is sent again any more");
         Ok(())
     });
 }

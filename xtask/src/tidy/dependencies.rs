@@ -26,6 +26,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("network-processor", &["config", "job", "link", "os", "protocol", "spool", "store", "trace"]),
     ("central-server", &["api", "config", "job", "link", "os", "protocol", "scheduler", "trace"]),
     ("lastword", &["api"]),
+    ("sim", &["job", "os", "protocol", "scheduler", "spool", "store"]),
     ("model", &["protocol"]),
     ("tests", ALL),
     ("bench", ALL),

@@ -142,6 +142,9 @@ unsafe fn read_word(gate: i32) -> bool {
     }
 }
 
+/// What stands in a place that nothing was written to.
+static ZEROS: [u8; ANNOUNCEMENT_BYTES] = [0; ANNOUNCEMENT_BYTES];
+
 /// # Safety
 /// `window`, if there is one, is what [`map`] gave for this farewell.
 unsafe fn say_farewell(farewell: &Farewell, words: &[u8], window: Option<Window>) {
@@ -155,8 +158,12 @@ unsafe fn say_farewell(farewell: &Farewell, words: &[u8], window: Option<Window>
         match window {
             Some(window) => window.write(words),
             None => {
-                libc::pwrite(farewell.file, words.as_ptr().cast(), words.len(), farewell.at as libc::off_t);
-                libc::fdatasync(farewell.file);
+                let (file, at) = (farewell.file, farewell.at as libc::off_t);
+                let written = libc::pwrite(file, words.as_ptr().cast(), words.len(), at);
+                if written != words.len() as isize || libc::fdatasync(file) == -1 {
+                    // Readers must not take for promised what the disk may not have. Whoever reaps this child sees that it executed nothing.
+                    libc::pwrite(file, ZEROS.as_ptr().cast(), words.len().min(ZEROS.len()), at);
+                }
             }
         }
     }
@@ -202,8 +209,11 @@ impl Window {
     unsafe fn write(self, words: &[u8]) {
         // SAFETY: the mapping is that long.
         unsafe {
-            std::ptr::copy_nonoverlapping(words.as_ptr(), self.base.add(self.at), words.len());
-            libc::msync(self.base.cast(), self.bytes, libc::MS_SYNC);
+            let place = self.base.add(self.at);
+            std::ptr::copy_nonoverlapping(words.as_ptr(), place, words.len());
+            if libc::msync(self.base.cast(), self.bytes, libc::MS_SYNC) == -1 {
+                std::ptr::write_bytes(place, 0, words.len()); // as of a write that failed
+            }
         }
     }
 }
