@@ -31,7 +31,8 @@ pub(crate) fn record(log: &mut Log<File>, now_ms: u64, body: FactBody) -> Result
         | FactBody::Stopping(_)
         | FactBody::Suspended(_)
         | FactBody::Resumed(_)
-        | FactBody::Captured(_) => None,
+        | FactBody::Captured(_)
+        | FactBody::Gathered(_) => None,
     };
     let bytes = encode(now_ms, body);
     match slot {
