@@ -24,7 +24,7 @@ const INBOX_MAX: usize = 8_192;
 /// So many requests are decided in one step, and committed together.
 const STEP_MAX: usize = 4_096;
 /// With so many facts a step is full too: while it is written, the next one is decided.
-const STEP_FACTS_MAX: usize = 4_096;
+const STEP_FACTS_MAX: usize = 2_048;
 /// Between two looks at the clock.
 const TICK: Duration = Duration::from_secs(1);
 

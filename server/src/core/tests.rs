@@ -398,7 +398,7 @@ async fn the_same_key_finds_its_job_also_when_that_is_over_and_the_server_was_st
 #[tokio::test]
 async fn facts_that_are_decided_while_others_are_written_are_acknowledged_when_they_are_committed_and_no_earlier()
  {
-    const JOBS: usize = 1_000;
+    const JOBS: usize = 2_500;
     let dir = tempfile::tempdir().unwrap();
     let lab = Lab::with_agent(dir.path()).await;
     lab.handle.set_slots("a", u32::try_from(JOBS).unwrap()).await.unwrap();
