@@ -7,7 +7,7 @@
 //! | driver                                                     | of                                                     |
 //! |------------------------------------------------------------|--------------------------------------------------------|
 //! | `server`, `database`                                       | central-server                                         |
-//! | `network_processor`, `prepare`, `delivery`, `adopt`, `run`, `identity` | network-processor                                      |
+//! | `network_processor`, `orders`, `prepare`, `delivery`, `adopt`, `run`, `identity` | network-processor                                      |
 //! | `job_processor`, `log`                                     | job-processor                                          |
 //! | `monitor`                                                  | platform-agent                                         |
 //! | `host`, `disk`, `net`, `queue`                             | kernel, disk, network, time                            |
@@ -31,6 +31,7 @@ mod mutation;
 mod net;
 mod network_processor;
 mod oracle;
+mod orders;
 mod prepare;
 mod queue;
 mod rng;

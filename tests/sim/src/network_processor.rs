@@ -13,11 +13,10 @@ use crate::queue::Ms;
 use crate::run::{Keeper, Run};
 use crate::scenario::DISK_FULL;
 use crate::world::{Event, World};
-use job::{End, Never, Outcome, RunId};
+use job::{End, Outcome, RunId};
 use protocol::backoff::Backoff;
 use protocol::message::{
-    AgentHello, AgentState, InventoryItem, Kill, Position, RefusalKind, Refused, ServerHello, Start, Stop,
-    Stopping,
+    AgentHello, AgentState, InventoryItem, Position, Refused, ServerHello, Stop, Stopping,
 };
 use protocol::outbox::Outbox;
 use protocol::reconcile::{History, account_parts, history};
@@ -70,7 +69,7 @@ pub(crate) struct Link {
     /// What came while its epoch was being written down.
     held: Option<Vec<Frame>>,
     /// Runs that are refused since it was given the account.
-    refused: Vec<Refused>,
+    pub(crate) refused: Vec<Refused>,
 }
 
 /// The network-processor.
@@ -87,11 +86,11 @@ pub(crate) struct NetworkProcessor {
     early: Vec<Conn>,
     /// Runs of the start that were not read yet.
     pub(crate) unread: usize,
-    refusing: String,
+    pub(crate) refusing: String,
     /// Runs that were refused in the present term. The server takes them for over: they must not be accepted when an order comes late.
-    refused: BTreeSet<RunId>,
+    pub(crate) refused: BTreeSet<RunId>,
     /// Runs that were set aside while no server was there to be told.
-    damaged: Vec<RunId>,
+    pub(crate) damaged: Vec<RunId>,
     /// Zombies that came to it and are no jobs that it knew of, and the runs of which that was not known.
     pub(crate) strangers: (Vec<u32>, BTreeSet<RunId>),
     pub(crate) acked_is_dirty: bool,
@@ -511,112 +510,6 @@ impl World {
     }
 
     // Orders.
-
-    fn is_fenced(&mut self, host: usize, conn: Conn, epoch: Option<u64>) -> bool {
-        let lower = self.mutation == Some(Mutation::LowerEpoch);
-        let Some(np) = self.np(host) else { return true };
-        !lower && (np.active != Some(conn) || epoch != Some(np.identity.fence.epoch))
-    }
-
-    fn on_start(&mut self, host: usize, conn: Conn, start: Start) {
-        let Ok(run) = convert::run_id("Start", &start.run_id) else {
-            return self.oracle.fail("a START without a run".to_owned());
-        };
-        if self.is_fenced(host, conn, start.epoch) {
-            return self.refuse(
-                host,
-                run,
-                RefusalKind::Fenced,
-                "a server of a later epoch commands this agent",
-            );
-        }
-        let name = self.hosts[host].name.clone();
-        self.oracle.on_obeyed(&name, start.epoch.unwrap_or(0));
-        let again = self.mutation == Some(Mutation::ForgetDedup);
-        let Some(np) = self.np(host) else { return };
-        if np.runs.contains_key(&run) && !again {
-            return;
-        }
-        let refusing = np.refusing.clone();
-        let is_refused = np.refused.contains(&run) && self.mutation != Some(Mutation::ForgetRefusals);
-        let spec = start.spec.unwrap_or_default();
-        if let Err(e) = spec.check() {
-            return self.refuse(host, run, RefusalKind::Invalid, &e.to_string());
-        }
-        if is_refused {
-            return self.refuse_for_want_of_room(host, run, "it was refused when it was ordered before");
-        }
-        let Some(np) = self.np(host) else { return };
-        let known = Run {
-            timeout_ms: spec.timeout_ms,
-            grace_ms: spec.grace_ms,
-            launches: 1,
-            ..Run::new(Keeper::Preparing)
-        };
-        np.runs.insert(run, known);
-        let preparing = Preparing { run, spec, never: None, messages: Vec::new(), refusing };
-        self.errand(host, Errand::Prepare(preparing, Step::Make));
-    }
-
-    fn on_kill(&mut self, host: usize, conn: Conn, kill: Kill) {
-        let Ok(run) = convert::run_id("Kill", &kill.run_id) else {
-            return self.oracle.fail("a KILL without a run".to_owned());
-        };
-        if self.is_fenced(host, conn, kill.epoch) {
-            return;
-        }
-        if self.np_run(host, run).is_some() {
-            self.want_stop(host, run, Stop { grace_ms: kill.grace_ms, by: kill.by });
-        } else if let Some(np) = self.np(host) {
-            np.runs.insert(run, Run::new(Keeper::Preparing));
-            let reason = format!("killed by {} before this agent had received it", kill.by);
-            let never = Some(Outcome::NeverStarted { reason, why: Never::Canceled });
-            let preparing =
-                Preparing { run, spec: Box::default(), never, messages: Vec::new(), refusing: String::new() };
-            self.errand(host, Errand::Prepare(preparing, Step::Make));
-        }
-    }
-
-    pub(crate) fn refuse(&mut self, host: usize, run: RunId, kind: RefusalKind, reason: &str) {
-        let refused = Refused {
-            run_id: convert::run_id_field(run),
-            kind: Some(kind as i32),
-            reason: reason.to_owned(),
-        };
-        if let Some(np) = self.np(host).filter(|_| kind != RefusalKind::Fenced) {
-            let active = np.active;
-            let candidates = np.links.iter_mut().filter(|(conn, _)| Some(**conn) != active);
-            candidates.for_each(|(_, link)| link.refused.push(refused.clone()));
-        }
-        self.say(host, refused.into());
-    }
-
-    pub(crate) fn refuse_for_want_of_room(&mut self, host: usize, run: RunId, reason: &str) {
-        if let Some(np) = self.np(host) {
-            np.refused.insert(run);
-        }
-        self.refuse(host, run, RefusalKind::NoRoom, reason);
-    }
-
-    /// Says of a run that is not live what its log says, if it is here.
-    pub(crate) fn recall(&mut self, host: usize, run: RunId) {
-        self.errand(host, Errand::Recall(run, 1));
-    }
-
-    /// Says of a run that the server misses what is known.
-    fn account_for(&mut self, host: usize, run: RunId) {
-        if self.np_run(host, run).is_none() {
-            self.recall(host, run);
-        }
-    }
-
-    pub(crate) fn report_damaged(&mut self, host: usize, run: RunId) {
-        let Some(np) = self.np(host) else { return };
-        if np.active.is_none() {
-            return np.damaged.push(run);
-        }
-        self.refuse(host, run, RefusalKind::Damaged, "the run's log is damaged; it is kept in quarantine");
-    }
 }
 
 impl NetworkProcessor {
