@@ -493,7 +493,7 @@ fn record(recorder: Recorder, dir: &RunDir, outcome: &Outcome) -> (Done, Option<
             }
             Some(Err(WriteError::Filled(_))) => return (Done::NothingToDo, taken),
             Some(Err(e)) => e.to_string(),
-            None => "the log cannot be opened".into(),
+            None => "the log cannot be opened, or another process has it".into(),
         };
         eprintln!(
             "{} job-processor {}: the outcome is not recorded yet, trying again: {error}",
@@ -506,8 +506,8 @@ fn record(recorder: Recorder, dir: &RunDir, outcome: &Outcome) -> (Done, Option<
         taken = match Recorder::take(dir) {
             Ok((_, ledger)) if ledger.ended.is_some() => return (Done::NothingToDo, None),
             Ok((anew, _)) => Some(anew),
-            Err(TakeError::Held) => return (Done::NothingToDo, None),
-            Err(TakeError::Ledger(_)) => None,
+            // Whoever has it may only note something, so what is known here is kept until an outcome is written.
+            Err(TakeError::Held | TakeError::Ledger(_)) => None,
         };
     }
 }

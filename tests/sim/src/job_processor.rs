@@ -318,7 +318,7 @@ impl World {
     fn jp_retake(&mut self, host: usize, jp: u32) {
         let run = self.jp(host, jp).run;
         if self.hosts[host].locks.contains_key(&run) {
-            return self.jp_next(host, jp, Stage::Reap);
+            return self.jp_sleeps(host, jp, Stage::Retake, self.queue.now_ms() + RECORD_AGAIN_MS);
         }
         self.hosts[host].locks.insert(run, Holder::JobProcessor(jp));
         let disk = self.disk(host);

@@ -15,10 +15,6 @@
 //! Between any two steps a process may be killed, or the power may go. `scenario` makes all of that from the seed; `oracle` knows what happened, and
 //! compares. Not in it: TLS and the proofs of the shared secret, suspend and resume,
 //! output, kept files, users, retention, restores, and a database that goes back in time.
-//!
-//! Not yet explained: in seed 701392 (found by `cargo xtask soak`; not among those that run by default) writes fail for a moment, a job-processor records the outcome after
-//! a second try, and the network-processor, which notes a stop in the same log at that time, finds none and records Unknown. Either two of them hold the lock at once, which
-//! would be a fault of the simulation, or the outcome is overwritten, which would be one of the program.
 
 #![forbid(unsafe_code)]
 
