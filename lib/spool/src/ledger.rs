@@ -182,7 +182,7 @@ pub(crate) fn encode(fact: &Fact) -> Vec<u8> {
 }
 
 /// The slot that a fact belongs into, if it has one of its own.
-pub(crate) fn slot_of(body: &FactBody) -> Option<u32> {
+pub fn slot_of(body: &FactBody) -> Option<u32> {
     match body {
         FactBody::Started(_) => Some(SLOT_STARTED),
         FactBody::Ended(_) => Some(SLOT_ENDED),

@@ -29,7 +29,7 @@ pub mod users;
 
 pub use capture::{NoRoom, NotKept, capture};
 pub use identity::{Fence, Identity, IdentityError};
-pub use ledger::{Ledger, LedgerError, Stored, is_unexecuted};
+pub use ledger::{Ledger, LedgerError, Stored, is_unexecuted, slot_of};
 pub use prepare::{PrepareError, Prepared, prepare};
 pub use record::{RecordError, Recorder, TakeError, record_in_place_of, wake, witnessed, woken};
 pub use root::{CONTROL_SOCKET, DataRoot, MONITOR_SOCKET, RootError, RunDir, Shelf, WAKE_SOCKET};

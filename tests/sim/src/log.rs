@@ -5,7 +5,7 @@ use crate::world::WALL_MS;
 use job::{Outcome, RunId};
 use prost::Message;
 use protocol::message::{Ended, Fact, FactBody};
-use spool::{Ledger, LedgerError, SLOT_ENDED, SLOT_STARTED};
+use spool::{Ledger, LedgerError};
 use store::{Log, WriteError};
 
 /// Opens a log for writing; the caller has its lock.
@@ -23,17 +23,7 @@ pub(crate) fn read(disk: &Shared, name: Name, run: RunId) -> Result<Ledger, Ledg
 
 /// Writes a fact: STARTED and ENDED into their slots, others at the end.
 pub(crate) fn record(log: &mut Log<File>, now_ms: u64, body: FactBody) -> Result<u64, WriteError> {
-    let slot = match &body {
-        FactBody::Started(_) => Some(SLOT_STARTED),
-        FactBody::Ended(_) => Some(SLOT_ENDED),
-        FactBody::Accepted(_)
-        | FactBody::Note(_)
-        | FactBody::Stopping(_)
-        | FactBody::Suspended(_)
-        | FactBody::Resumed(_)
-        | FactBody::Captured(_)
-        | FactBody::Gathered(_) => None,
-    };
+    let slot = spool::slot_of(&body);
     let bytes = encode(now_ms, body);
     match slot {
         Some(slot) => log.fill(slot, &bytes),
