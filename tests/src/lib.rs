@@ -37,4 +37,5 @@ pub use scratch::Scratch;
 pub use server::Server;
 pub use site::{Site, on_empty_site, on_prepared_site, on_site};
 pub use sudoers::Sudoers;
+pub use tally::{Part, Tally};
 pub use wait::{WAIT_MAX, wait_for, wait_until};
