@@ -32,3 +32,4 @@ mod settings;
 mod sweep;
 
 pub use run::main;
+pub use settings::check_text;

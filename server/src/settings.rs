@@ -211,12 +211,24 @@ impl Default for Agents {
     }
 }
 
+/// Checks the text of a `server.toml`, without an environment; `path` is only named in errors.
+///
+/// # Errors
+/// What would keep a server from starting with it, as far as the text tells.
+pub fn check_text(path: &Path, text: &str) -> anyhow::Result<()> {
+    let settings: Settings = config::parse(path, text, "LASTWORD", std::iter::empty())?;
+    settings.checked(path).map(drop)
+}
+
 impl Settings {
     /// Reads and checks everything that can be checked without starting.
     pub(crate) fn load(path: &Path) -> anyhow::Result<Settings> {
-        let settings: Settings = config::load(path, "LASTWORD")?;
-        settings.check().with_context(|| format!("in {}", path.display()))?;
-        Ok(settings)
+        config::load::<Settings>(path, "LASTWORD")?.checked(path)
+    }
+
+    fn checked(self, path: &Path) -> anyhow::Result<Settings> {
+        self.check().with_context(|| format!("in {}", path.display()))?;
+        Ok(self)
     }
 
     fn check(&self) -> anyhow::Result<()> {

@@ -188,7 +188,16 @@ impl UserSwitch {
 impl AgentConfig {
     /// Reads and checks `agent.toml`; relative paths are made absolute.
     pub fn load(path: &Path) -> Result<AgentConfig, ConfigError> {
-        let mut config: AgentConfig = load(path, "LASTWORD")?;
+        load::<AgentConfig>(path, "LASTWORD")?.checked(path)
+    }
+
+    /// The same of a text that was read already, without an environment; `path` is only named in errors.
+    pub fn parse(path: &Path, text: &str) -> Result<AgentConfig, ConfigError> {
+        crate::parse::<AgentConfig>(path, text, "LASTWORD", std::iter::empty())?.checked(path)
+    }
+
+    fn checked(mut self, path: &Path) -> Result<AgentConfig, ConfigError> {
+        let config = &mut self;
         let invalid = |key: &str, what: &str| ConfigError::Invalid {
             path: path.to_owned(),
             key: key.into(),
@@ -217,8 +226,8 @@ impl AgentConfig {
         }
         config.output.limit().map_err(|e| invalid("output.limit", &e.to_string()))?;
         config.secret_file = config.data_root.join(&config.secret_file);
-        config.old_secret_file = config.old_secret_file.map(|file| config.data_root.join(file));
-        Ok(config)
+        config.old_secret_file = config.old_secret_file.take().map(|file| config.data_root.join(file));
+        Ok(self)
     }
 }
 

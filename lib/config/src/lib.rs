@@ -40,7 +40,7 @@ pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Says which file, line and column, or which variable, and what to write instead.
 pub fn load<T: DeserializeOwned>(path: &Path, env_prefix: &str) -> Result<T, ConfigError> {
     let text = read(path)?;
-    load_text(path, &text, env_prefix, std::env::vars_os())
+    parse(path, &text, env_prefix, std::env::vars_os())
 }
 
 /// A path of the configuration: a relative one is relative to `data_root`.
@@ -64,7 +64,11 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-fn load_text<T: DeserializeOwned>(
+/// The same of a text that was read already; `path` is only named in errors, `variables` are laid over it.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse<T: DeserializeOwned>(
     path: &Path,
     text: &str,
     env_prefix: &str,

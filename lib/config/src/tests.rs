@@ -50,7 +50,7 @@ struct Peer {
 
 fn with(text: &str, variables: &[(&str, &str)]) -> Result<Sample, String> {
     let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    load_text(Path::new("a.toml"), text, "LASTWORD", variables).map_err(|e: ConfigError| e.to_string())
+    parse(Path::new("a.toml"), text, "LASTWORD", variables).map_err(|e: ConfigError| e.to_string())
 }
 
 fn error_of(text: &str, variables: &[(&str, &str)]) -> String {
@@ -177,7 +177,7 @@ fn a_missing_table_is_named_as_one() {
         _users: Users,
     }
     let error =
-        load_text::<Whole>(Path::new("a.toml"), "", "LASTWORD", std::iter::empty()).expect_err("accepted");
+        parse::<Whole>(Path::new("a.toml"), "", "LASTWORD", std::iter::empty()).expect_err("accepted");
     assert_eq!(
         error.to_string(),
         "a.toml: the table [users] is missing; set it there or in the environment as LASTWORD_USERS__SWITCH (and its other keys)"

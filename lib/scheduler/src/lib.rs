@@ -34,6 +34,7 @@ mod books;
 mod engine;
 mod event;
 mod facts;
+pub mod hear;
 mod identity;
 mod input;
 mod jobs;

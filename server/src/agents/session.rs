@@ -11,12 +11,12 @@ use protocol::Malformed;
 use protocol::convert::{bad_field, run_id, run_id_field};
 use protocol::frame::Frame;
 use protocol::message::{
-    Acks, AgentHello, AgentState, Facts, Goodbye, InventoryItem, Kill, LedgerQuery, Position, QueryBody,
-    RefusalKind, Refused, Resume, RunPosition, ServerHello, Start, Suspend,
+    Acks, AgentHello, AgentState, Goodbye, InventoryItem, Kill, LedgerQuery, Position, QueryBody, Resume,
+    RunPosition, ServerHello, Start, Suspend,
 };
 use protocol::reconcile::ANCESTORS_MAX;
 use protocol::stream::StreamError;
-use scheduler::{Connected, FactIn, Input, InventoryEntry};
+use scheduler::{Connected, Input, InventoryEntry, hear};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -121,9 +121,9 @@ async fn begin(
         boot_id: field(&hello.boot_id, "boot_id")?,
         incarnation: hello.incarnation.ok_or(bad_field("AgentHello", "incarnation"))?,
         protocol: peer.version,
-        software: for_people(&hello.software),
-        platform: for_people(&hello.platform),
-        refusing: for_people(&hello.refusing),
+        software: hear::for_people(&hello.software),
+        platform: hear::for_people(&hello.platform),
+        refusing: hear::for_people(&hello.refusing),
         inventory,
     };
     let now_ms = os::clock::wall_ms();
@@ -214,8 +214,8 @@ async fn serve(
         };
         let agent = agent.to_owned();
         let input = match frame {
-            Frame::Facts(facts) => read_facts(facts).map(|facts| Input::Facts { agent, facts }),
-            Frame::Refused(refused) => read_refused(agent, session, refused),
+            Frame::Facts(facts) => hear::facts(facts).map(|facts| Input::Facts { agent, facts }),
+            Frame::Refused(refused) => hear::refused(agent, session, &refused),
             Frame::NoRecord(none) => {
                 run_id("NoRecord", &none.run_id).map(|run| Input::NoRecord { agent, session, run })
             }
@@ -229,7 +229,7 @@ async fn serve(
                 {
                     return e.into();
                 }
-                Ok(Input::AgentRefusing { agent, session, refusing: for_people(&state.refusing) })
+                Ok(Input::AgentRefusing { agent, session, refusing: hear::for_people(&state.refusing) })
             }
             Frame::Answer(answer) => {
                 live.on_answer(answer);
@@ -307,22 +307,6 @@ async fn read_told(
         true => Input::CaughtUp { agent, session },
         false => Input::Untellable { agent, session, runs: unknown },
     }))
-}
-
-fn read_facts(facts: Facts) -> Result<Vec<FactIn>, Malformed> {
-    let read = |fact: protocol::message::RunFact| {
-        let run = run_id("RunFact", &fact.run_id)?;
-        let seq = fact.seq.filter(|seq| *seq > 0).ok_or(bad_field("RunFact", "seq"))?;
-        Ok(FactIn::new(run, seq, fact.fact))
-    };
-    facts.facts.into_iter().map(read).collect()
-}
-
-fn read_refused(agent: String, session: u64, refused: Refused) -> Result<Input, Malformed> {
-    let run = run_id("Refused", &refused.run_id)?;
-    let kind =
-        refused.kind.and_then(|kind| RefusalKind::try_from(kind).ok()).unwrap_or(RefusalKind::Unspecified);
-    Ok(Input::Refused { agent, session, run, kind, reason: for_people(&refused.reason) })
 }
 
 /// Tells the agent what the core says, until the core lets go of the session.
@@ -442,11 +426,3 @@ fn positions(positions: Vec<(RunId, u64)>) -> Vec<RunPosition> {
         .map(|(run, seq)| RunPosition { run_id: run_id_field(run), seq: Some(seq) })
         .collect()
 }
-
-/// A text of an agent as it is kept and shown: of limited length, on one line.
-fn for_people(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(TEXT_CHARS_MAX).collect()
-}
-
-/// The longest text of an agent that is kept.
-const TEXT_CHARS_MAX: usize = 500;

@@ -1,6 +1,6 @@
 //! Jobs: submit, show, wait, end, hold.
 
-use super::extract::{Body, OptionalBody, Params, Part};
+use super::extract::{Body, OptionalBody, Params, Part, read_json};
 use super::manners::Tagged;
 use super::problem::Problem;
 use super::{Http, show};
@@ -56,7 +56,7 @@ pub(super) async fn submit(
         }
         request.idempotency_key = Some(key.to_owned());
     }
-    let specs = vec![spec(request, &caller)?];
+    let specs = vec![spec(request, &caller.name)?];
     let submitted = http.app.handle.submit(specs).await.map_err(|e| Problem::from(e).in_body())?;
     let first = submitted.first().ok_or_else(Problem::stopping)?;
     let status = if first.existing { StatusCode::OK } else { StatusCode::CREATED };
@@ -79,7 +79,7 @@ pub(super) async fn submit_batch(
             "a batch of {count} jobs is too large; at most {BATCH_JOBS_MAX}"
         )));
     }
-    let specs = batch.jobs.into_iter().map(|job| spec(job, &caller)).collect::<Result<Vec<_>, _>>()?;
+    let specs = batch.jobs.into_iter().map(|job| spec(job, &caller.name)).collect::<Result<Vec<_>, _>>()?;
     let submitted = http.app.handle.submit(specs).await.map_err(|e| Problem::from(e).in_body())?;
     let ids = submitted.iter().map(|one| one.job.0).collect();
     Ok((StatusCode::CREATED, Json(JobSubmitted { ids })))
@@ -269,7 +269,15 @@ pub(super) async fn records(http: &Http, job: JobId) -> Result<(JobRecord, Vec<R
     found.ok_or_else(|| Problem::no_such_job(job.0))
 }
 
-fn spec(request: JobSubmit, caller: &Caller) -> Result<JobSpec, Problem> {
+/// What a body of `POST /api/v1/jobs` orders.
+///
+/// # Errors
+/// What the interface would answer.
+pub fn read_order(body: &[u8], by: &str) -> Result<JobSpec, String> {
+    read_json::<JobSubmit>(body).and_then(|request| spec(request, by)).map_err(|problem| problem.detail())
+}
+
+fn spec(request: JobSubmit, by: &str) -> Result<JobSpec, Problem> {
     if request.script.is_none() && request.command.first().is_none_or(String::is_empty) {
         return Err(Problem::invalid(
             "there is nothing to run: give \"command\" ([\"/bin/true\"]) or \"script\"",
@@ -307,7 +315,7 @@ fn spec(request: JobSubmit, caller: &Caller) -> Result<JobSpec, Problem> {
         user: request.user,
         timeout_ms: request.timeout.map(|timeout| timeout.ms),
         grace_ms: request.grace.map(|grace| grace.ms),
-        submitted_by: caller.name.clone(),
+        submitted_by: by.to_owned(),
         idempotency_key: request.idempotency_key,
         held: request.held,
         start_at_ms: request.start_at.map(|at| at.ms),

@@ -50,6 +50,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
+pub use jobs::read_order;
 pub use serve::{Limits, serve};
 
 /// What the interface needs of the rest of the server; cheap to clone.

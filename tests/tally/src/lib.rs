@@ -31,6 +31,8 @@ pub enum Part {
     Network,
     /// Clocks, process ids, hosts and data roots that are not what they were.
     TimeAndIdentity,
+    /// Bytes of strangers.
+    Fuzzing,
 }
 
 /// How a test ended.
