@@ -71,7 +71,7 @@ fn job_processor(profile: Profile) -> Result<()> {
 }
 
 /// Where cargo builds.
-fn target_directory() -> PathBuf {
+pub(crate) fn target_directory() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from) {
         Some(dir) if dir.is_absolute() => dir,
         Some(dir) => step::root().join(dir),

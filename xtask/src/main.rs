@@ -6,6 +6,7 @@ mod bench;
 mod build;
 mod demo;
 mod install;
+mod prove;
 mod soak;
 mod step;
 mod test;
@@ -53,6 +54,15 @@ enum Chore {
         #[arg(long, default_value = "/usr/local")]
         prefix: PathBuf,
     },
+    /// Tries the promise that nothing is lost, and writes one page of what was tried, how often, and what was lost
+    Prove {
+        /// How much is tried
+        #[arg(long, value_enum, default_value_t = prove::Length::Usual)]
+        length: prove::Length,
+        /// The folder for proof.html, proof.txt and the tallies; target/proof if absent
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
     /// Simulates seeds that nobody has seen yet, for as long as is asked
     Soak {
         /// Seconds
@@ -71,6 +81,7 @@ fn main() -> ExitCode {
         Chore::Build { release } => build::programs(build::Profile::of(release)).map(drop),
         Chore::Demo { keep, release } => demo::run(keep, build::Profile::of(release)),
         Chore::Install { prefix } => install::run(&prefix),
+        Chore::Prove { length, out } => prove::run(length, out.as_deref()),
         Chore::Soak { seconds } => soak::run(seconds),
         Chore::Test => test::run(),
         Chore::Tidy => tidy::run(),

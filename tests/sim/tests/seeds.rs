@@ -2,6 +2,7 @@
 
 use sim::{Report, simulate};
 use std::time::{Duration, Instant};
+use tally::{Part, Tally};
 
 /// In four tests, so that several threads share them; `cargo xtask soak` is for more.
 const SEEDS: u64 = 4_000;
@@ -36,6 +37,10 @@ fn part(part: u64) {
         Some(_) => return,
         None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
     };
+    let mut tally = Tally::new(
+        Part::Simulation,
+        "whatever fails, every outcome arrives, once and as it was, or is Unknown with a reason",
+    );
     let mut total = Report::default();
     let mut count = 0;
     for seed in seeds.filter(|seed| seed % PARTS == part) {
@@ -48,6 +53,11 @@ fn part(part: u64) {
     }
     println!("{count} seeds: {total:?}");
     assert!(count < 100 || (total.executions > count && total.unknown > 0), "the simulation is too tame");
+    tally.count("seeds", count);
+    tally.count("events", total.events);
+    tally.count("jobs executed", total.executions);
+    tally.count("outcomes unknown with a true reason", total.unknown);
+    tally.kept();
 }
 
 #[test]

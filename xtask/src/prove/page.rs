@@ -1,0 +1,327 @@
+//! The page: from tallies to text and HTML. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use tally::{End, Line, Part};
+
+/// Where and on what it was tried.
+#[derive(Clone, Debug)]
+pub(super) struct Circumstances {
+    pub(super) length: String,
+    pub(super) version: String,
+    pub(super) commit: String,
+    pub(super) at: String,
+    pub(super) system: String,
+    pub(super) processors: usize,
+    pub(super) file_system: String,
+}
+
+/// What was tried.
+#[derive(Clone, Debug)]
+pub(super) struct Proof {
+    /// The chapters, in their order.
+    pub(super) parts: Vec<Part>,
+    pub(super) lines: Vec<Line>,
+    /// Some test failed, also one that left no tally.
+    pub(super) tests_failed: bool,
+    pub(super) took_s: u64,
+}
+
+/// One chapter.
+struct Chapter<'a> {
+    part: Part,
+    lines: Vec<&'a Line>,
+    totals: BTreeMap<&'a str, u64>,
+}
+
+impl Proof {
+    /// Nothing was lost in what could be tried, and of every part something was tried or said to be impossible here.
+    pub(super) fn holds(&self) -> bool {
+        !self.tests_failed
+            && self.broken() == 0
+            && self.chapters().iter().all(|chapter| !chapter.lines.is_empty())
+    }
+
+    fn broken(&self) -> usize {
+        self.lines.iter().filter(|line| line.end == End::Failed).count()
+    }
+
+    fn chapters(&self) -> Vec<Chapter<'_>> {
+        let chapter = |part: &Part| {
+            let lines: Vec<&Line> = self.lines.iter().filter(|line| line.part == *part).collect();
+            let mut totals = BTreeMap::new();
+            for (what, count) in lines.iter().flat_map(|line| &line.counts) {
+                *totals.entry(what.as_str()).or_insert(0) += count;
+            }
+            Chapter { part: *part, lines, totals }
+        };
+        self.parts.iter().map(chapter).collect()
+    }
+
+    fn verdict(&self) -> String {
+        let skipped = self.lines.iter().filter(|line| matches!(line.end, End::Skipped(_))).count();
+        let untried = match skipped {
+            0 => String::new(),
+            1 => " One test could not be tried on this machine; it is named below.".to_owned(),
+            n => format!(" {n} tests could not be tried on this machine; they are named below."),
+        };
+        match (self.holds(), self.broken()) {
+            (true, _) => format!("Nothing was lost, and nothing was executed twice.{untried}"),
+            (false, 0) => {
+                format!("NOT PROVEN: a test failed without a tally, or a part was not tried.{untried}")
+            }
+            (false, n) => format!("BROKEN: {n} tests found a promise broken, or could not go on.{untried}"),
+        }
+    }
+}
+
+impl Chapter<'_> {
+    fn verdict(&self) -> &'static str {
+        let any = |wanted: fn(&End) -> bool| self.lines.iter().any(|line| wanted(&line.end));
+        if any(|end| *end == End::Failed) {
+            "BROKEN"
+        } else if any(|end| *end == End::Kept) {
+            "kept"
+        } else if self.lines.is_empty() {
+            "NOT TRIED"
+        } else {
+            "not tried here"
+        }
+    }
+}
+
+fn title(part: Part) -> (&'static str, &'static str) {
+    match part {
+        Part::Simulation => (
+            "Simulation",
+            "The deciding code of many agents and a server over a simulated clock, network and disk: loss, duplicates, partitions, torn and \
+             forgotten writes, failed syncs, crashes between any two steps.",
+        ),
+        Part::CrashPoints => (
+            "Crash points",
+            "Real processes that die by SIGKILL at named places: before and after every write that a promise rests on, one by one and two at once.",
+        ),
+        Part::RandomKills => (
+            "Random kills",
+            "kill -9 of job-processors, network-processors, monitors and the server under load. The jobs' own ledger is compared with the record.",
+        ),
+        Part::PowerLoss => (
+            "Power loss",
+            "The file systems of agent and server are shut down without a flush of their log, under load, and mounted again.",
+        ),
+        Part::FullDisks => {
+            ("Full disks", "Small file systems of agent and server, filled under load and given room again.")
+        }
+        Part::Network => (
+            "Network",
+            "Agents in network namespaces of their own: cuts without a word, one-way cuts, slow and half-open connections, another address, reconnects.",
+        ),
+        Part::TimeAndIdentity => (
+            "Time and identity",
+            "Clocks that leap a year, process ids used again, another boot, processes that stand still, data roots that are copied or put back.",
+        ),
+        Part::Fuzzing => (
+            "Bytes of strangers",
+            "Inputs to everything that reads what others write: no panic, no hang, no memory beyond a limit.",
+        ),
+    }
+}
+
+/// 1234567 as 1,234,567.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn outcome(line: &Line) -> String {
+    match &line.end {
+        End::Kept => "kept".to_owned(),
+        End::Failed => "BROKEN".to_owned(),
+        End::Skipped(why) => format!("not tried here: {why}"),
+    }
+}
+
+fn counts(line: &Line) -> String {
+    let counts: Vec<String> =
+        line.counts.iter().map(|(what, count)| format!("{} {what}", grouped(*count))).collect();
+    let seed = line.seed.map(|seed| format!("seed {seed}"));
+    counts.into_iter().chain(seed).collect::<Vec<_>>().join(", ")
+}
+
+fn facts(circumstances: &Circumstances, proof: &Proof) -> [(&'static str, String); 6] {
+    let Circumstances { length, version, commit, at, system, processors, file_system } = circumstances;
+    [
+        ("Program", format!("Lastword {version}, commit {commit}")),
+        ("Tried", format!("{at}, length: {length}, {} minutes", proof.took_s.div_ceil(60))),
+        ("On", format!("{system}, {processors} processors")),
+        ("Scratch file system", file_system.clone()),
+        ("Again", format!("cargo xtask prove --length {length}")),
+        ("What is promised, and what is not", "docs/reliability.md".to_owned()),
+    ]
+}
+
+/// The page as text.
+pub(super) fn text(proof: &Proof, circumstances: &Circumstances) -> String {
+    let mut text = format!("Lastword: what was tried so that nothing is lost\n\n{}\n\n", proof.verdict());
+    for (name, value) in facts(circumstances, proof) {
+        let _ = writeln!(text, "{name}: {value}");
+    }
+    for chapter in proof.chapters() {
+        let (name, what) = title(chapter.part);
+        let _ = writeln!(text, "\n{name}: {}\n  {what}", chapter.verdict());
+        for (what, count) in &chapter.totals {
+            let _ = writeln!(text, "  {:>12} {what}", grouped(*count));
+        }
+        for line in &chapter.lines {
+            let _ = writeln!(text, "  - {} [{}]", line.promise, outcome(line));
+        }
+    }
+    text
+}
+
+/// The page as HTML, in one file.
+pub(super) fn html(proof: &Proof, circumstances: &Circumstances) -> String {
+    let mut page = String::from(HEAD);
+    let class = if proof.holds() { "kept" } else { "broken" };
+    let _ = writeln!(page, "<p class=\"verdict {class}\">{}</p>\n<dl>", escaped(&proof.verdict()));
+    for (name, value) in facts(circumstances, proof) {
+        let _ = writeln!(page, "<dt>{name}</dt><dd>{}</dd>", escaped(&value));
+    }
+    page.push_str("</dl>\n");
+    for chapter in proof.chapters() {
+        let (name, what) = title(chapter.part);
+        let verdict = chapter.verdict();
+        let class = if verdict.starts_with(char::is_uppercase) { "broken" } else { "kept" };
+        let _ = writeln!(page, "<h2>{name} <span class=\"{class}\">{verdict}</span></h2>\n<p>{what}</p>");
+        totals(&mut page, &chapter);
+        tests(&mut page, &chapter);
+    }
+    page.push_str("</main>\n</html>\n");
+    page
+}
+
+fn totals(page: &mut String, chapter: &Chapter<'_>) {
+    if chapter.totals.is_empty() {
+        return;
+    }
+    page.push_str("<ul class=\"totals\">\n");
+    for (what, count) in &chapter.totals {
+        let _ = writeln!(page, "<li><b>{}</b> {}</li>", grouped(*count), escaped(what));
+    }
+    page.push_str("</ul>\n");
+}
+
+fn tests(page: &mut String, chapter: &Chapter<'_>) {
+    if chapter.lines.is_empty() {
+        return;
+    }
+    page.push_str("<table>\n<tr><th>Promise</th><th>Tried</th><th>Seconds</th><th>Outcome</th></tr>\n");
+    for line in &chapter.lines {
+        let _ = writeln!(
+            page,
+            "<tr><td>{}</td><td>{}</td><td class=\"number\">{}</td><td>{}</td></tr>",
+            escaped(&line.promise),
+            escaped(&counts(line)),
+            line.took_ms.div_ceil(1_000),
+            escaped(&outcome(line))
+        );
+    }
+    page.push_str("</table>\n");
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+const HEAD: &str = "<!doctype html>
+<html lang=\"en\">
+<meta charset=\"utf-8\">
+<meta name=\"viewport\" content=\"width=device-width\">
+<title>Lastword: what was tried so that nothing is lost</title>
+<style>
+:root { color-scheme: light dark }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 }
+main { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.6rem } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-top: 1px solid #8886; padding-top: 1rem }
+h2 span { float: right; font-size: .95rem } .kept { color: #17803d } .broken { color: #c22 }
+.verdict { font-size: 1.2rem; font-weight: 600 }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem } dt { color: #888 } dd { margin: 0; overflow-wrap: anywhere }
+ul.totals { display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; list-style: none; padding: 0 }
+table { border-collapse: collapse; width: 100%; font-size: .9rem } th, td { text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid #8884; overflow-wrap: anywhere }
+.number { text-align: right }
+@media (prefers-color-scheme: dark) { .kept { color: #5c8 } .broken { color: #f77 } }
+</style>
+<main>
+<h1>What was tried so that nothing is lost</h1>
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(part: Part, end: End, count: u64) -> Line {
+        let counts = BTreeMap::from([("jobs compared".to_owned(), count)]);
+        Line { part, promise: "a <cut> loses nothing".into(), end, counts, seed: Some(7), took_ms: 1_001 }
+    }
+
+    fn proof(lines: Vec<Line>, tests_failed: bool) -> Proof {
+        Proof { parts: vec![Part::Network, Part::PowerLoss], lines, tests_failed, took_s: 61 }
+    }
+
+    fn circumstances() -> Circumstances {
+        Circumstances {
+            length: "usual".into(),
+            version: "1.2.3".into(),
+            commit: "abc".into(),
+            at: "today".into(),
+            system: "Linux".into(),
+            processors: 2,
+            file_system: "ext4".into(),
+        }
+    }
+
+    #[test]
+    fn what_was_kept_is_counted_and_what_was_not_tried_is_named() {
+        let skipped = End::Skipped("no loop devices".into());
+        let proof = proof(
+            vec![
+                line(Part::Network, End::Kept, 1_200),
+                line(Part::Network, End::Kept, 34),
+                line(Part::PowerLoss, skipped, 0),
+            ],
+            false,
+        );
+        assert!(proof.holds());
+        let text = text(&proof, &circumstances());
+        assert!(text.contains("Nothing was lost") && text.contains("One test could not be tried"), "{text}");
+        assert!(
+            text.contains("1,234 jobs compared") && text.contains("not tried here: no loop devices"),
+            "{text}"
+        );
+        let html = html(&proof, &circumstances());
+        assert!(html.contains("a &lt;cut&gt; loses nothing") && html.contains("<b>1,234</b>"), "{html}");
+    }
+
+    #[test]
+    fn a_broken_promise_a_failed_test_and_a_missing_part_are_no_proof() {
+        let kept = || vec![line(Part::Network, End::Kept, 1), line(Part::PowerLoss, End::Kept, 1)];
+        assert!(proof(kept(), false).holds());
+        assert!(!proof(kept(), true).holds());
+        assert!(!proof(vec![line(Part::Network, End::Kept, 1)], false).holds());
+        let broken = proof([kept(), vec![line(Part::Network, End::Failed, 1)]].concat(), false);
+        assert!(!broken.holds());
+        assert!(text(&broken, &circumstances()).contains("BROKEN: 1 tests"));
+    }
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+}
