@@ -7,6 +7,8 @@
 //!      └─ Agent            monitor, network-processor and job-processors, each found by its lock or its place, never by its name
 //! ```
 //!
+//! A [`Load`] submits all the time, and holds everything that the server told against it. A data root can lie on a [`Volume`], a small file system of its own that is filled or
+//! loses power.
 //! A test waits for a condition with a deadline ([`wait_until`]), never for a time.
 
 #![forbid(unsafe_code)]
@@ -14,8 +16,10 @@
 mod agent;
 mod client;
 mod crash_point;
+mod judge;
 mod kernel;
 mod ledger;
+mod load;
 mod process;
 mod programs;
 mod random;
@@ -23,19 +27,24 @@ mod scratch;
 mod server;
 mod site;
 mod sudoers;
+mod volume;
 mod wait;
 
 pub use agent::{Agent, Dialling};
+pub use api::Status;
 pub use client::{Answer, Client, Piece};
 pub use crash_point::CrashPoint;
+pub use judge::judge;
 pub use kernel::{is_root, keeps_exit_information};
 pub use ledger::{End, Execution, Ledger, Way, gated_job, ledger_job};
+pub use load::{Load, Said};
 pub use process::Process;
 pub use programs::{helper, lastword, program};
 pub use random::{Random, seed};
 pub use scratch::Scratch;
-pub use server::Server;
+pub use server::{STORE_ALL, Server};
 pub use site::{Site, on_empty_site, on_prepared_site, on_site};
 pub use sudoers::Sudoers;
 pub use tally::{Part, Tally};
+pub use volume::{FileSystem, Volume};
 pub use wait::{WAIT_MAX, wait_for, wait_until};

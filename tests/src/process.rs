@@ -29,17 +29,19 @@ impl Process {
 
     /// Every process whose arguments or environment name the directory, but not this one.
     pub fn living_in(directory: &Path) -> Vec<Process> {
-        let needle = directory.as_os_str().as_encoded_bytes();
-        let names_it = |pid: u32, file: &str| {
-            let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            bytes.windows(needle.len()).any(|window| window == needle)
-        };
-        let all = procfs::all().unwrap_or_default();
-        let found = all.into_iter().map(|(pid, _)| pid).filter(|pid| *pid != std::process::id());
-        found
-            .filter(|pid| names_it(*pid, "cmdline") || names_it(*pid, "environ"))
-            .filter_map(Process::find)
-            .collect()
+        others().filter(|pid| names(*pid, directory)).filter_map(Process::find).collect()
+    }
+
+    /// Every process that has a file or a working directory below this one, but not this one: who keeps a file system from being unmounted.
+    pub fn using(directory: &Path) -> Vec<Process> {
+        others().filter(|pid| uses(*pid, directory)).filter_map(Process::find).collect()
+    }
+
+    /// The system's own processes among these; found quickly.
+    pub fn programs_of(directory: &Path) -> Vec<Process> {
+        let programs =
+            others().filter_map(Process::find).filter(|it| PROGRAMS.contains(&it.program.as_str()));
+        programs.filter(|it| uses(it.pid, directory) || names(it.pid, directory)).collect()
     }
 
     /// Its state, as `/proc` has it (`R`, `S`, `T`, `Z`, …); `None` when it is gone.
@@ -72,4 +74,27 @@ impl Process {
     pub fn children(&self) -> Vec<Process> {
         procfs::children(self.pid).into_iter().filter_map(Process::find).collect()
     }
+}
+
+/// What an agent and a server consist of.
+const PROGRAMS: [&str; 4] = ["central-server", "platform-agent", "network-processor", "job-processor"];
+
+fn others() -> impl Iterator<Item = u32> {
+    let all = procfs::all().unwrap_or_default().into_iter().map(|(pid, _)| pid);
+    all.filter(|pid| *pid != std::process::id())
+}
+
+fn names(pid: u32, directory: &Path) -> bool {
+    let needle = directory.as_os_str().as_encoded_bytes();
+    ["cmdline", "environ"].iter().any(|file| {
+        let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        bytes.windows(needle.len()).any(|window| window == needle)
+    })
+}
+
+fn uses(pid: u32, directory: &Path) -> bool {
+    let below = |link: &Path| std::fs::read_link(link).is_ok_and(|target| target.starts_with(directory));
+    let own = Path::new("/proc").join(pid.to_string());
+    let mut files = std::fs::read_dir(own.join("fd")).into_iter().flatten().flatten();
+    below(&own.join("cwd")) || below(&own.join("exe")) || files.any(|file| below(&file.path()))
 }

@@ -8,6 +8,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+/// For a server whose data root is on a small file system: its file store may use all of it.
+pub const STORE_ALL: [(&str, &str); 1] = [("LASTWORD_FILES__FREE_BYTES_MIN", "0")];
+
 /// A server, running or not.
 pub struct Server {
     scratch: PathBuf,

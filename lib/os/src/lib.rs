@@ -14,6 +14,7 @@ pub mod give;
 pub mod helper;
 pub mod lock;
 pub mod pidfd;
+pub mod power;
 pub mod privilege;
 pub mod process;
 pub mod procfs;

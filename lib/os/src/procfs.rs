@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::sync::OnceLock;
 
 /// The kernel's boot id: 16 bytes, new at every boot. Read once in the life of a process.
+///
+/// In debug builds `LASTWORD_TEST_BOOT_ID` is one instead, written like the kernel's, so that a test can let a host restart.
 pub fn boot_id() -> io::Result<[u8; 16]> {
     static BOOT_ID: OnceLock<[u8; 16]> = OnceLock::new();
     match BOOT_ID.get() {
@@ -15,7 +17,14 @@ pub fn boot_id() -> io::Result<[u8; 16]> {
 
 fn read_boot_id() -> io::Result<[u8; 16]> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
-    let text = fs::read_to_string(PATH)?;
+    #[cfg(debug_assertions)]
+    if let Ok(text) = std::env::var("LASTWORD_TEST_BOOT_ID") {
+        return parse_boot_id(&text, "LASTWORD_TEST_BOOT_ID");
+    }
+    parse_boot_id(&fs::read_to_string(PATH)?, PATH)
+}
+
+fn parse_boot_id(text: &str, place: &str) -> io::Result<[u8; 16]> {
     let mut bytes = [0u8; 16];
     let digits: Vec<u8> = text
         .trim()
@@ -24,7 +33,7 @@ fn read_boot_id() -> io::Result<[u8; 16]> {
         .filter_map(|b| (b as char).to_digit(16).map(|d| d as u8))
         .collect();
     if digits.len() != 32 {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{PATH} has no UUID: {text:?}")));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{place} has no UUID: {text:?}")));
     }
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
         *byte = pair[0] << 4 | pair[1];
@@ -128,6 +137,14 @@ mod tests {
         assert_eq!((stat.state, stat.ppid, stat.start_ticks, stat.wait_status), (b'S', 7, 22, 52));
         assert!(!stat.unexecuted, "its field is 9");
         assert_eq!(parse_stat(b"42 (x"), None);
+    }
+
+    #[test]
+    fn a_boot_id_is_read_with_and_without_hyphens_and_nothing_else_is_one() {
+        let read = |text| parse_boot_id(text, "a test").ok();
+        assert_eq!(read("01020304-0506-0708-090a-0b0c0d0e0f10\n"), read("0102030405060708090a0b0c0d0e0f10"));
+        assert_eq!(read("0102030405060708090a0b0c0d0e0f10").unwrap()[15], 16);
+        assert_eq!((read(""), read("0102030405060708090a0b0c0d0e0f")), (None, None));
     }
 
     #[test]

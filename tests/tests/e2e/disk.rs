@@ -2,62 +2,22 @@
 
 use anyhow::Result;
 use api::Status;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
-use tests::{Dialling, End, is_root, on_prepared_site, on_site, wait_for, wait_until};
+use tests::{Dialling, End, FileSystem, Volume, on_prepared_site, on_site, wait_for, wait_until};
 
-/// A small file system in memory, gone at the end.
-struct Small(PathBuf);
-
-impl Small {
-    /// `None` if this host does not let us mount.
-    fn mount(at: &Path) -> Result<Option<Small>> {
-        std::fs::create_dir(at)?;
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=16m,mode=0700", "lastword-test"]).arg(at);
-        let mounted = is_root() && mount.output().is_ok_and(|output| output.status.success());
-        Ok(mounted.then(|| Small(at.to_owned())))
-    }
-
-    /// Takes all room that is left.
-    fn fill(&self) -> Result<PathBuf> {
-        let path = self.0.join("ballast");
-        let mut file = std::fs::File::options().append(true).create(true).open(&path)?;
-        for block in [64 << 10, 4 << 10, 1] {
-            while std::io::Write::write_all(&mut file, &vec![1u8; block]).is_ok() {}
-        }
-        Ok(path)
-    }
-
-    /// Takes all room but so many bytes.
-    fn fill_but(&self, bytes: u64) -> Result<PathBuf> {
-        let path = self.fill()?;
-        let file = std::fs::File::options().write(true).open(&path)?;
-        file.set_len(file.metadata()?.len() - bytes)?;
-        Ok(path)
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        for process in tests::Process::living_in(&self.0) {
-            let _ = process.kill(); // whatever still uses it
-        }
-        // Lazy: the file system goes when its last user does.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
+/// A small file system in memory; `None` if this machine does not let us mount.
+fn small(at: &Path) -> Result<Option<Volume>> {
+    let mounted = Volume::mount(FileSystem::Tmpfs, at, 16)?;
+    Ok(mounted.inspect_err(|why| eprintln!("not tried: {why}")).ok())
 }
 
 #[test]
 fn a_full_disk_keeps_the_outcome_of_what_runs_and_refuses_what_is_new_until_there_is_room() {
     on_site(|site| {
-        let Some(small) = Small::mount(&site.path().join("small"))? else {
-            eprintln!("not tried: this needs the right to mount a tmpfs");
-            return Ok(());
-        };
+        let Some(small) = small(&site.path().join("small"))? else { return Ok(()) };
         let mut agent = site.prepare_agent("tight", Dialling::In)?;
-        agent.set_data_root(&small.0.join("agent"));
+        agent.set_data_root(&small.path().join("agent"));
         site.introduce(&agent)?;
         agent.start()?;
         site.wait_connected("tight")?;
@@ -73,7 +33,7 @@ fn a_full_disk_keeps_the_outcome_of_what_runs_and_refuses_what_is_new_until_ther
         };
         let running = on(&text)?;
         site.client().wait_running(running)?;
-        let reserve = small.0.join("agent/reserve");
+        let reserve = small.path().join("agent/reserve");
         wait_until("the agent's ballast", || Ok(reserve.exists()))?;
         let ballast = small.fill()?;
         wait_until("the agent to give up its ballast", || Ok(!reserve.exists()))?;
@@ -102,12 +62,9 @@ fn a_full_disk_keeps_the_outcome_of_what_runs_and_refuses_what_is_new_until_ther
 #[test]
 fn a_run_that_was_accepted_and_finds_no_room_for_its_script_is_placed_again_when_there_is_room() {
     on_site(|site| {
-        let Some(small) = Small::mount(&site.path().join("small"))? else {
-            eprintln!("not tried: this needs the right to mount a tmpfs");
-            return Ok(());
-        };
+        let Some(small) = small(&site.path().join("small"))? else { return Ok(()) };
         let mut agent = site.prepare_agent("tight", Dialling::In)?;
-        agent.set_data_root(&small.0.join("agent"));
+        agent.set_data_root(&small.path().join("agent"));
         agent.configure("[retention]\nballast = \"0\"\n");
         site.introduce(&agent)?;
         agent.start()?;
@@ -135,12 +92,9 @@ fn a_run_that_was_accepted_and_finds_no_room_for_its_script_is_placed_again_when
 #[test]
 fn a_file_for_which_there_was_no_room_is_kept_when_there_is_and_others_do_not_suffer_meanwhile() {
     on_site(|site| {
-        let Some(small) = Small::mount(&site.path().join("small"))? else {
-            eprintln!("not tried: this needs the right to mount a tmpfs");
-            return Ok(());
-        };
+        let Some(small) = small(&site.path().join("small"))? else { return Ok(()) };
         let mut agent = site.prepare_agent("tight", Dialling::In)?;
-        agent.set_data_root(&small.0.join("agent"));
+        agent.set_data_root(&small.path().join("agent"));
         agent.configure("[retention]\nballast = \"0\"\n");
         site.introduce(&agent)?;
         agent.start()?;
@@ -167,7 +121,7 @@ fn a_file_for_which_there_was_no_room_is_kept_when_there_is_and_others_do_not_su
             list.json::<api::JobFiles>()
         };
         assert_eq!(files(site)?.items.len(), 0);
-        let free = os::disk::file_system(&small.0)?.free_bytes;
+        let free = os::disk::file_system(small.path())?.free_bytes;
         assert!(free >= 2 << 20, "{free} bytes are left to others");
         std::fs::remove_file(ballast)?;
         wait_until("both files to be kept", || Ok(files(site)?.items.len() == 2))?;
@@ -188,14 +142,11 @@ fn a_server_with_a_full_disk_loses_no_outcome_and_goes_on_when_there_is_room() {
     let mounted = std::cell::RefCell::new(None);
     on_prepared_site(
         |path| {
-            *mounted.borrow_mut() = Small::mount(&path.join("server"))?;
+            *mounted.borrow_mut() = small(&path.join("server"))?;
             Ok(())
         },
         |site| {
-            let Some(small) = mounted.borrow_mut().take() else {
-                eprintln!("not tried: this needs the right to mount a tmpfs");
-                return Ok(());
-            };
+            let Some(small) = mounted.borrow_mut().take() else { return Ok(()) };
             site.add_agent("host1", Dialling::In)?;
             let ids = site.client().submit_batch(&vec![site.gated()?; 20])?;
             site.client().wait_running(ids[0])?;
