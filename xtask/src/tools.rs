@@ -26,8 +26,11 @@ const PACKAGES: [Package; 3] = [
     Package { name: "git", provides: Provides::Program("git") },
 ];
 
-/// What tests need that only root can run: sudo, through which an agent can switch users.
-const ROOTS_PACKAGES: [Package; 1] = [Package { name: "sudo", provides: Provides::Program("sudo") }];
+/// What tests need that only root can run: sudo, through which an agent can switch users; ip and tc for networks that fail.
+const ROOTS_PACKAGES: [Package; 2] = [
+    Package { name: "sudo", provides: Provides::Program("sudo") },
+    Package { name: "iproute2", provides: Provides::Program("ip") },
+];
 
 /// Installs the missing Debian packages if we are root on a system with apt-get; else names them.
 pub(crate) fn packages() -> Result<()> {

@@ -68,7 +68,8 @@ impl Aging {
         if found_ms.saturating_sub(self.believed_ms) < LEAP_MS_MIN {
             (self.believed_ms, self.leapt) = (found_ms, None);
         } else {
-            let same = self.leapt.filter(|(leapt_ms, _)| leapt_ms.abs_diff(found_ms) < LEAP_MS_MIN.unsigned_abs());
+            let same =
+                self.leapt.filter(|(leapt_ms, _)| leapt_ms.abs_diff(found_ms) < LEAP_MS_MIN.unsigned_abs());
             let since_ms = same.map_or(boottime_ms, |(_, since_ms)| since_ms);
             self.leapt = Some((found_ms, since_ms));
             if boottime_ms.saturating_sub(since_ms) >= LEAP_BELIEVED_MS {
@@ -106,7 +107,11 @@ mod tests {
         assert_eq!((at(1, YEAR_MS), at(24, YEAR_MS)), (0, 0));
         assert_eq!(at(25, YEAR_MS), YEAR_MS, "somebody means it");
         assert_eq!(at(26, 0), 0, "back at once");
-        assert_eq!((at(27, YEAR_MS), at(28, 0), at(29, YEAR_MS), at(52, YEAR_MS)), (0, 0, 0, 0), "begun anew");
+        assert_eq!(
+            (at(27, YEAR_MS), at(28, 0), at(29, YEAR_MS), at(52, YEAR_MS)),
+            (0, 0, 0, 0),
+            "begun anew"
+        );
     }
 
     #[test]
