@@ -13,13 +13,18 @@ use anyhow::{Context, Result, bail};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Then a number, and the test's process id.
 const PREFIX: &str = "lwt";
 /// The range for tests of networks (RFC 2544), of which each wire takes eight addresses.
 const RANGE: u32 = u32::from_be_bytes([198, 18, 0, 0]);
 const WIRES_MAX: u32 = 16_384;
+const TRIES_MAX: u32 = 64;
+/// The address of no card.
 const NOBODY: &str = "02:00:00:00:00:99";
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Which way something goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,13 +59,13 @@ impl Wire {
     /// A new one; the namespace's own list of host names will lie in `dir`.
     pub fn new(dir: &Path) -> Result<Wire> {
         sweep()?;
-        for try_number in 0..64 {
-            let number = (std::process::id().wrapping_mul(64) + try_number) % WIRES_MAX;
-            let wire = Wire { number, hosts: dir.join(format!("{PREFIX}{number}.hosts")) };
-            if Path::new(&format!("/sys/class/net/{}", wire.outer())).exists() {
-                std::mem::forget(wire); // another test's
-                continue;
+        for _ in 0..TRIES_MAX {
+            let own = std::process::id().wrapping_mul(TRIES_MAX);
+            let number = own.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % WIRES_MAX;
+            if Path::new(&format!("/sys/class/net/{PREFIX}{number}")).exists() {
+                continue; // another test's
             }
+            let wire = Wire { number, hosts: dir.join(format!("{PREFIX}{number}.hosts")) };
             wire.set_hosts(&[])?;
             wire.plug_in()?;
             return Ok(wire);
