@@ -38,7 +38,7 @@ impl Jobs {
         }
         loop {
             let began = Instant::now();
-            let pause = match self.piece(&handle, &database, os::clock::wall_ms()).await {
+            let pause = match self.piece(&handle, &database, os::clock::aging_ms()).await {
                 Ok(0) => LOOK,
                 Ok(_) => (began.elapsed() * PAUSE_FACTOR).max(PAUSE_MIN),
                 Err(CoreError::Stopping) => return,

@@ -32,7 +32,7 @@ pub(crate) struct Rules {
 pub(crate) async fn run(database: Arc<dyn Database>, rules: Rules) {
     let answers = Rule { age_ms: ANSWERS_AGE_MS, count_max: u64::MAX };
     loop {
-        let now_ms = os::clock::wall_ms();
+        let now_ms = os::clock::aging_ms();
         for (journal, rule) in
             [(Journal::Events, rules.events), (Journal::Audit, rules.audit), (Journal::Answers, answers)]
         {

@@ -1,6 +1,6 @@
 //! An agent in a scratch directory: the monitor is our child; its other processes are found by their locks.
 
-use crate::server::{read_lossy, spawn, terminate};
+use crate::server::{entered, read_lossy, spawn, terminate};
 use crate::{Process, program, wait_for, wait_until};
 use anyhow::{Context, Result};
 use job::RunId;
@@ -34,6 +34,7 @@ pub struct Agent {
     more: String,
     monitor: Option<Child>,
     own: Option<(u32, u32, PathBuf)>,
+    entry: Vec<String>,
 }
 
 impl Agent {
@@ -51,6 +52,7 @@ impl Agent {
             more: String::new(),
             monitor: None,
             own: None,
+            entry: Vec::new(),
         };
         agent.write_secret(&random_hex()?)?;
         Ok(agent)
@@ -64,6 +66,20 @@ impl Agent {
         }
         self.own = Some((uid, gid, libexec.to_owned()));
         Ok(())
+    }
+
+    /// Lets it be started by this command, which is given the agent's own words: so it comes into a namespace.
+    pub fn set_entry(&mut self, words: Vec<String>) {
+        self.entry = words;
+    }
+
+    /// Where it listens, port 0 for any, or whom it dials.
+    pub fn set_address(&mut self, dialling: Dialling, address: &str) {
+        let address = Some(address.to_owned());
+        (self.connect, self.listen) = match dialling {
+            Dialling::In => (address, None),
+            Dialling::Out => (None, address),
+        };
     }
 
     /// Gives it another data root.
@@ -124,10 +140,11 @@ impl Agent {
     }
 
     fn command(&self) -> Result<Command> {
-        let mut command = Command::new(match &self.programs {
+        let program = match &self.programs {
             Some(folder) => folder.join("platform-agent"),
             None => program("platform-agent")?,
-        });
+        };
+        let mut command = entered(&self.entry, &program);
         command.arg("--config").arg(self.write_config()?);
         if let Some((uid, gid, _)) = &self.own {
             command.uid(*uid).gid(*gid);
@@ -161,7 +178,11 @@ impl Agent {
 
     /// `kill -9` for the monitor alone.
     pub fn kill_monitor(&mut self) -> Result<()> {
+        let entered = self.monitor().filter(|_| !self.entry.is_empty());
         let mut child = self.monitor.take().context("the monitor does not run")?;
+        if let Some(monitor) = entered {
+            monitor.kill()?;
+        }
         child.kill()?;
         child.wait()?;
         Ok(())
@@ -169,8 +190,15 @@ impl Agent {
 
     /// A controlled stop.
     pub fn stop(&mut self) -> Result<ExitStatus> {
+        let entered = self.monitor().filter(|_| !self.entry.is_empty());
         let child = self.monitor.as_mut().context("the monitor does not run")?;
-        let status = terminate(child, "the agent")?;
+        let status = match entered {
+            Some(monitor) => {
+                monitor.signal(os::signal::Signal::TERM)?;
+                wait_for("the agent to stop", || Ok(child.try_wait()?))?
+            }
+            None => terminate(child, "the agent")?,
+        };
         self.monitor = None;
         Ok(status)
     }
@@ -196,7 +224,11 @@ impl Agent {
 
     /// The monitor.
     pub fn monitor(&self) -> Option<Process> {
-        self.monitor.as_ref().and_then(|child| Process::find(child.id()))
+        if self.entry.is_empty() {
+            return self.monitor.as_ref().and_then(|child| Process::find(child.id()));
+        }
+        // Our child may be the command that let it in.
+        self.root().lock_holder("agent").ok().flatten().and_then(Process::find)
     }
 
     /// The holder of the network-processor's lock.

@@ -24,6 +24,11 @@ impl Random {
         Random(seed())
     }
 
+    /// One of several that differ.
+    pub fn nth(number: u64) -> Random {
+        Random(seed().wrapping_add(number.wrapping_mul(0xd1b5_4a32_d192_ed03)))
+    }
+
     /// The next number.
     pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

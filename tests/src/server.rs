@@ -18,6 +18,7 @@ pub struct Server {
     http: String,
     agents: String,
     client: Client,
+    entry: Vec<String>,
 }
 
 impl Server {
@@ -31,9 +32,18 @@ impl Server {
             http: nowhere.clone(),
             agents: nowhere,
             client,
+            entry: Vec::new(),
         };
         server.restart()?;
         Ok(server)
+    }
+
+    /// Lets it be started by this command, which is given the server's own words, and lets agents dial in at any address of this host. From the
+    /// next start on.
+    pub fn open_to_hosts(&mut self, entry: Vec<String>) -> Result<()> {
+        self.entry = entry;
+        self.agents = "0.0.0.0:0".to_owned();
+        Ok(std::fs::remove_file(self.data_root().join("agents.addr"))?)
     }
 
     /// Starts it again where it was, and waits until it is ready.
@@ -58,7 +68,7 @@ impl Server {
             self.agents
         );
         std::fs::write(&config, text)?;
-        let mut command = Command::new(program("central-server")?);
+        let mut command = entered(&self.entry, &program("central-server")?);
         command.arg("--config").arg(config).envs(environment.iter().cloned());
         self.child = Some(spawn(command, &self.scratch.join("server.out"))?);
         Ok(())
@@ -152,6 +162,18 @@ impl Server {
     /// What it wrote into its trace so far.
     pub fn trace(&self) -> String {
         read_lossy(&self.data_root().join("trace/central-server.log"))
+    }
+}
+
+/// The program, started by the words of `entry` if there are any.
+pub(crate) fn entered(entry: &[String], program: &Path) -> Command {
+    match entry {
+        [] => Command::new(program),
+        [first, more @ ..] => {
+            let mut command = Command::new(first);
+            command.args(more).arg(program);
+            command
+        }
     }
 }
 

@@ -98,7 +98,12 @@ impl Site {
 
     /// Makes the agent known to the server, with the secret that it has now.
     pub fn introduce(&self, agent: &Agent) -> Result<()> {
-        let address = agent.listen_address().and_then(|address| address.rsplit_once(':'));
+        self.introduce_at(agent, agent.listen_address())
+    }
+
+    /// The same; the server dials it at this address, if at any.
+    pub fn introduce_at(&self, agent: &Agent, address: Option<&str>) -> Result<()> {
+        let address = address.and_then(|address| address.rsplit_once(':'));
         let secret = std::fs::read_to_string(agent.secret_file())?;
         self.client().add_agent(&AgentAdd {
             name: agent.name().to_owned(),

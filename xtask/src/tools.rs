@@ -26,12 +26,14 @@ const PACKAGES: [Package; 3] = [
     Package { name: "git", provides: Provides::Program("git") },
 ];
 
-/// What tests need that only root can run: sudo, through which an agent can switch users; file systems that are filled and lose power.
-const ROOTS_PACKAGES: [Package; 4] = [
+/// What tests need that only root can run: sudo, through which an agent can switch users; file systems that are filled and lose power; networks that
+/// fail.
+const ROOTS_PACKAGES: [Package; 5] = [
     Package { name: "sudo", provides: Provides::Program("sudo") },
     Package { name: "e2fsprogs", provides: Provides::Program("mkfs.ext4") },
     Package { name: "xfsprogs", provides: Provides::Program("mkfs.xfs") },
     Package { name: "mount", provides: Provides::Program("losetup") },
+    Package { name: "iproute2", provides: Provides::Program("ip") },
 ];
 
 /// Installs the missing Debian packages if we are root on a system with apt-get; else names them.

@@ -364,7 +364,7 @@ fn is_unstored(dir: &RunDir, age_ms: u64) -> bool {
 /// The rename to this shelf set the change time, and so does a removal from the directory. What cannot be asked counts as old: it is gone.
 fn settled_for_ms(dir: &RunDir) -> u64 {
     let settled_ms = std::fs::metadata(dir.path()).map_or(0, |m| m.ctime().saturating_mul(1_000));
-    u64::try_from(clock::wall_ms().saturating_sub(settled_ms)).unwrap_or(0)
+    u64::try_from(clock::aging_ms().saturating_sub(settled_ms)).unwrap_or(0)
 }
 
 /// Removes everything but the log, and but the kept files if they are to be spared; whether there was anything.

@@ -42,6 +42,7 @@ pub(crate) async fn run(config: AgentConfig, path: PathBuf) -> anyhow::Result<()
     let fresh = AgentId(random()?);
     let identity = Identity::open(root.path(), fresh)?;
     let (events, queue) = mpsc::unbounded_channel();
+    let _ = os::clock::aging_ms(); // leaps of the clock are noticed from now on
     let boot_id = os::procfs::boot_id().context("this boot's id")?;
     let disk = Disk::new(root.clone(), boot_id, events.clone()).context("cannot open runs/")?;
     // A name that a crash left unsynced must not be lost after its run was started.

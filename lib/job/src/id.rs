@@ -152,6 +152,8 @@ fn parse_uuid(text: &str) -> Option<[u8; 16]> {
 #[derive(Clone, Debug)]
 pub struct RunIds {
     state: [u64; 4],
+    /// No id says an earlier time, milliseconds since 1970.
+    latest_ms: u64,
 }
 
 impl RunIds {
@@ -164,12 +166,19 @@ impl RunIds {
         if state == [0; 4] {
             state[0] = 0x9e37_79b9_7f4a_7c15; // the generator must not start from zero
         }
-        RunIds { state }
+        RunIds { state, latest_ms: 0 }
     }
 
-    /// The next id; `wall_ms` milliseconds since 1970.
+    /// Goes on behind this id, which an earlier generator made.
+    pub fn go_on_after(&mut self, latest: RunId) {
+        self.latest_ms = self.latest_ms.max(latest.wall_ms());
+    }
+
+    /// The next id; `wall_ms` milliseconds since 1970. If the clock was set back the id is a millisecond later than the latest one: an agent refuses
+    /// runs that are no younger than one that it has removed, and must not do so for as long as a clock was wrong (RFC 9562, section 6.2).
     pub fn next(&mut self, wall_ms: u64) -> RunId {
-        RunId::new(wall_ms, u128::from(self.word()) << 64 | u128::from(self.word()))
+        self.latest_ms = if wall_ms < self.latest_ms { self.latest_ms.saturating_add(1) } else { wall_ms };
+        RunId::new(self.latest_ms, u128::from(self.word()) << 64 | u128::from(self.word()))
     }
 
     fn word(&mut self) -> u64 {
@@ -213,5 +222,17 @@ mod tests {
         let made: Vec<_> = (0..10_000u64).map(|ms| ids.next(ms)).collect();
         assert!(made.windows(2).all(|pair| pair[0] < pair[1]));
         assert_eq!(RunIds::new([7; 32]).next(0), made[0]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_older_ids() {
+        let mut ids = RunIds::new([7; 32]);
+        let before = ids.next(5_000);
+        let (one, two) = (ids.next(1_000), ids.next(1_000));
+        assert!(before.wall_ms() < one.wall_ms() && one.wall_ms() < two.wall_ms());
+        let mut restarted = RunIds::new([8; 32]);
+        restarted.go_on_after(two);
+        assert!(restarted.next(1_000).wall_ms() > two.wall_ms());
+        assert_eq!(restarted.next(9_000).wall_ms(), 9_000, "the clock is right again");
     }
 }

@@ -12,7 +12,7 @@ use protocol::{Frame, Role};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
@@ -122,11 +122,6 @@ pub(crate) fn room_for(frame: &Frame, lane_bytes_max: u32) -> u32 {
     bytes.saturating_add(FRAME_OVERHEAD_BYTES).min(lane_bytes_max)
 }
 
-fn wall_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
 impl Shared {
     pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
@@ -134,7 +129,7 @@ impl Shared {
 
     /// Bytes came.
     pub(crate) fn set_heard(&self) {
-        self.heard_at_ms.store(wall_ms(), Ordering::Relaxed);
+        self.heard_at_ms.store(os::clock::wall_ms(), Ordering::Relaxed);
     }
 
     pub(crate) fn session(&self) -> MutexGuard<'_, Session> {
@@ -199,7 +194,7 @@ impl Link {
             inbox_room: room(INBOX_BYTES_MAX),
             lane_rooms: rooms.clone(),
             began: Instant::now(),
-            heard_at_ms: AtomicI64::new(wall_ms()),
+            heard_at_ms: AtomicI64::new(os::clock::wall_ms()),
         });
         let queues = Lanes { urgent: urgent_queue, request: request_queue, output: output_queue };
         drive::spawn(stream, shared.clone(), decoder, inbox_in, queues);

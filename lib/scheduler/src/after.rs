@@ -84,17 +84,21 @@ impl Engine {
         }
     }
 
-    /// The clock was set back. A start time is meant by the clock; a pause must not get longer by it.
+    /// The clock was set back, perhaps while no server ran. A start time is meant by the clock; a pause or a delay must not get longer by it.
     fn shorten_pauses(&mut self, now_ms: i64) {
         let pauses: Vec<(i64, JobId)> = self.due.iter().copied().collect();
         for (until_ms, id) in pauses {
             let job = &self.jobs[&id].record;
-            let (Some(Wait::Retry { .. }), Some(retry)) = (job.wait, &job.spec.policy.retry) else {
-                continue;
+            let latest = |span_ms: u64| now_ms.saturating_add(signed(span_ms)).min(until_ms);
+            let wait = match (job.wait, &job.spec.policy.retry, job.spec.delay_ms) {
+                (Some(Wait::Retry { .. }), Some(retry), _) => {
+                    Wait::Retry { until_ms: latest(retry.pause_ms(job.tries)) }
+                }
+                (Some(Wait::Start { .. }), _, Some(delay_ms)) => Wait::Start { until_ms: latest(delay_ms) },
+                (Some(Wait::Retry { .. } | Wait::Start { .. } | Wait::Decision) | None, _, _) => continue,
             };
-            let latest = now_ms.saturating_add(signed(retry.pause_ms(job.tries)));
-            if latest < until_ms {
-                self.stand(id, Stand::Waiting(Wait::Retry { until_ms: latest }));
+            if job.wait != Some(wait) {
+                self.stand(id, Stand::Waiting(wait));
             }
         }
     }

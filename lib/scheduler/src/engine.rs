@@ -140,6 +140,9 @@ impl Engine {
     /// Goes on from what was stored. Nobody is connected yet; `ids` makes the new run ids.
     pub fn restore(snapshot: Snapshot, ids: RunIds) -> Result<Engine, RestoreError> {
         let mut engine = Engine::empty(ids);
+        if let Some(latest) = snapshot.last_run {
+            engine.ids.go_on_after(latest);
+        }
         engine.counts = snapshot.counts;
         engine.last_job = snapshot.last_job;
         engine.last_event = snapshot.last_event;
@@ -182,7 +185,7 @@ impl Engine {
             keys: HashMap::new(),
             heads: BTreeSet::new(),
             due: BTreeSet::new(),
-            seen_ms: i64::MIN,
+            seen_ms: i64::MAX, // whether the clock went back since the last server is not known
             recalled: HashMap::new(),
             paused: BTreeSet::new(),
             ids,

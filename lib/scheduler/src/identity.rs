@@ -108,7 +108,7 @@ impl Engine {
         let told = record.trouble.as_ref().is_some_and(|trouble| {
             trouble.text == text
                 && trouble.rival_boot_id == rival_boot_id
-                && now_ms < trouble.at_ms + TELL_AGAIN_MS
+                && (trouble.at_ms..trouble.at_ms + TELL_AGAIN_MS).contains(&now_ms)
         });
         if told {
             return;

@@ -380,6 +380,8 @@ pub struct Snapshot {
     pub attachments: Vec<(String, String)>,
     /// The highest job number ever given, 0 if none.
     pub last_job: u64,
+    /// The youngest run of all, the final ones too; new ones get later ids, also when the clock went back.
+    pub last_run: Option<RunId>,
     /// What a restore has left to do, if there is anything.
     pub recovery: Option<Recovery>,
     /// All jobs by status, the final ones too.

@@ -1,7 +1,6 @@
 //! The wall clock in RFC 3339, UTC, with milliseconds.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
@@ -16,8 +15,7 @@ impl FormatTime for Utc {
 
 /// Now.
 pub(crate) fn now() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    rfc3339(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    rfc3339(u64::try_from(os::clock::wall_ms()).unwrap_or(0))
 }
 
 /// Milliseconds since 1970 as `2026-11-22T03:17:43.042Z`. The days are turned into a date as in Howard Hinnant,

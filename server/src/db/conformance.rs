@@ -210,7 +210,7 @@ fn a_new_database_has_the_default_queue_and_nothing_else<D: Database>(open: &imp
     let queues: Vec<_> = snapshot.queues.iter().map(|q| (q.name.as_str(), q.held)).collect();
     assert_eq!(queues, [("default", false)]);
     assert!(snapshot.jobs.is_empty() && snapshot.agents.is_empty() && snapshot.attachments.is_empty());
-    assert_eq!(snapshot.last_job, 0);
+    assert_eq!((snapshot.last_job, snapshot.last_run), (0, None));
 }
 
 fn every_opening_begins_a_new_epoch_of_the_same_database<D: Database>(open: &impl Fn() -> D) {
@@ -275,6 +275,7 @@ fn what_is_over_is_not_loaded<D: Database>(open: &impl Fn() -> D) {
     db.commit(&batch).unwrap();
     let snapshot = db.load().unwrap();
     assert_eq!((snapshot.jobs.len(), snapshot.runs.len(), snapshot.last_job), (1, 1, 2));
+    assert_eq!(snapshot.last_run, Some(run_id(2)), "also of those that are over");
     assert_eq!((snapshot.counts.of(Status::Completed), snapshot.counts.of(Status::Running)), (1, 1));
     assert_eq!(db.job(JobId(2)).unwrap(), Some(over));
 }

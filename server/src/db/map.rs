@@ -115,7 +115,7 @@ pub(super) fn run_id(bytes: &[u8]) -> Result<RunId, Bad> {
     RunId::from_bytes(bytes).map_err(|e| Bad::Content(format!("a run id in the database: {e}")))
 }
 
-fn optional_run_id(bytes: Option<Vec<u8>>) -> Result<Option<RunId>, Bad> {
+pub(super) fn optional_run_id(bytes: Option<Vec<u8>>) -> Result<Option<RunId>, Bad> {
     bytes.map(|bytes| run_id(&bytes)).transpose()
 }
 

@@ -273,6 +273,7 @@ impl Database for Sqlite {
                     |row| Ok((row.get(0)?, row.get(1)?)),
                 )?,
                 last_job: last_job(c)?,
+                last_run: last_run(c)?,
                 recovery: recovery(c)?,
                 counts: counts(c)?,
                 last_event: journal::kept(c, "events")?.map_or(0, |(_, newest)| newest),
@@ -452,6 +453,10 @@ fn last_job(c: &Connection) -> Result<u64, Bad> {
     let highest = one(c, "SELECT max(id) FROM jobs", [], |row| Ok(row.get::<_, Option<i64>>(0)?))?.flatten();
     let highest = highest.and_then(|id| u64::try_from(id).ok()).unwrap_or(0);
     Ok(highest.max(meta(c, LAST_JOB)?.unwrap_or(0)))
+}
+
+fn last_run(c: &Connection) -> Result<Option<RunId>, Bad> {
+    one(c, "SELECT max(run) FROM runs", [], |row| map::optional_run_id(row.get(0)?)).map(Option::flatten)
 }
 
 /// What a restore has left to do.

@@ -37,7 +37,7 @@ struct Compared {
 impl Context {
     /// One look. `orphans_age`: so old are objects that nothing names when they go.
     pub(super) async fn look_through(&self, orphans_age: Duration) -> Result<(), Failure> {
-        let began_ms = os::clock::wall_ms();
+        let (began_ms, aged_ms) = (os::clock::wall_ms(), os::clock::aging_ms());
         let store = self.ready().await?;
         let mut found = Found { halves: self.remove_halves().await?, ..Found::default() };
         let orphans_age_ms = i64::try_from(orphans_age.as_millis()).unwrap_or(i64::MAX);
@@ -53,7 +53,7 @@ impl Context {
             }
             if chunk.len() == CHUNK || is_end {
                 let Compared { orphans, found } = self.compare(std::mem::take(&mut chunk)).await?;
-                let is_old = |at: &(String, i64)| began_ms.saturating_sub(at.1) >= orphans_age_ms;
+                let is_old = |at: &(String, i64)| aged_ms.saturating_sub(at.1) >= orphans_age_ms;
                 compared.orphans.extend(orphans.into_iter().filter(is_old));
                 compared.found.extend(found);
             }

@@ -66,7 +66,7 @@ pub(super) async fn run(context: Context, rules: Rules) {
         let mut more = false;
         let step = async {
             if Instant::now() >= rules_at {
-                more |= context.apply(rules, os::clock::wall_ms()).await?;
+                more |= context.apply(rules, os::clock::aging_ms()).await?;
                 context.count().await?;
                 rules_at = Instant::now() + if more { Duration::ZERO } else { RULES_EVERY };
             }

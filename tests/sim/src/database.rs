@@ -136,6 +136,7 @@ impl Database {
             agents: self.agents.values().cloned().collect(),
             attachments: self.attachments.iter().cloned().collect(),
             last_job: self.jobs.keys().last().map_or(0, |id| id.0),
+            last_run: self.runs.keys().max().copied(),
             counts: self.counts(),
             recovery: None,
             last_event: self.last_event,

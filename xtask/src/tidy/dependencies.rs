@@ -12,7 +12,7 @@ const ALL: &[&str] = &["*"];
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("job", &[]),
     ("os", &[]),
-    ("trace", &[]),
+    ("trace", &["os"]),
     ("tally", &[]),
     ("xtask", &["tally"]),
     ("store", &["os"]),
@@ -20,7 +20,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("config", &["job"]),
     ("protocol", &["job"]),
     ("scheduler", &["job", "protocol"]),
-    ("link", &["job", "protocol"]),
+    ("link", &["job", "os", "protocol"]),
     ("spool", &["job", "os", "protocol", "store"]),
     ("job-processor", &["job", "os", "protocol", "spool", "store"]),
     ("platform-agent", &["config", "job", "os", "protocol", "spool", "store", "trace"]),

@@ -125,6 +125,7 @@ impl Store {
             agents: self.agents.values().cloned().collect(),
             attachments: self.attachments.iter().cloned().collect(),
             last_job: self.jobs.keys().last().map_or(0, |id| id.0),
+            last_run: self.runs.keys().max().copied(),
             counts: self.counts(),
             recovery: self.recovery.clone().filter(|recovery| !recovery.untold.is_empty()),
             last_event: self.events.last().map_or(0, |last| last.number),

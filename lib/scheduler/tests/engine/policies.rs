@@ -192,10 +192,46 @@ fn a_clock_that_is_set_back_does_not_prolong_a_pause() {
     lab.run_through("a", lab.present_run(job), 7);
     lab.pass(-86_400_000);
     assert_eq!(starts(&lab.pass(10_000)).len(), 1);
-    let (later, _) = lab.submit(JobSpec { delay_ms: Some(60_000), ..spec() });
+    let (delayed, _) = lab.submit(JobSpec { delay_ms: Some(60_000), ..spec() });
+    let at = JobSpec { start_at_ms: Some(lab.now_ms + 60_000), ..spec() };
+    let (later, _) = lab.submit(at);
     lab.pass(-86_400_000);
+    assert_eq!(lab.job(delayed).status, Status::Scheduled);
     lab.pass(60_000);
+    assert_ne!(lab.job(delayed).status, Status::Scheduled, "a delay is a pause");
     assert_eq!(lab.job(later).status, Status::Scheduled, "a start time is meant by the clock");
+}
+
+#[test]
+fn a_clock_that_was_set_back_while_no_server_ran_does_not_prolong_a_pause() {
+    let mut lab = Lab::new();
+    lab.agent("a", 1);
+    let (job, _) = lab.submit(with(retry(3)));
+    lab.run_through("a", lab.present_run(job), 7);
+    let (delayed, _) = lab.submit(JobSpec { delay_ms: Some(60_000), ..spec() });
+    lab.now_ms -= 86_400_000;
+    lab.restart();
+    lab.pass(0);
+    assert_eq!((lab.job(job).status, lab.job(delayed).status), (Status::Waiting, Status::Scheduled));
+    lab.pass(60_000);
+    assert_eq!((lab.job(job).status, lab.job(delayed).status), (Status::Queued, Status::Queued));
+}
+
+#[test]
+fn a_run_is_younger_than_all_before_it_also_when_the_clock_was_set_back() {
+    let mut lab = Lab::new();
+    lab.agent("a", 1);
+    let (first, _) = lab.submit(spec());
+    lab.run_through("a", lab.present_run(first), 0);
+    lab.now_ms -= 86_400_000;
+    let (second, _) = lab.submit(spec());
+    let before = lab.present_run(second);
+    assert!(lab.present_run(first).wall_ms() < before.wall_ms());
+    lab.run_through("a", before, 0);
+    lab.restart();
+    lab.connect("a", &[]);
+    let (third, _) = lab.submit(spec());
+    assert!(before.wall_ms() < lab.present_run(third).wall_ms());
 }
 
 #[test]
