@@ -27,7 +27,7 @@ mod wait;
 
 pub use agent::{Agent, Dialling};
 pub use client::{Answer, Client, Piece};
-pub use crash_point::CrashPoint;
+pub use crash_point::{CrashPoint, Deed};
 pub use kernel::{is_root, keeps_exit_information};
 pub use ledger::{End, Execution, Ledger, Way, gated_job, ledger_job};
 pub use process::Process;
