@@ -1,7 +1,7 @@
 //! An agent in a scratch directory: the monitor is our child; its other processes are found by their locks.
 
 use crate::server::{entered, read_lossy, spawn, terminate};
-use crate::{Process, program, wait_for, wait_until};
+use crate::{Process, crash_point, program, wait_for, wait_until};
 use anyhow::{Context, Result};
 use job::RunId;
 use spool::{DataRoot, Shelf};
@@ -145,7 +145,7 @@ impl Agent {
             None => program("platform-agent")?,
         };
         let mut command = entered(&self.entry, &program);
-        command.arg("--config").arg(self.write_config()?);
+        command.arg("--config").arg(self.write_config()?).envs([crash_point::environment(&self.scratch)]);
         if let Some((uid, gid, _)) = &self.own {
             command.uid(*uid).gid(*gid);
         }

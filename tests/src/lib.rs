@@ -36,7 +36,7 @@ mod wire;
 pub use agent::{Agent, Dialling};
 pub use api::Status;
 pub use client::{Answer, Client, Piece};
-pub use crash_point::CrashPoint;
+pub use crash_point::{CrashPoint, Deed};
 pub use jobs::Jobs;
 pub use judge::judge;
 pub use kernel::{is_root, keeps_exit_information};

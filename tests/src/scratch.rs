@@ -51,6 +51,7 @@ impl Drop for Scratch {
             self.fail();
         }
         let stay = end_all(self.path());
+        remove_groups(self.path());
         if self.failed || !stay.is_empty() {
             if let Some(dir) = self.dir.take() {
                 eprintln!("--- seed: LASTWORD_TEST_SEED={}", seed());
@@ -59,6 +60,27 @@ impl Drop for Scratch {
             stay.iter().for_each(|process| eprintln!("--- cannot be ended: {process:?}"));
         }
     }
+}
+
+/// Removes the control groups of the agents whose data roots are here: nothing is in them any more. Best effort, as they are in nobody's way.
+fn remove_groups(directory: &Path) {
+    let Some(top) = os::cgroup::mount_point() else { return };
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let Some(agent) = agent_id(&entry.path()) else { continue };
+        let group = top.join("lastword").join(agent.to_string());
+        for run in std::fs::read_dir(&group).into_iter().flatten().flatten() {
+            let _ = std::fs::remove_dir(run.path()); // files of the kernel's are no directories
+        }
+        let _ = std::fs::remove_dir(group);
+    }
+}
+
+/// Of the agent that has that data root: from either copy in its identity file (docs/store-states.md).
+fn agent_id(data_root: &Path) -> Option<job::AgentId> {
+    const COPY_BYTES: usize = 4096;
+    let bytes = std::fs::read(data_root.join("identity")).ok()?;
+    let copy = bytes.chunks(COPY_BYTES).find(|copy| copy.starts_with(b"LWIDENT1"))?;
+    Some(job::AgentId(copy.get(16..32)?.try_into().ok()?))
 }
 
 /// Kills until nothing is left, since a process that is about to be killed can still start another. Returns what would not go.

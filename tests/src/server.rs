@@ -1,6 +1,6 @@
 //! A central server in a scratch directory.
 
-use crate::{Client, Process, program, wait_for};
+use crate::{Client, Process, crash_point, program, wait_for};
 use anyhow::{Context, Result, bail};
 use os::pidfd::Pidfd;
 use os::signal::Signal;
@@ -69,7 +69,8 @@ impl Server {
         );
         std::fs::write(&config, text)?;
         let mut command = entered(&self.entry, &program("central-server")?);
-        command.arg("--config").arg(config).envs(environment.iter().cloned());
+        command.arg("--config").arg(config).envs([crash_point::environment(&self.scratch)]);
+        command.envs(environment.iter().cloned());
         self.child = Some(spawn(command, &self.scratch.join("server.out"))?);
         Ok(())
     }

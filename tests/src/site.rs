@@ -128,6 +128,21 @@ impl Site {
         wait_until(&format!("agent {name} to be away"), || Ok(!self.client().agent(name)?.connected))
     }
 
+    /// Starts again what nothing of the system itself does: a monitor, and the server. Whether there was anything.
+    pub fn revive(&mut self) -> Result<bool> {
+        let mut any = self.server.ended()?.is_some() || !self.server.runs();
+        if any {
+            self.server.restart()?;
+        }
+        for agent in &mut self.agents {
+            if agent.ended()?.is_some() {
+                any = true;
+                agent.start()?;
+            }
+        }
+        Ok(any)
+    }
+
     /// The REST client.
     pub fn client(&self) -> &Client {
         self.server.client()

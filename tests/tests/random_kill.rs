@@ -1,21 +1,28 @@
 //! `kill -9` at random, under load, of everything that can be killed. The oracle is the ledger that the jobs write themselves.
 //!
-//! `LASTWORD_TEST_KILLS`: how many kills at least (120). `LASTWORD_TEST_SEED` repeats the choices, though not the timing.
+//! `LASTWORD_TEST_KILLS`: how many kills at least, half of them in each of two tests (2000). `LASTWORD_TEST_SEED` repeats the choices, though not the
+//! timing. `cargo xtask soak kills` is for more.
 
 use anyhow::{Context, Result};
 use api::Status;
+use spool::{Ledger, Shelf};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
-use tests::{Dialling, End, Process, Random, Site, Way, judge, keeps_exit_information, ledger_job, on_site};
+use tests::{
+    Dialling, End, Part, Process, Random, Site, Tally, Way, judge, keeps_exit_information, ledger_job,
+    on_site, seed,
+};
 
 /// Jobs in one round; another round follows while there are kills left.
-const JOBS: usize = 300;
-const KILLS: u64 = 120;
+const JOBS: usize = 150;
+const KILLS: u64 = 2_000;
+/// The longest that a job sleeps, milliseconds: enough for many to run at once.
+const SLEEP_MS_MAX: u64 = 2_500;
 /// Signals that end a process, without core files.
 const SIGNALS: [u8; 6] = [1, 2, 9, 10, 14, 15];
 /// Between two kills, milliseconds.
-const PAUSE_MS_MIN: u64 = 30;
-const PAUSE_MS_MAX: u64 = 100;
+const PAUSE_MS_MIN: u64 = 20;
+const PAUSE_MS_MAX: u64 = 60;
 /// A job-processor, a monitor and a network-processor that were killed within this time count as killed together: their job may be Unknown.
 const TOGETHER: Duration = Duration::from_secs(3);
 /// The longest that all of it may take without the kills.
@@ -23,17 +30,42 @@ const SETTLE_MAX: Duration = Duration::from_secs(120);
 
 #[test]
 fn whatever_is_killed_every_job_is_executed_once_and_its_outcome_is_what_it_did() {
+    rages("whatever is killed, every job is executed once and its outcome is what it did", Wishes::Any);
+}
+
+#[test]
+fn whatever_is_killed_a_job_without_its_job_processor_stays_controllable_and_its_outcome_is_what_it_did() {
+    rages(
+        "whatever is killed, jobs whose job-processor died obey and their outcomes are exact",
+        Wishes::Orphans,
+    );
+}
+
+fn rages(promise: &str, wishes: Wishes) {
+    let mut tally = Tally::new(Part::RandomKills, promise);
+    tally.seed(seed());
     on_site(|site| {
         site.add_agent("host2", Dialling::Out)?;
         let kills = std::env::var("LASTWORD_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(KILLS);
-        let mut storm = Storm::new(kills);
-        while storm.total() < kills {
+        let mut storm = Storm::new(kills.div_ceil(2), wishes);
+        while storm.total() < storm.kills {
             storm.submit(site)?;
             storm.rage(site)?;
         }
-        calm(site)?;
-        compare(site, &storm)
+        tally.count("processes killed", storm.total());
+        calm(site, &mut storm)?;
+        compare(site, &storm, &mut tally)
     });
+    tally.kept();
+}
+
+/// What is asked of which jobs amid the storm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wishes {
+    /// That some job ends, which may wait, run or be over.
+    Any,
+    /// That a job whose job-processor was killed a moment ago stands still, goes on or ends.
+    Orphans,
 }
 
 fn random_way(random: &mut Random) -> Way {
@@ -41,7 +73,7 @@ fn random_way(random: &mut Random) -> Way {
         0 => End::Signal(*random.choose(&SIGNALS).unwrap_or(&9)),
         _ => End::Code(random.below(256) as u8),
     };
-    Way { sleep_ms: random.below(400), end }
+    Way { sleep_ms: random.below(SLEEP_MS_MAX), end }
 }
 
 /// What was submitted and what was killed.
@@ -53,18 +85,29 @@ struct Storm {
     expected: BTreeMap<u64, Way>,
     /// Jobs that were killed on request.
     unwanted: BTreeSet<u64>,
+    wishes: Wishes,
+    /// Jobs that were told to stand still and not yet to go on.
+    paused: BTreeSet<u64>,
+    /// How often a job was told to stand still.
+    suspensions: u64,
+    /// The job whose job-processor was killed last.
+    orphan: Option<u64>,
     counts: BTreeMap<&'static str, u64>,
     /// When a process was killed.
     struck: Vec<(&'static str, Instant)>,
 }
 
 impl Storm {
-    fn new(kills: u64) -> Storm {
+    fn new(kills: u64, wishes: Wishes) -> Storm {
         Storm {
             random: Random::from_seed(),
             kills,
             expected: BTreeMap::new(),
             unwanted: BTreeSet::new(),
+            wishes,
+            paused: BTreeSet::new(),
+            suspensions: 0,
+            orphan: None,
             counts: BTreeMap::new(),
             struck: Vec::new(),
         }
@@ -95,8 +138,11 @@ impl Storm {
             {
                 return Ok(());
             }
-            self.want_an_end(site);
             self.strike(site)?;
+            match self.wishes {
+                Wishes::Any => self.want_an_end(site),
+                Wishes::Orphans => self.control_an_orphan(site),
+            }
         }
         Ok(())
     }
@@ -110,15 +156,46 @@ impl Storm {
         }
     }
 
+    /// Asks something of the job whose job-processor was killed just now, and lets another one go on.
+    fn control_an_orphan(&mut self, site: &Site) {
+        if let Some(id) = self.orphan.take() {
+            match self.random.below(3) {
+                0 => {
+                    self.unwanted.insert(id);
+                    let _ = site.client().try_call("POST", &format!("/api/v1/jobs/{id}/kill"), None);
+                }
+                1 if told(site, id, "suspend") => {
+                    self.suspensions += 1;
+                    self.paused.insert(id);
+                }
+                _ => {} // it goes on as it is
+            }
+        }
+        if let Some(id) = self.paused.first().copied().filter(|_| self.random.below(2) == 0)
+            && told(site, id, "resume")
+        {
+            self.paused.remove(&id);
+        }
+    }
+
     fn strike(&mut self, site: &mut Site) -> Result<()> {
         let agent = site.agents.get(usize::try_from(self.random.below(2))?).context("two agents")?;
         let what = match self.random.below(20) {
-            0..=8 => {
-                let living = agent.job_processors()?;
-                kill(self.random.choose(&living)).then_some("job-processor")
+            0..=10 => {
+                let root = agent.root();
+                let runs = root.list(Shelf::Live).unwrap_or_default().into_iter();
+                let living = runs.filter_map(|run| Some((run, agent.job_processor(&run.to_string()).ok()??)));
+                let living: Vec<_> = living.collect();
+                let found = self.random.choose(&living);
+                let killed = kill(found.map(|(_, process)| process));
+                if let Some((run, _)) = found.filter(|_| killed) {
+                    let ledger = Ledger::read(&root.run(Shelf::Live, *run)).ok();
+                    self.orphan = ledger.and_then(|ledger| ledger.spec.job_id);
+                }
+                killed.then_some("job-processor")
             }
-            9..=13 => kill(agent.network_processor()?.as_ref()).then_some("network-processor"),
-            14..=16 => kill(agent.monitor().as_ref()).then_some("monitor"),
+            11..=14 => kill(agent.network_processor()?.as_ref()).then_some("network-processor"),
+            15..=17 => kill(agent.monitor().as_ref()).then_some("monitor"),
             _ if site.server.runs() => {
                 site.server.kill()?;
                 Some("server")
@@ -138,6 +215,13 @@ impl Storm {
         let near = |one: Instant, kind| of(kind).any(|two| one.max(two) - one.min(two) <= TOGETHER);
         of("job-processor").any(|one| near(one, "monitor") && near(one, "network-processor"))
     }
+}
+
+/// Whether the server heard it; that it says no, since the job is over or stands still already, is an answer too.
+fn told(site: &Site, id: u64, verb: &str) -> bool {
+    site.client()
+        .try_call("POST", &format!("/api/v1/jobs/{id}/{verb}"), None)
+        .is_ok_and(|answer| answer.status != 503)
 }
 
 /// `kill -9`; `false` if there was nobody.
@@ -162,10 +246,11 @@ fn revive(site: &mut Site) -> Result<()> {
 }
 
 /// After the storm everything comes back by itself, and all jobs end.
-fn calm(site: &mut Site) -> Result<()> {
+fn calm(site: &mut Site, storm: &mut Storm) -> Result<()> {
     let deadline = Instant::now() + SETTLE_MAX;
     loop {
         revive(site)?;
+        storm.paused.retain(|id| !told(site, *id, "resume"));
         let progress = site.client().progress();
         match progress {
             Ok((over, all)) if over == all => return Ok(()),
@@ -184,7 +269,7 @@ fn calm(site: &mut Site) -> Result<()> {
     }
 }
 
-fn compare(site: &Site, storm: &Storm) -> Result<()> {
+fn compare(site: &Site, storm: &Storm, tally: &mut Tally) -> Result<()> {
     let ledger = site.ledger().read()?;
     let expected = &storm.expected;
     let mut wrong = Vec::new();
@@ -208,6 +293,10 @@ fn compare(site: &Site, storm: &Storm) -> Result<()> {
         storm.counts,
         storm.unwanted.len()
     );
+    tally.count("jobs compared", count as u64);
+    tally.count("outcomes unknown with a true reason", unknown.len() as u64);
+    tally.count("wishes for an end", storm.unwanted.len() as u64);
+    tally.count("wishes to stand still", storm.suspensions);
     let missing = ledger.keys().find(|id| !expected.contains_key(id));
     anyhow::ensure!(missing.is_none(), "a job in the ledger that nobody submitted: {missing:?}");
     anyhow::ensure!(wrong.is_empty(), "{} of {count} are wrong. The first: {}", wrong.len(), wrong[0]);

@@ -63,11 +63,10 @@ enum Chore {
         #[arg(long)]
         out: Option<PathBuf>,
     },
-    /// Simulates seeds that nobody has seen yet, for as long as is asked
+    /// What finds rare faults, for as long as is asked
     Soak {
-        /// Seconds
-        #[arg(long, default_value_t = 600)]
-        seconds: u64,
+        #[command(subcommand)]
+        of: soak::Of,
     },
     /// Installs what the tests need, then runs fmt, tidy, clippy and every test
     Test,
@@ -82,7 +81,7 @@ fn main() -> ExitCode {
         Chore::Demo { keep, release } => demo::run(keep, build::Profile::of(release)),
         Chore::Install { prefix } => install::run(&prefix),
         Chore::Prove { length, out } => prove::run(length, out.as_deref()),
-        Chore::Soak { seconds } => soak::run(seconds),
+        Chore::Soak { of } => soak::run(of),
         Chore::Test => test::run(),
         Chore::Tidy => tidy::run(),
     };

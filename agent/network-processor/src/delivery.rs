@@ -52,6 +52,7 @@ impl Agent {
         run.reading = false;
         let first = std::mem::take(&mut run.awaited);
         if first {
+            os::crash::point("recover.amid-scan");
             self.unread = self.unread.saturating_sub(1);
         }
         let seen = match seen {
@@ -112,6 +113,7 @@ impl Agent {
     fn send_facts(&mut self, facts: Vec<RunFact>) {
         for batch in batches(facts) {
             self.say(Frame::Facts(batch));
+            os::crash::point("ack.after-send");
         }
     }
 

@@ -114,7 +114,7 @@ impl Disk {
             match Ledger::read_from(&log, run_id) {
                 Ok(ledger) => {
                     let new = ledger.messages.len() > 1 && ledger.last_seq() > durable_seq;
-                    if new && let Err(e) = log.sync_data() {
+                    if new && let Err(e) = os::crash::fault("told.sync").and_then(|()| log.sync_data()) {
                         drop((log, reading));
                         return Err(self.write_again(&dir, e));
                     }

@@ -71,6 +71,7 @@ impl Launcher {
 
     /// Removes a settled run's directory.
     pub(crate) fn remove(&self, disk: &Disk, dir: &RunDir) -> io::Result<()> {
+        os::crash::torn("retention.amid-removal", &[], |_| drop(std::fs::remove_file(dir.log())));
         match os::disk::remove_tree(dir.path()) {
             Err(e)
                 if e.kind() == io::ErrorKind::PermissionDenied && self.users.switch.is_job_processors() => {}

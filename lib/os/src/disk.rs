@@ -15,11 +15,13 @@ pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
 
 /// Makes the entries of a directory durable: what was created, renamed or removed in it.
 pub fn sync_dir(dir: impl AsFd) -> io::Result<()> {
+    crate::crash::fault("directory.sync")?;
     Ok(fs::fsync(dir)?)
 }
 
 /// Creates a new file, 0600, for reading and writing; refuses an existing one.
 pub fn create_new(path: &Path) -> io::Result<File> {
+    crate::crash::fault("file.create")?;
     File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 

@@ -128,7 +128,11 @@ impl Identity {
         copy[88..96].copy_from_slice(&self.expired_ms.to_le_bytes());
         let crc = store::checksum(&copy[..96]);
         copy[96..100].copy_from_slice(&crc.to_le_bytes());
-        self.file.write_all_at(&copy, (number % 2) * COPY_BYTES as u64)?;
+        let at = (number % 2) * COPY_BYTES as u64;
+        os::crash::fault("identity.write")?;
+        os::crash::torn("identity.torn-write", &copy[..100], |half| drop(self.file.write_all_at(half, at)));
+        self.file.write_all_at(&copy, at)?;
+        os::crash::fault("identity.sync")?;
         self.file.sync_data()?;
         self.number = number;
         Ok(())

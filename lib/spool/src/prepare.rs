@@ -56,7 +56,9 @@ pub fn prepare(
     let dir = root.run(Shelf::Live, run_id);
     let temporary = root.shelf(Shelf::Live).join(format!("{NEW_PREFIX}{run_id}"));
     let done = build(&temporary, run_id, spec, boot_id, wall_ms, never).and_then(|messages| {
-        std::fs::rename(&temporary, dir.path()).map_err(PrepareError::Io)?;
+        os::crash::fault("run.rename")
+            .and_then(|()| std::fs::rename(&temporary, dir.path()))
+            .map_err(PrepareError::Io)?;
         Ok(Prepared { messages })
     });
     os::crash::point("accept.after-rename");
@@ -77,7 +79,9 @@ fn build(
     wall_ms: i64,
     never: Option<&Outcome>,
 ) -> Result<Vec<Stored>, PrepareError> {
-    DirBuilder::new().mode(0o700).create(temporary).map_err(PrepareError::Io)?;
+    os::crash::fault("run.create")
+        .and_then(|()| DirBuilder::new().mode(0o700).create(temporary))
+        .map_err(PrepareError::Io)?;
     os::crash::point("accept.after-mkdir");
     let mut file = os::disk::create_new(&temporary.join("log")).map_err(PrepareError::Io)?;
     let accepted =

@@ -178,6 +178,7 @@ impl DataRoot {
         for entry in fs::read_dir(self.shelf(Shelf::Live))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(NEW_PREFIX) {
                 os::disk::remove_tree(&entry.path())?;
+                os::crash::point("recover.amid-sweep");
                 swept += 1;
             }
         }

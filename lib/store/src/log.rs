@@ -34,12 +34,16 @@ impl Medium for File {
         Ok(bytes)
     }
     fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+        os::crash::fault("log.write")?;
+        os::crash::torn("log.torn-write", bytes, |half| drop(FileExt::write_all_at(self, half, at)));
         FileExt::write_all_at(self, bytes, at)
     }
     fn cut(&mut self, length: u64) -> io::Result<()> {
+        os::crash::fault("log.cut")?;
         self.set_len(length)
     }
     fn sync(&mut self) -> io::Result<()> {
+        os::crash::fault("log.sync")?;
         self.sync_data()
     }
 }

@@ -29,7 +29,11 @@ pub(super) fn write(database: &dyn Database, shared: &Shared, batch: &Batch) {
     let mut pause = RETRY_MIN;
     let began = Instant::now();
     os::crash::point("commit.before");
-    while let Err(e) = database.commit_with(&batch.changes, &batch.entries) {
+    let commit = || {
+        os::crash::fault("commit.write").map_err(|e| DbError::Retry(e.to_string()))?;
+        database.commit_with(&batch.changes, &batch.entries)
+    };
+    while let Err(e) = commit() {
         tracing::error!("{} changes are not written: {e}; next try in {pause:?}", batch.changes.len());
         shared.on_trouble(match e {
             DbError::Retry(why) => why,

@@ -2,8 +2,11 @@
 
 mod accident;
 mod commander;
+mod deaths;
+mod faults;
 mod leftovers;
 mod oracle;
 mod point;
+mod recovery;
 mod wire;
 mod witness;

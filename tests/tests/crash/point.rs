@@ -6,15 +6,12 @@ use crate::oracle::{
 use anyhow::Result;
 use api::Status;
 use spool::Shelf;
-use tests::{
-    CrashPoint, Dialling, Site, Way, keeps_exit_information, ledger_job, on_empty_site, on_site, wait_until,
-};
+use tests::{CrashPoint, Site, Way, keeps_exit_information, ledger_job, on_site, wait_until};
 
 /// Runs a test on a site whose agent's processes can die at that point.
 fn with_point(name: &str, test: impl FnOnce(&mut Site, &CrashPoint) -> Result<()>) {
-    on_empty_site(|site| {
+    on_site(|site| {
         let point = CrashPoint::new(name, site.path());
-        site.add_agent_with("host1", Dialling::In, &point.environment())?;
         test(site, &point)
     });
 }
@@ -174,9 +171,6 @@ fn monitor_amid_reexec() {
 fn server_dies_at(name: &str) {
     on_site(|site| {
         let point = CrashPoint::new(name, site.path());
-        site.server.stop()?;
-        site.server.restart_with(&point.environment())?;
-        site.wait_connected("host1")?;
         let mut job = ledger_job(site.ledger().path(), Way { sleep_ms: 0, end: SEVEN })?;
         job.idempotency_key = Some("first".into());
         point.arm()?;
@@ -184,7 +178,7 @@ fn server_dies_at(name: &str) {
         assert!(site.client().try_call("POST", "/api/v1/jobs", Some(&body)).is_err(), "nobody could answer");
         point.wait_fired()?;
         wait_until("the server to be dead", || Ok(site.server.ended()?.is_some()))?;
-        site.server.restart_with(&point.environment())?;
+        site.server.restart()?;
         // Whoever got no answer asks again with the same key.
         let first = site.client().submit(&job)?;
         exactly_seven(site, first)?;
@@ -194,7 +188,7 @@ fn server_dies_at(name: &str) {
         site.open_gate()?;
         point.wait_fired()?;
         wait_until("the server to be dead", || Ok(site.server.ended()?.is_some()))?;
-        site.server.restart_with(&point.environment())?;
+        site.server.restart()?;
         exactly_seven(site, second)?;
         wait_until("both to be settled", || Ok(site.agent()?.count(Shelf::Settled) == 2))
     });

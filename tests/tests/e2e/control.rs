@@ -241,8 +241,7 @@ fn without_a_control_group_it_is_known_by_the_run_in_its_environment() {
 /// Everything of the agent dies between the outcome and the end of what the job left behind.
 fn nobody_is_left_to_end_it(site: &mut Site, environment: &[(String, String)]) -> anyhow::Result<()> {
     let point = CrashPoint::new("end.after-ended", site.path());
-    let environment = [environment, &point.environment()].concat();
-    site.add_agent_with("host1", Dialling::In, &environment)?;
+    site.add_agent_with("host1", Dialling::In, environment)?;
     let (go, pid) = (site.go(), site.path().join("pid"));
     let text = format!(
         "setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000' & while [ ! -e {1} ]; do sleep 0.02; done; exit 7",
@@ -258,7 +257,7 @@ fn nobody_is_left_to_end_it(site: &mut Site, environment: &[(String, String)]) -
     site.open_gate()?;
     point.wait_fired()?;
     assert!(left.lives());
-    site.agent()?.start_with(&environment)?;
+    site.agent()?.start_with(environment)?;
     wait_until("what was left to be ended", || Ok(!left.lives()))?;
     let job = site.client().wait(id)?;
     assert_eq!((job.exit_code, job.runs[0].witness.as_deref()), (Some(7), Some("job-processor")), "{job:#?}");

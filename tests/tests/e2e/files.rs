@@ -99,9 +99,6 @@ fn a_server_that_is_killed_amid_storing_goes_on_and_nothing_is_doubled_or_half()
     for point in ["files.amid-upload", "files.before-complete", "files.before-commit"] {
         on_site(|site| {
             let crash = CrashPoint::new(point, site.path());
-            site.server.stop()?;
-            site.server.restart_with(&crash.environment())?;
-            site.wait_connected("host1")?;
             crash.arm()?;
             let text = format!("echo small > small.txt; {GREAT}");
             let capture = vec!["*.txt".to_owned()];
