@@ -67,7 +67,7 @@ fn a_thousand_reconnects_lose_nothing_execute_nothing_twice_and_leave_nothing_be
 /// Agents of both kinds, each behind a proxy that cuts every connection sooner or later.
 fn connect_all(site: &mut Site) -> Result<Vec<Proxy>> {
     let join = |index: usize| {
-        let dialling = if index % 2 == 0 { Dialling::In } else { Dialling::Out };
+        let dialling = if index.is_multiple_of(2) { Dialling::In } else { Dialling::Out };
         let mut random = Random::nth(index as u64);
         add_behind_proxy(site, &name(index), dialling, move || Some(fate(&mut random)))
     };
