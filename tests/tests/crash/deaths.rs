@@ -7,7 +7,7 @@ use Way::{Accepted, Adopted, Committed, Orphaned, Submitted};
 use Who::{JobProcessor, Monitor, NetworkProcessor, Server};
 use anyhow::{Context, Result};
 use api::{Job, Status};
-use std::path::PathBuf;
+use std::path::Path;
 use tests::{
     CrashPoint, Deed, End, Part, Process, Site, Tally, gated_job, keeps_exit_information, ledger_job,
     on_site, wait_for, wait_until,
@@ -234,7 +234,7 @@ impl Case<'_> {
 }
 
 /// A job that runs until its own gate is opened: its number and run.
-fn gated(site: &Site, gate: &PathBuf) -> Result<(u64, String)> {
+fn gated(site: &Site, gate: &Path) -> Result<(u64, String)> {
     let id = site.client().submit(&gated_job(site.ledger().path(), gate, crate::oracle::SEVEN)?)?;
     let run_id = site.client().wait_running(id)?.runs[0].run_id.clone();
     wait_for("the job to begin", || Ok(site.ledger().of(id)?.pop()))?;
