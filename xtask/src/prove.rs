@@ -30,7 +30,7 @@ const LENGTHS: [(&str, &str, &str); 7] = [
     ("LASTWORD_TEST_POWER_LOSSES", "12", "2000"),
     ("LASTWORD_TEST_FULL_DISKS", "2", "100"),
     ("LASTWORD_TEST_RECONNECTS", "100", "10000"),
-    ("LASTWORD_TEST_STOP_SECONDS", "20", "180"),
+    ("LASTWORD_TEST_STOP_SECONDS", "25", "180"),
     ("LASTWORD_FUZZ_INPUTS", "500", "300000"),
 ];
 

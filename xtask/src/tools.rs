@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 /// The nextest that the tests were written with; any 0.9 that is there will do.
 const NEXTEST: &str = "cargo-nextest@0.9.143";
+/// The cargo-fuzz that the targets were tried with.
+const CARGO_FUZZ: &str = "cargo-fuzz@0.13.2";
 
 /// A Debian package, and how to see that what we need of it is there.
 struct Package {
@@ -39,8 +41,13 @@ const ROOTS_PACKAGES: [Package; 5] = [
 /// Installs the missing Debian packages if we are root on a system with apt-get; else names them.
 pub(crate) fn packages() -> Result<()> {
     let roots = if is_root() { &ROOTS_PACKAGES[..] } else { &[] };
-    let missing = PACKAGES.iter().chain(roots).filter(|package| !package.is_there());
-    let missing: Vec<&str> = missing.map(|package| package.name).collect();
+    install(&PACKAGES)?;
+    install(roots)
+}
+
+fn install(packages: &[Package]) -> Result<()> {
+    let missing: Vec<&str> =
+        packages.iter().filter(|package| !package.is_there()).map(|package| package.name).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -64,6 +71,16 @@ pub(crate) fn nextest() -> Result<()> {
         return Ok(());
     }
     step::run("nextest", &mut step::cargo(&["install", "--locked", NEXTEST]))
+}
+
+/// Installs cargo-fuzz, which runs the fuzz targets, and the C++ compiler that libFuzzer is built with.
+pub(crate) fn fuzzer() -> Result<()> {
+    install(&[Package { name: "g++", provides: Provides::Program("c++") }])?;
+    let asked = step::cargo(&["fuzz", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if asked.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    step::run("cargo-fuzz", &mut step::cargo(&["install", "--locked", CARGO_FUZZ]))
 }
 
 impl Package {

@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn a_stopped_tree_stands_still_as_a_whole_and_goes_on() {
         let mut child = Command::new("/bin/sh")
-            .args(["-c", "(setsid sleep 600 & sleep 600 & wait) & sleep 600 & echo ready; wait"])
+            .args(["-c", "sleep 600 & (setsid sleep 600 & sleep 600 & echo ready; wait) & wait"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
