@@ -303,6 +303,8 @@ fn compare(site: &Site, storm: &Storm, tally: &mut Tally) -> Result<()> {
     let listed = site.client().list().context("the list")?.len();
     anyhow::ensure!(listed == count, "{listed} jobs are listed, {count} were submitted");
     anyhow::ensure!(unknown.is_empty() || storm.had_coincidence(), "unknown without a cause: {unknown:?}");
+    let untrue = unknown.iter().find(|reason| !reason.contains("nobody saw"));
+    anyhow::ensure!(untrue.is_none(), "unknown for a reason that cannot be: {untrue:?}");
     anyhow::ensure!(
         !keeps_exit_information() || unknown.len() <= count / 50,
         "{} of {count} are unknown on a kernel that can tell: {unknown:?}",

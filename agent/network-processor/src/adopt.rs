@@ -13,7 +13,7 @@
 use crate::agent::{Agent, LAUNCHES_MAX};
 use crate::control;
 use crate::event::Event;
-use crate::run::{Adopted, Capture, Keeper};
+use crate::run::{Adopted, Capture, Keeper, Run};
 use job::output::Watch;
 use job::supervise::{GRACE_MS_DEFAULT, State};
 use job::{End, Never, Outcome, RunId, Witness};
@@ -62,6 +62,10 @@ impl Agent {
         if run.ended.is_some() {
             self.set_over(run_id);
         } else if run.started.is_none() {
+            if run.is_of_another_boot(&self.disk.boot_id) && self.sessions.active_link().is_none() {
+                run.keeper = Keeper::Nobody;
+                return tracing::info!(run = %run_id, "was accepted in another boot: waits until the server has let this host in");
+            }
             self.start_again(run_id);
         } else {
             self.adopt(run_id);
@@ -139,6 +143,19 @@ impl Agent {
         if let Some(by) = kill {
             self.step_adopted(run_id, job::supervise::Event::Stop { by, grace_ms });
         }
+    }
+
+    /// The server has let this host in: accepted runs that waited for that are looked at again.
+    pub(crate) fn start_awaited(&mut self) {
+        let waits = |run: &Run| {
+            matches!(run.keeper, Keeper::Nobody)
+                && run.started.is_none()
+                && run.ended.is_none()
+                && run.is_of_another_boot(&self.disk.boot_id)
+        };
+        let waiting = self.runs.iter().filter(|(_, run)| waits(run)).map(|(run_id, _)| *run_id);
+        let waiting: Vec<RunId> = waiting.collect();
+        waiting.into_iter().for_each(|run_id| self.read(run_id));
     }
 
     fn start_again(&mut self, run_id: RunId) {

@@ -236,6 +236,7 @@ impl Run {
         let new = ledger.messages.iter().filter(|message| message.seq > self.last_seq);
         self.messages.extend(new.cloned());
         self.last_seq = self.last_seq.max(ledger.last_seq());
+        self.accepted_boot = ledger.accepted.as_ref().and_then(|accepted| accepted.boot_id.clone());
         self.started.clone_from(&ledger.started);
         self.stop_cause = ledger.stop_cause();
         self.pauses = ledger.pauses;

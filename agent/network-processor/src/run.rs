@@ -50,6 +50,8 @@ pub(crate) struct Run {
     pub(crate) messages: Vec<Stored>,
     /// The last message that was ever seen.
     pub(crate) last_seq: u64,
+    /// The boot in which it was accepted, as its log says.
+    pub(crate) accepted_boot: Option<Vec<u8>>,
     pub(crate) started: Option<Started>,
     pub(crate) ended: Option<Ended>,
     pub(crate) timeout_ms: Option<u64>,
@@ -138,11 +140,18 @@ pub(crate) enum Delivery {
 }
 
 impl Run {
+    /// Whether it was accepted in another boot than this one: then its data root may be a copy, whose other half started the run long ago. The
+    /// server tells hosts apart, so an accepted run waits until it has let this one in (decision 0007).
+    pub(crate) fn is_of_another_boot(&self, boot_id: &[u8]) -> bool {
+        self.accepted_boot.as_deref().is_some_and(|accepted| accepted != boot_id)
+    }
+
     pub(crate) fn new(keeper: Keeper) -> Run {
         Run {
             keeper,
             messages: Vec::new(),
             last_seq: 0,
+            accepted_boot: None,
             started: None,
             ended: None,
             timeout_ms: None,

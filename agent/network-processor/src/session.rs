@@ -333,6 +333,7 @@ impl Agent {
                 Err(e) => return self.sessions.complain(session, &e.to_string()),
             }
         }
+        self.start_awaited();
         self.check_history(&hello.position);
     }
 

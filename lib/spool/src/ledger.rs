@@ -7,7 +7,7 @@ use job::{BootId, Outcome, RunId, StopCause};
 use os::cgroup::Cgroup;
 use os::pidfd;
 use prost::Message;
-use protocol::message::{Ended, Fact, FactBody, Started, Stopping};
+use protocol::message::{Accepted, Ended, Fact, FactBody, Started, Stopping};
 use protocol::{Malformed, RunSpec};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -30,6 +30,8 @@ pub struct Ledger {
     pub run_id: RunId,
     /// What to run.
     pub spec: RunSpec,
+    /// That its directory is durable, and in which boot it became so.
+    pub accepted: Option<Accepted>,
     /// The process, once there was one.
     pub started: Option<Started>,
     /// Why it was told to end, if it was.
@@ -88,6 +90,7 @@ impl Ledger {
             run_id,
             spec: RunSpec::decode(contents.head.as_slice())
                 .map_err(|e| LedgerError::Damaged(format!("the head of the log is no specification: {e}")))?,
+            accepted: None,
             started: None,
             stopping: None,
             pauses: Pauses::default(),
@@ -96,15 +99,13 @@ impl Ledger {
         };
         for record in contents.records {
             match Fact::read(&record.payload)?.body {
+                Some(FactBody::Accepted(accepted)) => ledger.accepted = Some(accepted),
                 Some(FactBody::Started(started)) => ledger.started = Some(started),
                 Some(FactBody::Ended(ended)) => ledger.ended = Some(ended),
                 Some(FactBody::Stopping(stopping)) => ledger.stopping = Some(stopping),
                 Some(FactBody::Suspended(suspended)) => ledger.pauses.on_suspended(suspended.boottime_ms),
                 Some(FactBody::Resumed(resumed)) => ledger.pauses.on_resumed(resumed.boottime_ms),
-                Some(
-                    FactBody::Accepted(_) | FactBody::Note(_) | FactBody::Captured(_) | FactBody::Gathered(_),
-                )
-                | None => {}
+                Some(FactBody::Note(_) | FactBody::Captured(_) | FactBody::Gathered(_)) | None => {}
             }
             ledger.messages.push(Stored { seq: record.seq, bytes: record.payload });
         }

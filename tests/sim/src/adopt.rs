@@ -25,7 +25,10 @@ const HEARD_MS_MAX: Ms = 5;
 impl World {
     /// Decides who looks after the run, from what was just read.
     pub(crate) fn keep(&mut self, host: usize, run: RunId, holder: Option<u32>) {
+        let boot_id = self.hosts[host].boot_id;
+        let is_let_in = self.np(host).is_some_and(|np| np.active.is_some());
         let Some(known) = self.np_run(host, run) else { return };
+        let is_of_another_boot = known.accepted_boot.as_deref().is_some_and(|accepted| accepted != boot_id);
         match &known.keeper {
             Keeper::Nobody | Keeper::Unread => {}
             Keeper::JobProcessor(_) => return self.deliver_stop(host, run),
@@ -46,10 +49,28 @@ impl World {
         if known.ended.is_some() {
             known.keeper = Keeper::Over;
         } else if known.started.is_none() {
+            if is_of_another_boot && !is_let_in {
+                known.keeper = Keeper::Nobody;
+                return;
+            }
             self.start_again(host, run);
         } else {
             self.adopt(host, run);
         }
+    }
+
+    /// The server has let this host in: accepted runs that waited for that are looked at again.
+    pub(crate) fn start_awaited(&mut self, host: usize) {
+        let boot_id = self.hosts[host].boot_id;
+        let Some(np) = self.np(host) else { return };
+        let waits = |run: &Run| {
+            matches!(run.keeper, Keeper::Nobody)
+                && run.started.is_none()
+                && run.ended.is_none()
+                && run.accepted_boot.as_deref().is_some_and(|accepted| accepted != boot_id)
+        };
+        let waiting: Vec<RunId> = np.runs.iter().filter(|(_, run)| waits(run)).map(|(run, _)| *run).collect();
+        waiting.into_iter().for_each(|run| self.np_read(host, run));
     }
 
     fn start_again(&mut self, host: usize, run: RunId) {

@@ -472,6 +472,7 @@ impl World {
                 self.account_for(host, run);
             }
         }
+        self.start_awaited(host);
         self.check_history(host, hello.position.as_ref());
         self.pump(host);
     }

@@ -43,6 +43,7 @@ pub(crate) struct Run {
     pub(crate) keeper: Keeper,
     pub(crate) messages: Vec<Stored>,
     pub(crate) last_seq: u64,
+    pub(crate) accepted_boot: Option<Vec<u8>>,
     pub(crate) started: Option<Started>,
     pub(crate) ended: Option<Ended>,
     pub(crate) timeout_ms: Option<u64>,
@@ -65,6 +66,7 @@ impl Run {
             keeper,
             messages: Vec::new(),
             last_seq: 0,
+            accepted_boot: None,
             started: None,
             ended: None,
             timeout_ms: None,
@@ -86,6 +88,7 @@ impl Run {
         let new = ledger.messages.iter().filter(|message| message.seq > self.last_seq);
         self.messages.extend(new.cloned());
         self.last_seq = self.last_seq.max(ledger.last_seq());
+        self.accepted_boot = ledger.accepted.as_ref().and_then(|accepted| accepted.boot_id.clone());
         self.started.clone_from(&ledger.started);
         self.stop_cause = ledger.stop_cause();
         self.ended.clone_from(&ledger.ended);

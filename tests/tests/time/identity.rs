@@ -6,7 +6,10 @@ use anyhow::{Context, Result, ensure};
 use api::Status;
 use std::path::Path;
 use std::process::Command;
-use tests::{Jobs, Part, Process, Random, Site, Tally, on_site, seed, wait_until};
+use tests::{
+    CrashPoint, Deed, End, Jobs, Part, Process, Random, Site, Tally, Way, ledger_job, on_site, seed,
+    wait_until,
+};
 
 const JOBS: usize = 20;
 
@@ -126,7 +129,7 @@ fn of_two_agents_with_one_identity_the_second_is_refused_and_both_are_reported()
         ensure!(site.client().agent("host1")?.connected, "the first one keeps its link");
         site.open_gate()?;
         let job = site.client().wait(gated)?;
-        ensure!(tests::End::Code(7).fits(&job), "the copy told of a job that it does not have: {job:#?}");
+        ensure!(End::Code(7).fits(&job), "the copy told of a job that it does not have: {job:#?}");
         jobs.submit(site, &mut random, JOBS, None, 100)?;
         tally.count("jobs compared", jobs.compare(site)? + 1);
         second.stop()?;
@@ -139,6 +142,54 @@ fn of_two_agents_with_one_identity_the_second_is_refused_and_both_are_reported()
         ensure!(!site.client().agent("host1")?.connected, "the copy was let in");
         second.stop()?;
         tally.count("copies refused", 2);
+        tally.kept();
+        Ok(())
+    });
+}
+
+#[test]
+fn a_copy_of_a_data_root_starts_nothing_that_was_accepted_and_not_started() {
+    on_site(|site| {
+        let mut tally = Tally::new(
+            Part::TimeAndIdentity,
+            "a copy of a data root starts nothing that was accepted on the other host",
+        );
+        tally.seed(seed());
+        let point = CrashPoint::new("start.after-lock", site.path());
+        point.arm_with(Deed::Stop, 1)?;
+        let way = Way { sleep_ms: 0, end: End::Code(7) };
+        let id = site.client().submit(&ledger_job(site.ledger().path(), way)?)?;
+        let job_processor = point.wait_stopped()?;
+        site.agent()?.stop()?;
+        job_processor.kill()?;
+        wait_until("its job-processor to be gone", || Ok(!job_processor.lives()))?;
+        let folder = site.path().join("second-host");
+        std::fs::create_dir(&folder)?;
+        copy(site.agent()?.root().path(), &folder.join("host1"))?;
+        copy(&site.agent()?.secret_file(), &folder.join("host1.secret"))?;
+        let secret = std::fs::read_to_string(folder.join("host1.secret"))?;
+        site.agent()?.start()?;
+        let job = site.client().wait(id)?;
+        ensure!(End::Code(7).fits(&job), "{job:#?}");
+        let mut second = tests::Agent::prepare(&folder, "host1", Some(site.server.agents_address()))?;
+        second.write_secret(secret.trim())?;
+        second.start_with(&boot(0x77))?;
+        wait_until("the copy to wait", || Ok(traces(&second).contains("waits until the server has let")))?;
+        wait_until("the copy to be refused", || Ok(traces(&second).contains("must not be used by two")))?;
+        ensure!(site.ledger().of(id)?.len() == 1, "the copy executed it too");
+        second.stop()?;
+        // A host that was restarted is let in, and then it is started.
+        point.arm_with(Deed::Stop, 1)?;
+        let id = site.client().submit(&ledger_job(site.ledger().path(), way)?)?;
+        let job_processor = point.wait_stopped()?;
+        site.agent()?.vanish()?;
+        job_processor.kill()?;
+        site.agent()?.start_with(&boot(0x5a))?;
+        let job = site.client().wait(id)?;
+        ensure!(End::Code(7).fits(&job), "{job:#?}");
+        ensure!(site.ledger().of(id)?.len() == 1, "executed once");
+        tally.count("jobs compared", 2);
+        tally.count("copies refused", 1);
         tally.kept();
         Ok(())
     });
