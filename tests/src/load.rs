@@ -135,9 +135,17 @@ impl Load {
         self.shared.told().refusals
     }
 
-    /// Looks at the newest jobs now.
+    /// Looks at the newest jobs now; a server that is busy with something else is asked again.
     pub fn look(&self) -> Result<()> {
-        self.shared.look(&self.client)
+        let mut said = String::new();
+        let seen = wait_until("a look at the newest jobs", || match self.shared.look(&self.client) {
+            Ok(()) => Ok(true),
+            Err(e) => {
+                said = format!("{e:#}");
+                Ok(false)
+            }
+        });
+        seen.with_context(|| said)
     }
 
     /// Compares everything that was told with what the server says now.

@@ -1,7 +1,7 @@
 //! One or both hosts lose power again and again while jobs come and go.
 
 use anyhow::{Context, Result, ensure};
-use job::RunId;
+use job::{Outcome, RunId};
 use spool::{Ledger, Shelf};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,11 +11,14 @@ use tests::{
     seed, wait_until,
 };
 
-/// The size of a data root's file system.
+/// The size of a data root's file system, and what each round adds to it: all that was ever there stays.
 const VOLUME_MIB: u64 = 256;
+const ROUND_MIB: u64 = 4;
 /// Between a recovery and the next power loss, milliseconds.
 const PAUSE_MS_MIN: u64 = 50;
 const PAUSE_MS_MAX: u64 = 400;
+/// What the server says of a run that came to nothing and whose job is placed again.
+const GIVEN_BACK: Said = (Status::Canceled, None, None);
 /// Settled runs stay, so that they can be compared.
 const KEEP_ALL: &str = "[retention]\nfree_bytes_min = \"0\"\n";
 
@@ -39,7 +42,7 @@ pub(crate) fn lose_power(hosts: Hosts, kind: FileSystem, rounds: u64) {
     on_prepared_site(
         |path| {
             let mount = |wanted: bool, name: &str| match wanted {
-                true => Ok(Volume::mount(kind, &path.join(name), VOLUME_MIB)?.map(Some)),
+                true => Ok(Volume::mount(kind, &path.join(name), VOLUME_MIB + rounds * ROUND_MIB)?.map(Some)),
                 false => anyhow::Ok(Ok(None)),
             };
             let (agent, server) = (mount(hosts.agent, "volume")?, mount(hosts.server, "server")?);
@@ -149,7 +152,7 @@ impl Test {
     }
 
     /// The outcomes of settled runs that were not compared yet: the server acknowledged them.
-    fn settled(&mut self, site: &mut Site) -> Result<Vec<(u64, RunId, Said)>> {
+    fn settled(&mut self, site: &mut Site) -> Result<Vec<(u64, RunId, Outcome)>> {
         let root = site.agent()?.root();
         let mut found = Vec::new();
         for run_id in root.list(Shelf::Settled)? {
@@ -157,21 +160,28 @@ impl Test {
                 let ledger =
                     Ledger::read(&root.run(Shelf::Settled, run_id)).with_context(|| run_id.to_string())?;
                 let job = ledger.spec.job_id.context("a run without a job")?;
-                found.push((job, run_id, said_of(&ledger)?.context("a settled run has no outcome")?));
+                found.push((job, run_id, outcome_of(&ledger)?.context("a settled run has no outcome")?));
             }
         }
         Ok(found)
     }
 
     /// What the server acknowledged is in its database.
-    fn find_acknowledged(&self, site: &Site, runs: &[(u64, RunId, Said)], tally: &mut Tally) -> Result<()> {
-        for (id, run_id, said) in runs {
+    fn find_acknowledged(
+        &self,
+        site: &Site,
+        runs: &[(u64, RunId, Outcome)],
+        tally: &mut Tally,
+    ) -> Result<()> {
+        for (id, run_id, outcome) in runs {
             let job = site.client().job(*id)?;
             let run = job.runs.iter().find(|run| run.run_id == run_id.to_string());
             let now = run.map(|run| (run.status.0, run.exit_code, run.signal));
+            // What never started is placed again, as another run; and at last no more.
+            let given_back = matches!(outcome, Outcome::NeverStarted { .. }).then_some(GIVEN_BACK);
             ensure!(
-                now == Some(*said),
-                "the agent had {said:?} of {run_id} acknowledged, the server says {job:#?}"
+                now == Some(said(outcome)) || now.is_some() && now == given_back,
+                "the agent had {outcome:?} of {run_id} acknowledged, the server says {job:#?}"
             );
         }
         tally.count("acknowledged facts compared", runs.len() as u64);
@@ -181,7 +191,7 @@ impl Test {
     /// What the agent told the server, and that told us, is on the agent's disk.
     fn find_told(&mut self, site: &mut Site, told: &BTreeMap<u64, Said>, tally: &mut Tally) -> Result<()> {
         let root = site.agent()?.root();
-        for (id, said) in told {
+        for (id, told) in told {
             if !self.found.insert(*id) {
                 continue;
             }
@@ -190,8 +200,11 @@ impl Test {
             let (_, dir) = root
                 .find(run_id)?
                 .with_context(|| format!("{run_id} is not on the agent's disk: {job:#?}"))?;
-            let there = said_of(&Ledger::read(&dir).with_context(|| run_id.to_string())?)?;
-            ensure!(there == Some(*said), "the agent's disk says {there:?}, and told was {job:#?}");
+            let there = outcome_of(&Ledger::read(&dir).with_context(|| run_id.to_string())?)?;
+            ensure!(
+                there.as_ref().map(said) == Some(*told),
+                "the agent's disk says {there:?}, and told was {job:#?}"
+            );
             tally.count("acknowledged facts compared", 1);
         }
         Ok(())
@@ -202,7 +215,10 @@ fn store_all() -> [(String, String); 1] {
     STORE_ALL.map(|(key, value)| (key.to_owned(), value.to_owned()))
 }
 
-fn said_of(ledger: &Ledger) -> Result<Option<Said>> {
-    let outcome = ledger.outcome().map_err(|e| anyhow::anyhow!("an outcome that cannot be read: {e:?}"))?;
-    Ok(outcome.map(|outcome| (outcome.status(), outcome.exit_code(), outcome.signal())))
+fn outcome_of(ledger: &Ledger) -> Result<Option<Outcome>> {
+    ledger.outcome().map_err(|e| anyhow::anyhow!("an outcome that cannot be read: {e:?}"))
+}
+
+fn said(outcome: &Outcome) -> Said {
+    (outcome.status(), outcome.exit_code(), outcome.signal())
 }
