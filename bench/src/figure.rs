@@ -27,6 +27,11 @@ impl Figures {
         self.figures.push(Figure { name: name.to_owned(), value, unit, beside });
     }
 
+    /// A figure that was measured in this run.
+    pub(crate) fn value(&self, name: &str) -> Option<f64> {
+        self.figures.iter().find(|figure| figure.name == name).map(|figure| figure.value)
+    }
+
     pub(crate) fn to_json(&self) -> String {
         let of_figure = |figure: &Figure| {
             let ratios: Map<String, Value> = figure
@@ -77,5 +82,6 @@ mod tests {
         assert_eq!(json["figures"][0], a);
         assert_eq!(json["figures"][1]["beside"], Value::Null);
         assert!(figures.to_string().contains("0.25 × limit_per_s"));
+        assert_eq!((figures.value("b_ms"), figures.value("c_ms")), (Some(1.5), None));
     }
 }

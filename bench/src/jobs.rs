@@ -9,7 +9,6 @@
 use crate::cpu::{PROCESSES, Used};
 use crate::figure::Figures;
 use crate::limits::{self, Rate};
-use crate::peer;
 use ::tests::{Client, Site};
 use anyhow::{Context, Result, bail};
 use api::{Job, JobSubmit, Status};
@@ -19,7 +18,7 @@ use std::time::{Duration, Instant};
 /// The numbers of jobs in flight.
 const IN_FLIGHT: [usize; 3] = [1, 8, 64];
 
-/// The number in flight of the limits that have no number in their name, and of the peer.
+/// The number in flight of the limits that have no number in their name.
 const USUAL_IN_FLIGHT: usize = 8;
 
 /// The slots of the agent when nothing else is said.
@@ -47,27 +46,22 @@ pub(crate) struct Plan {
     pub(crate) span: Duration,
     /// Only with so many in flight.
     pub(crate) only: Option<usize>,
-    /// Without the limits and the peer.
+    /// Without the limits.
     pub(crate) alone: bool,
 }
 
 pub(crate) fn measure(site: &Site, plan: &Plan, figures: &mut Figures) -> Result<()> {
     println!("==> short jobs, {} s each in {ROUNDS} rounds", plan.span.as_secs());
-    let spooler = if plan.alone { None } else { peer::task_spooler(site.path(), USUAL_IN_FLIGHT)? };
     limits::rate(USUAL_IN_FLIGHT, WARM_UP, || run_true(site.client()))?;
     for in_flight in IN_FLIGHT.into_iter().filter(|n| plan.only.is_none_or(|only| only == *n)) {
         set_slots(site, in_flight)?;
         let rounds: Vec<Round> = (0..ROUNDS).map(|_| round(site, plan, in_flight)).collect::<Result<_>>()?;
-        note(in_flight, &rounds, spooler, figures);
+        note(in_flight, &rounds, figures);
     }
     set_slots(site, SLOTS_USUAL)?;
     let clients = plan.only.unwrap_or(IN_FLIGHT[IN_FLIGHT.len() - 1]);
     let submitted = limits::rate(clients, plan.span, || run_true(site.client()))?;
     figures.add(&format!("jobs_of_clients_per_s_{clients}"), submitted.per_s, "1/s", &[]);
-    match spooler {
-        Some(rate) => figures.add("task_spooler_per_s", rate, "1/s", &[]),
-        None => println!("    task-spooler was not measured (apt-get install task-spooler)"),
-    }
     Ok(())
 }
 
@@ -148,7 +142,7 @@ fn set_slots(site: &Site, slots: usize) -> Result<()> {
     Ok(())
 }
 
-fn note(in_flight: usize, rounds: &[Round], spooler: Option<f64>, figures: &mut Figures) {
+fn note(in_flight: usize, rounds: &[Round], figures: &mut Figures) {
     let of = |name: &str| {
         if in_flight == USUAL_IN_FLIGHT { name.to_owned() } else { format!("{name}_{in_flight}") }
     };
@@ -163,7 +157,6 @@ fn note(in_flight: usize, rounds: &[Round], spooler: Option<f64>, figures: &mut 
     let beside = [
         (spawn_name.as_str(), median(rounds, |round| round.ours / round.spawn)),
         (&durable_name, median(rounds, |round| round.ours / round.durable)),
-        ("task_spooler_per_s", ours / spooler.unwrap_or(f64::NAN)),
     ];
     figures.add(&format!("short_jobs_per_s_{in_flight}"), ours, "1/s", &beside);
     for (number, process) in PROCESSES.into_iter().enumerate() {

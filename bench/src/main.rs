@@ -1,4 +1,4 @@
-//! How fast the whole system is, beside what the machine can do at all and beside a peer, all in one run on one machine, because
+//! How fast the whole system is, beside what the machine can do at all and beside its peers, all in one run on one machine, because
 //! only the ratios carry over to another.
 //!
 //! `cargo xtask bench` builds the programs and runs this; the system under measurement is that of the tests (`tests::Site`), from the folder
@@ -43,7 +43,7 @@ struct Arguments {
     /// Of the rates, only that with so many jobs in flight
     #[arg(long, value_name = "JOBS")]
     in_flight: Option<usize>,
-    /// Leaves out the limits and the peer: for a profile of the system alone
+    /// Leaves out the limits and the peers: for a profile of the system alone
     #[arg(long)]
     alone: bool,
 }
@@ -51,8 +51,10 @@ struct Arguments {
 /// Figures that are measured together.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Group {
-    /// Short jobs per second to the committed outcome, beside their limits and task-spooler
+    /// Short jobs per second to the committed outcome, beside their limits
     Jobs,
+    /// Other systems of the kind that are installed here: short jobs per second, one job at a time, idle memory
+    Peers,
     /// From submission to the committed outcome of one job at a time
     Latency,
     /// Jobs that the scheduler's engine places per second with 100,000 waiting in 1,000 queues for 50 process servers, in this process
@@ -115,6 +117,9 @@ fn measure_on(site: &mut Site, arguments: &Arguments, figures: &mut Figures) -> 
             &jobs::Plan { span, only: arguments.in_flight, alone: arguments.alone },
             figures,
         )?;
+    }
+    if wanted(Group::Peers) && !arguments.alone {
+        peer::measure(site.path(), figures)?;
     }
     if wanted(Group::Memory) {
         memory::measure_running(site, figures)?;

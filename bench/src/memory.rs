@@ -14,9 +14,14 @@ pub(crate) fn measure_idle(site: &Site, figures: &mut Figures) -> Result<()> {
     let agent = agent_of(site)?;
     let monitor = agent.monitor().context("no platform-agent")?;
     let link = agent.network_processor()?.context("no network-processor")?;
-    let rss_kib = |process: &Process| field_kib(process.pid, "status", "VmRSS:").context("no VmRSS");
-    figures.add("agent_idle_rss_kib", (rss_kib(&monitor)? + rss_kib(&link)?) as f64, "KiB", &[]);
+    let resident_kib = |process: &Process| rss_kib(process.pid).context("no VmRSS");
+    figures.add("agent_idle_rss_kib", (resident_kib(&monitor)? + resident_kib(&link)?) as f64, "KiB", &[]);
     Ok(())
+}
+
+/// The resident memory of a process.
+pub(crate) fn rss_kib(pid: u32) -> Option<u64> {
+    field_kib(pid, "status", "VmRSS:")
 }
 
 /// The proportional share (PSS: shared pages divided by those who share them) of one job-processor among many.

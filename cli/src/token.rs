@@ -44,7 +44,7 @@ Examples:
         /// What it may do: viewer (look), operator (submit, kill, hold), admin (everything).
         #[arg(long, value_enum)]
         role: Role,
-        /// Whose it is; a user of the token's own name if absent. A user that is not there is made.
+        /// Whose it is (`lastword user add`); if absent, a user of the token's own name, who is made if need be
         #[arg(long)]
         user: Option<String>,
         /// It opens nothing after this long: 90d. Without end if absent.

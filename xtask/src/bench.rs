@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: builds what is shipped, and measures it.
 
 use crate::build::{self, Profile};
-use crate::step;
+use crate::{step, tools};
 use anyhow::Result;
 
 /// Passes the arguments on to the program `bench`.
@@ -9,6 +9,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let programs = build::programs(Profile::Release)?;
     step::run("build", &mut step::cargo(&["build", "--release", "-p", "bench"]))?;
     let mut bench = std::process::Command::new(programs.join("bench"));
-    bench.env("LASTWORD_TEST_PROGRAMS", &programs).args(arguments);
+    bench.env("LASTWORD_TEST_PROGRAMS", &programs).env("PATH", tools::path_with_peers()?).args(arguments);
     step::run("bench", &mut bench)
 }

@@ -54,6 +54,8 @@ enum Chore {
         #[arg(long, default_value = "/usr/local")]
         prefix: PathBuf,
     },
+    /// Installs other systems of the kind, as far as the registries have them, so that `bench` measures them too
+    Peers,
     /// Tries the promise that nothing is lost, and writes one page of what was tried, how often, and what was lost
     Prove {
         /// How much is tried
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         Chore::Build { release } => build::programs(build::Profile::of(release)).map(drop),
         Chore::Demo { keep, release } => demo::run(keep, build::Profile::of(release)),
         Chore::Install { prefix } => install::run(&prefix),
+        Chore::Peers => tools::peers(),
         Chore::Prove { length, out } => prove::run(length, out.as_deref()),
         Chore::Soak { of } => soak::run(of),
         Chore::Test => test::run(),

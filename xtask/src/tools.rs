@@ -2,13 +2,16 @@
 
 use crate::step;
 use anyhow::{Result, bail};
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The nextest that the tests were written with; any 0.9 that is there will do.
 const NEXTEST: &str = "cargo-nextest@0.9.143";
 /// The cargo-fuzz that the targets were tried with.
 const CARGO_FUZZ: &str = "cargo-fuzz@0.13.2";
+/// The pueue that the benchmark was tried with.
+const PUEUE: &str = "pueue@4.0.4";
 
 /// A Debian package, and how to see that what we need of it is there.
 struct Package {
@@ -81,6 +84,31 @@ pub(crate) fn fuzzer() -> Result<()> {
         return Ok(());
     }
     step::run("cargo-fuzz", &mut step::cargo(&["install", "--locked", CARGO_FUZZ]))
+}
+
+/// Installs the peers of the benchmark: task-spooler as a Debian package, pueue into the target directory. HyperQueue is in neither registry: a `hq`
+/// on the PATH is measured.
+pub(crate) fn peers() -> Result<()> {
+    install(&[Package { name: "task-spooler", provides: Provides::Program("tsp") }])?;
+    let mut pueue = step::cargo(&["install", "--locked", PUEUE, "--root"]);
+    step::run("pueue", pueue.arg(peers_folder()))?;
+    if !on_path("hq") {
+        println!(
+            "    HyperQueue is not on the PATH (hq): https://github.com/It4innovations/hyperqueue has its releases"
+        );
+    }
+    Ok(())
+}
+
+fn peers_folder() -> PathBuf {
+    step::root().join("target/peers")
+}
+
+/// The `PATH` of the benchmark.
+pub(crate) fn path_with_peers() -> Result<OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain([peers_folder().join("bin")]);
+    Ok(std::env::join_paths(folders)?)
 }
 
 impl Package {

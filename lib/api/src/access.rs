@@ -76,7 +76,7 @@ pub struct TokenNew {
     pub name: String,
     /// What it may do: `viewer` (look), `operator` (submit, kill, hold) or `admin` (everything).
     pub role: String,
-    /// Whose it is; the name of the token if absent. A user that is not there is made.
+    /// Whose it is, a user that is there; if absent, a user of the token's own name, who is made if need be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// It opens nothing after this long; without end if absent.

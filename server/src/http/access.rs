@@ -69,7 +69,8 @@ pub(super) async fn tokens(
 
 /// Make a token. The answer is the only place where it is ever shown.
 #[utoipa::path(post, path = "/api/v1/tokens", tag = "tokens", operation_id = "new", request_body = TokenNew,
-    responses((status = 201, body = TokenMade), (status = 409, description = "the name is taken, or the user is disabled", body = api::Problem),
+    responses((status = 201, body = TokenMade), (status = 404, description = "there is no such user", body = api::Problem),
+        (status = 409, description = "the name is taken, or the user is disabled", body = api::Problem),
         (status = 422, body = api::Problem)))]
 pub(super) async fn new_token(
     State(http): State<Http>,
@@ -80,6 +81,9 @@ pub(super) async fn new_token(
     })?;
     let now_ms = os::clock::wall_ms();
     let expires_at_ms = request.expires.map(|span| now_ms.saturating_add_unsigned(span.ms));
+    if let Some(named) = &request.user {
+        find(&http, named)?; // a name with a typing error would be another person's
+    }
     let user = request.user.unwrap_or_else(|| request.name.clone());
     let make = move || auth::new_record(&request.name, &user, role, now_ms, expires_at_ms);
     let made = tokio::task::spawn_blocking(make).await.map_err(|_| Problem::stopping())?;
@@ -174,9 +178,12 @@ pub(super) async fn enable_user(
 }
 
 fn load(http: &Http, name: String) -> Result<Json<User>, Problem> {
+    Ok(Json(show_user(http, &find(http, &name)?)))
+}
+
+fn find(http: &Http, name: &str) -> Result<UserRecord, Problem> {
     let user = http.app.tokens.users().into_iter().find(|user| user.name == name);
-    let missing = || crate::core::AccessRefusal::NoSuchUser(name);
-    Ok(Json(show_user(http, &user.ok_or_else(missing)?)))
+    Ok(user.ok_or_else(|| crate::core::AccessRefusal::NoSuchUser(name.to_owned()))?)
 }
 
 fn show_user(http: &Http, user: &UserRecord) -> User {

@@ -125,6 +125,18 @@ fn a_token_that_is_revoked_or_whose_user_is_disabled_opens_nothing_from_then_on(
 }
 
 #[test]
+fn a_token_for_a_user_who_is_not_there_is_not_made() {
+    let server = Server::start();
+    let wanted = json!({"name": "laptop", "role": "viewer", "user": "ana"});
+    let refused = server.post("/api/v1/tokens", wanted.clone());
+    assert_eq!((refused.status, &refused.json()["title"]), (404, &json!("No such user")));
+    assert!(refused.json()["detail"].as_str().unwrap().contains("\"ana\""), "{}", refused.json());
+    assert!(!server.get("/api/v1/users").json()["items"].to_string().contains("ana"));
+    assert_eq!(server.post("/api/v1/users", json!({"name": "ana"})).status, 201);
+    assert_eq!(server.post("/api/v1/tokens", wanted).status, 201);
+}
+
+#[test]
 fn an_expired_token_opens_nothing() {
     let server = Server::start();
     let made =
