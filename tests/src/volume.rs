@@ -1,7 +1,11 @@
 //! A small file system of its own for a data root: it can be filled, and it can lose power.
+//!
+//! It is mounted in a mount namespace that only the test's thread and what that starts later are in. So nobody else holds it by a copy of the
+//! mounts, and the kernel unmounts it and frees its loop device with the last process of the test, also of one that was killed.
 
 use crate::{Process, is_root, wait_until};
 use anyhow::{Context, Result, bail};
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,7 +25,13 @@ pub enum FileSystem {
 /// So much of a disk is filled by writing.
 const WRITTEN_BYTES: u64 = 1 << 20;
 
-/// A file system that is mounted at a directory of the test. Gone at the end, with its loop device, also after a failure.
+thread_local! {
+    /// Whether this thread is in a mount namespace of its own.
+    static APART: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A file system that is mounted at a directory of the test, for the thread that mounted it and what it starts later. Gone at the end, with its loop
+/// device, also after a failure.
 pub struct Volume {
     kind: FileSystem,
     at: PathBuf,
@@ -30,11 +40,17 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// One of so many MiB, mounted at a new directory; the image of one on a loop device is a sparse file beside that. The inner error says why
-    /// this machine does not allow it.
+    /// One of so many MiB, mounted at a new directory; the image of one on a loop device is a sparse file beside that. Whoever is to find it there has
+    /// to be started later. The inner error says why this machine does not allow it.
     pub fn mount(kind: FileSystem, at: &Path, mib: u64) -> Result<Result<Volume, String>> {
         if !is_root() {
             return Ok(Err("only root may mount".to_owned()));
+        }
+        if !APART.get() {
+            if let Err(e) = os::mounts::make_own() {
+                return Ok(Err(format!("no mount namespace: {e}")));
+            }
+            APART.set(true);
         }
         std::fs::create_dir(at)?;
         let volume = Volume { kind, at: at.to_owned(), image: at.with_extension("image"), mib };
@@ -164,7 +180,8 @@ fn run(command: &mut Command) -> Result<()> {
 impl Drop for Volume {
     fn drop(&mut self) {
         let is_mounted = || {
-            let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+            // Of the thread: those of the process are its first thread's.
+            let mounts = std::fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
             let at = self.at.to_string_lossy();
             mounts.lines().any(|line| line.split(' ').nth(1) == Some(&*at))
         };
