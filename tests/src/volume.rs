@@ -22,6 +22,16 @@ pub enum FileSystem {
     Xfs,
 }
 
+impl std::fmt::Display for FileSystem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            FileSystem::Tmpfs => "tmpfs",
+            FileSystem::Ext4 => "ext4",
+            FileSystem::Xfs => "XFS",
+        })
+    }
+}
+
 /// So much of a disk is filled by writing.
 const WRITTEN_BYTES: u64 = 1 << 20;
 
@@ -55,7 +65,7 @@ impl Volume {
         std::fs::create_dir(at)?;
         let volume = Volume { kind, at: at.to_owned(), image: at.with_extension("image"), mib };
         if let Err(why) = volume.make().and_then(|()| volume.attach()) {
-            return Ok(Err(format!("no {kind:?}: {why:#}")));
+            return Ok(Err(format!("no {kind}: {why:#}")));
         }
         std::fs::set_permissions(at, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         Ok(Ok(volume))
