@@ -310,7 +310,7 @@ fn tests(page: &mut String, chapter: &Chapter<'_>) {
         return;
     }
     page.push_str(
-        "<table>\n<thead><tr><th>Promise</th><th>What was tried</th><th>Seconds</th><th>Result</th></tr></thead>\n",
+        "<table>\n<thead><tr><th>Promise</th><th>What was tried</th><th class=\"number\">Seconds</th><th>Result</th></tr></thead>\n",
     );
     for line in &chapter.lines {
         let _ = writeln!(
@@ -342,17 +342,17 @@ const HEAD: &str = "<!doctype html>
 <title>Lastword: what was tried so that nothing is lost</title>
 <style>
 :root { color-scheme: light dark }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 }
+body { font: 1rem/1.5 system-ui, sans-serif; margin: 0 }
 main { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.6rem } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-top: 1px solid #8886; padding-top: 1rem }
 h2 span { float: right; font-size: .95rem } .kept { color: #17803d } .untried { color: #8a5a00 } .broken { color: #c22 }
 .verdict { font-size: 1.2rem; font-weight: 600 }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem } dt { color: #888 } dd { margin: 0; overflow-wrap: anywhere }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem } dt { color: #777 } dd { margin: 0; overflow-wrap: anywhere }
 ul.totals { display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; list-style: none; padding: 0 }
-table { border-collapse: collapse; width: 100%; font-size: .9rem } th, td { text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid #8884; overflow-wrap: anywhere }
-th { background: #8882; white-space: nowrap } th:nth-child(1), th:nth-child(2) { width: 34% } .number { text-align: right }
+table { border-collapse: collapse; table-layout: fixed; width: 100%; font-size: .9rem } th, td { text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid #8884; overflow-wrap: anywhere }
+th { background: #8882; white-space: nowrap } th:nth-child(1), th:nth-child(2) { width: 35% } th:nth-child(3) { width: 5rem } th.number { text-align: right } .number { text-align: right }
 @media (prefers-color-scheme: dark) { .kept { color: #5c8 } .untried { color: #db5 } .broken { color: #f77 } }
-@media print { main { max-width: none; margin: 0 } h2, h2 + p, ul.totals { break-after: avoid } tr, dl { break-inside: avoid } body { font-size: 12px } }
+@media print { main { max-width: none; margin: 0 } h2, h2 + p, ul.totals { break-after: avoid } tr, dl { break-inside: avoid } :root { font-size: 11px } }
 </style>
 <main>
 <h1>What was tried so that nothing is lost</h1>
