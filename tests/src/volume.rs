@@ -3,7 +3,7 @@
 //! It is mounted in a mount namespace that only the test's thread and what that starts later are in. So nobody else holds it by a copy of the
 //! mounts, and the kernel unmounts it and frees its loop device with the last process of the test, also of one that was killed.
 
-use crate::{Process, is_root, wait_until};
+use crate::{Process, Scratch, is_root, wait_until};
 use anyhow::{Context, Result, bail};
 use std::cell::Cell;
 use std::fs::File;
@@ -61,6 +61,7 @@ impl Volume {
                 return Ok(Err(format!("no mount namespace: {e}")));
             }
             APART.set(true);
+            let_go_of_others();
         }
         std::fs::create_dir(at)?;
         let volume = Volume { kind, at: at.to_owned(), image: at.with_extension("image"), mib };
@@ -175,6 +176,15 @@ impl Volume {
         }
         let said = Command::new("losetup").arg("--associated").arg(&self.image).output()?;
         Ok(String::from_utf8_lossy(&said.stdout).into_owned())
+    }
+}
+
+/// Whose tests mounted where all can see it are not to be kept from unmounting by our copy.
+fn let_go_of_others() {
+    let mounts = std::fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    for at in places.filter(|at| at.contains(Scratch::MARK)) {
+        let _ = run(Command::new("umount").arg(at)); // ours alone; it may be gone
     }
 }
 
