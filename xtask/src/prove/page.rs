@@ -169,7 +169,8 @@ fn title(part: Part) -> (&'static str, &'static str) {
         ),
         Part::CrashPoints => (
             "Crash points",
-            "Real processes that die by SIGKILL at named places: before and after every write that a promise rests on, one by one and two at once.",
+            "Real processes that die by SIGKILL at named places: before and after every write that a promise rests on, one by one, two and three \
+             at once; and writes that fail: no room, a disk error.",
         ),
         Part::RandomKills => (
             "Random kills",
@@ -352,6 +353,7 @@ ul.totals { display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; list-style: none;
 table { border-collapse: collapse; table-layout: fixed; width: 100%; font-size: .9rem } th, td { text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid #8884; overflow-wrap: anywhere }
 th { background: #8882; white-space: nowrap } th:nth-child(1), th:nth-child(2) { width: 35% } th:nth-child(3) { width: 5rem } th.number { text-align: right } .number { text-align: right }
 @media (prefers-color-scheme: dark) { .kept { color: #5c8 } .untried { color: #db5 } .broken { color: #f77 } }
+@media (max-width: 40rem) { dl { grid-template-columns: 1fr } dd { margin-bottom: .5rem } table { table-layout: auto } }
 @media print { main { max-width: none; margin: 0 } h2, h2 + p, ul.totals { break-after: avoid } tr, dl { break-inside: avoid } :root { font-size: 11px } }
 </style>
 <main>
