@@ -32,7 +32,7 @@ use os::{clock, crash, procfs, signal, wait};
 use protocol::RunSpec;
 use protocol::message::{ControlBody, FactBody, Note, Resumed, Started, Stopping, Suspended};
 use rustix::event::{PollFd, PollFlags, poll};
-use spool::{NoRoom, Recorder, RunDir, TakeError};
+use spool::{Recorder, RunDir, TakeError, Unwritten};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -453,7 +453,7 @@ impl Supervisor<'_> {
 
 /// An error makes this process end as one that did not do its work: the network-processor does the rest.
 fn keep_files(dir: &RunDir, spec: &RunSpec, recorder: &mut Recorder) -> Result<(), String> {
-    spool::capture(dir, spec, BTreeSet::new(), recorder, NoRoom::Wait).map_err(|e| e.to_string())?;
+    spool::capture(dir, spec, BTreeSet::new(), recorder, Unwritten::Wait).map_err(|e| e.to_string())?;
     if !spec.capture.is_empty() {
         let _ = spool::wake(dir); // a hint
     }

@@ -61,7 +61,8 @@ pub struct Piece {
 }
 
 impl Client {
-    pub(crate) fn new(address: &str, token: &str) -> Client {
+    /// Of the server at that address, with that token.
+    pub fn new(address: &str, token: &str) -> Client {
         let config = config(CALL_MAX);
         Client {
             url: format!("http://{address}"),

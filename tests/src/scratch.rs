@@ -18,10 +18,12 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// How the name of each begins.
+    pub(crate) const MARK: &str = "lastword-test-";
+
     /// A new one.
     pub fn new() -> Result<Scratch> {
-        let dir =
-            tempfile::Builder::new().prefix("lastword-test-").tempdir().context("no scratch directory")?;
+        let dir = tempfile::Builder::new().prefix(Scratch::MARK).tempdir().context("no scratch directory")?;
         Ok(Scratch { dir: Some(dir), failed: false })
     }
 

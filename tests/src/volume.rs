@@ -1,7 +1,11 @@
 //! A small file system of its own for a data root: it can be filled, and it can lose power.
+//!
+//! It is mounted in a mount namespace that only the test's thread and what that starts later are in. So nobody else holds it by a copy of the
+//! mounts, and the kernel unmounts it and frees its loop device with the last process of the test, also of one that was killed.
 
-use crate::{Process, is_root, wait_until};
+use crate::{Process, Scratch, is_root, wait_until};
 use anyhow::{Context, Result, bail};
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,10 +22,26 @@ pub enum FileSystem {
     Xfs,
 }
 
+impl std::fmt::Display for FileSystem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            FileSystem::Tmpfs => "tmpfs",
+            FileSystem::Ext4 => "ext4",
+            FileSystem::Xfs => "XFS",
+        })
+    }
+}
+
 /// So much of a disk is filled by writing.
 const WRITTEN_BYTES: u64 = 1 << 20;
 
-/// A file system that is mounted at a directory of the test. Gone at the end, with its loop device, also after a failure.
+thread_local! {
+    /// Whether this thread is in a mount namespace of its own.
+    static APART: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A file system that is mounted at a directory of the test, for the thread that mounted it and what it starts later. Gone at the end, with its loop
+/// device, also after a failure.
 pub struct Volume {
     kind: FileSystem,
     at: PathBuf,
@@ -30,16 +50,23 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// One of so many MiB, mounted at a new directory; the image of one on a loop device is a sparse file beside that. The inner error says why
-    /// this machine does not allow it.
+    /// One of so many MiB, mounted at a new directory; the image of one on a loop device is a sparse file beside that. Whoever is to find it there has
+    /// to be started later. The inner error says why this machine does not allow it.
     pub fn mount(kind: FileSystem, at: &Path, mib: u64) -> Result<Result<Volume, String>> {
         if !is_root() {
             return Ok(Err("only root may mount".to_owned()));
         }
+        if !APART.get() {
+            if let Err(e) = os::mounts::make_own() {
+                return Ok(Err(format!("no mount namespace: {e}")));
+            }
+            APART.set(true);
+            let_go_of_others();
+        }
         std::fs::create_dir(at)?;
         let volume = Volume { kind, at: at.to_owned(), image: at.with_extension("image"), mib };
         if let Err(why) = volume.make().and_then(|()| volume.attach()) {
-            return Ok(Err(format!("no {kind:?}: {why:#}")));
+            return Ok(Err(format!("no {kind}: {why:#}")));
         }
         std::fs::set_permissions(at, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         Ok(Ok(volume))
@@ -152,6 +179,15 @@ impl Volume {
     }
 }
 
+/// Whose tests mounted where all can see it are not to be kept from unmounting by our copy.
+fn let_go_of_others() {
+    let mounts = std::fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    for at in places.filter(|at| at.contains(Scratch::MARK)) {
+        let _ = run(Command::new("umount").arg(at)); // ours alone; it may be gone
+    }
+}
+
 fn run(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let done = command.output().with_context(|| format!("cannot run {name}"))?;
@@ -164,7 +200,8 @@ fn run(command: &mut Command) -> Result<()> {
 impl Drop for Volume {
     fn drop(&mut self) {
         let is_mounted = || {
-            let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+            // Of the thread: those of the process are its first thread's.
+            let mounts = std::fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
             let at = self.at.to_string_lossy();
             mounts.lines().any(|line| line.split(' ').nth(1) == Some(&*at))
         };

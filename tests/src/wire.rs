@@ -24,6 +24,12 @@ const TRIES_MAX: u32 = 64;
 /// The address of no card.
 const NOBODY: &str = "02:00:00:00:00:99";
 
+/// Each kind of thing that a wire is made of, where nobody sees it and where it goes at once.
+const TRY_WIRE: &str = "mount -t tmpfs lastword-test /run && mount --bind /dev/null /etc/hosts \
+    && ip netns add lwt && ip link add lwt type veth peer name lwti netns lwt && ip addr add 198.18.0.1/30 dev lwt && ip link set lwt up \
+    && ip neigh replace 198.18.0.2 lladdr 02:00:00:00:00:99 nud permanent dev lwt";
+const TRY_SLOW: &str = "tc qdisc replace dev lwt root tbf rate 48kbit burst 4kb latency 800ms";
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Which way something goes.
@@ -42,18 +48,14 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Why this machine has no network namespaces, if it has none.
+    /// Why this machine has no wires, if it has none.
     pub fn missing() -> Option<String> {
-        if !crate::is_root() {
-            return Some("network namespaces are root's".to_owned());
-        }
-        match Command::new("unshare").args(["--net", "ip", "link", "show"]).output() {
-            Ok(output) if output.status.success() => None,
-            Ok(output) => {
-                Some(format!("no network namespaces: {}", String::from_utf8_lossy(&output.stderr).trim()))
-            }
-            Err(e) => Some(format!("no unshare or no ip: {e}")),
-        }
+        refused(TRY_WIRE).map(|why| format!("no network namespaces with wires between them: {why}"))
+    }
+
+    /// Why this machine has wires but no slow ones, if it has none.
+    pub fn missing_slow() -> Option<String> {
+        refused(&format!("{TRY_WIRE} && {TRY_SLOW}")).map(|why| format!("no wires that are slow: {why}"))
     }
 
     /// A new one; the namespace's own list of host names will lie in `dir`.
@@ -208,6 +210,18 @@ impl Drop for Wire {
 pub fn with_hosts(hosts: &Path) -> Vec<String> {
     let script = r#"mount --bind "$1" /etc/hosts && shift && exec "$@""#;
     ["sh", "-c", script, "sh", &hosts.to_string_lossy()].map(str::to_owned).to_vec()
+}
+
+/// What stands in the way of this script in namespaces of its own, if anything does.
+fn refused(script: &str) -> Option<String> {
+    if !crate::is_root() {
+        return Some("they are root's".to_owned());
+    }
+    match Command::new("unshare").args(["--net", "--mount", "sh", "-c", script]).output() {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(e) => Some(format!("no unshare: {e}")),
+    }
 }
 
 fn ip<S: AsRef<str>>(words: &[S]) -> Result<()> {

@@ -110,6 +110,8 @@ fn circumstances(length: Length) -> Result<Circumstances> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: if changed { format!("{commit}, with changes that are in no commit") } else { commit },
         at: said(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"])),
+        host: system.nodename().to_string_lossy().into_owned(),
+        user: if tools::is_root() { "root" } else { "an ordinary user" }.to_owned(),
         system: format!(
             "{} {} {}",
             system.sysname().to_string_lossy(),

@@ -127,7 +127,7 @@ pub(crate) fn on_path(program: &str) -> bool {
 }
 
 /// The effective user, as the kernel has it in `/proc`.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
     uids.split_whitespace().nth(1) == Some("0")

@@ -21,7 +21,7 @@ use os::clock;
 use os::pidfd::Pidfd;
 use os::wait::{self, Waited};
 use protocol::message::{FactBody, Note};
-use spool::{Ledger, NoRoom, NotKept, RecordError, TakeError};
+use spool::{Ledger, NotKept, RecordError, TakeError, Unwritten};
 
 /// How long the witnesses have to speak after a job was seen to be gone, milliseconds: a reaper needs a moment.
 const WITNESS_MS_MAX: u64 = 10_000;
@@ -30,7 +30,7 @@ const ASK_AGAIN_MS: u64 = 300;
 /// Between two tries to keep files, milliseconds; it doubles up to the longest.
 const KEEP_AGAIN_MS_MIN: u64 = 2_000;
 const KEEP_AGAIN_MS_MAX: u64 = 60_000;
-/// So long files wait for room, milliseconds; then those that do not fit are noted.
+/// So long files that cannot be written wait, milliseconds; then they are noted, so that the run can be settled.
 const KEEP_MS_MAX: u64 = 3_600_000;
 
 impl Agent {
@@ -89,8 +89,8 @@ impl Agent {
             return;
         }
         run.capture = Capture::Trying;
-        let no_room = if now_ms >= since_ms + KEEP_MS_MAX { NoRoom::Note } else { NoRoom::Wait };
-        self.disk.spawn(move |disk| Event::FilesKept(run_id, disk.keep_files(run_id, no_room)));
+        let unwritten = if now_ms >= since_ms + KEEP_MS_MAX { Unwritten::Note } else { Unwritten::Wait };
+        self.disk.spawn(move |disk| Event::FilesKept(run_id, disk.keep_files(run_id, unwritten)));
     }
 
     pub(crate) fn on_files_kept(&mut self, run_id: RunId, kept: Result<(), NotKept>) {

@@ -6,7 +6,7 @@
 use crate::event::Event;
 use job::{Outcome, RunId};
 use os::pidfd::Pidfd;
-use spool::{DataRoot, Ledger, LedgerError, NoRoom, NotKept, RecordError, RunDir, Shelf, TakeError};
+use spool::{DataRoot, Ledger, LedgerError, NotKept, RecordError, RunDir, Shelf, TakeError, Unwritten};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -253,7 +253,7 @@ impl Disk {
     }
 
     /// Keeps the files that the job's spec asks for, if that was not done.
-    pub(crate) fn keep_files(&self, run_id: RunId, no_room: NoRoom) -> Result<(), NotKept> {
+    pub(crate) fn keep_files(&self, run_id: RunId, unwritten: Unwritten) -> Result<(), NotKept> {
         let _recording = self.recording(run_id);
         let dir = self.root.run(Shelf::Live, run_id);
         let taken = spool::Recorder::take(&dir).map_err(|e| NotKept::Failed(e.to_string()));
@@ -261,7 +261,7 @@ impl Disk {
         if ledger.started.is_none() {
             return Ok(()); // nothing was executed, so no file is the job's
         }
-        spool::capture(&dir, &ledger.spec, ledger.captured(), &mut recorder, no_room)
+        spool::capture(&dir, &ledger.spec, ledger.captured(), &mut recorder, unwritten)
     }
 
     /// Writes down that the server needs the run's kept files no more, if it knows of as many as there are; whether it does.
@@ -382,7 +382,7 @@ mod tests {
             protocol::RunSpec { capture, user: Some("ann".to_owned()), ..protocol::RunSpec::default() };
         let never = Outcome::NeverStarted { reason: "killed before".to_owned(), why: Never::Canceled };
         spool::prepare(&disk.root, run_id, &spec, [0; 16], 0, Some(&never)).unwrap();
-        disk.keep_files(run_id, NoRoom::Wait).unwrap();
+        disk.keep_files(run_id, Unwritten::Wait).unwrap();
         let (ledger, _) = disk.read_at(&disk.root.run(Shelf::Live, run_id)).unwrap();
         assert_eq!((ledger.captured().len(), ledger.messages.len()), (0, 2));
     }

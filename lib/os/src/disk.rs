@@ -104,8 +104,12 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let temporary: PathBuf = dir.join(format!(".{}.tmp", name.to_string_lossy()));
     let file = File::options().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-    let written = file.write_all_at(content, 0).and_then(|()| file.sync_all());
-    if let Err(e) = written.and_then(|()| std::fs::rename(&temporary, path)) {
+    let fault = crate::crash::fault;
+    let written = fault("replace.write").and_then(|()| file.write_all_at(content, 0));
+    let synced = written.and_then(|()| fault("replace.sync")).and_then(|()| file.sync_all());
+    let renamed =
+        synced.and_then(|()| fault("replace.rename")).and_then(|()| std::fs::rename(&temporary, path));
+    if let Err(e) = renamed {
         let _ = std::fs::remove_file(&temporary); // best effort: the name is ours and is truncated at the next use
         return Err(e);
     }

@@ -13,6 +13,7 @@ pub mod disk;
 pub mod give;
 pub mod helper;
 pub mod lock;
+pub mod mounts;
 pub mod pidfd;
 pub mod power;
 pub mod privilege;

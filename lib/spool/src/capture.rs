@@ -7,7 +7,7 @@
 //! | `files/new`                          | died amid one file          | overwritten                                 |
 //! | a file without its fact              | died between the two        | kept and told again                         |
 //! | GATHERED, no `complete`              | died between the two        | gathered and told again                     |
-//! | files and facts, no `complete`       | there was no room for more  | what is told stays; the rest in a while     |
+//! | files and facts, no `complete`       | no room or a failing disk    | what is told stays; the rest in a while     |
 //!
 //! A file is kept if it belongs to the user that the job ran as: the agent may be able to read more than the job was.
 
@@ -37,9 +37,9 @@ const NAMES_NOTED_MAX: usize = 20;
 /// So much is left free, bytes.
 const ROOM_BYTES_MIN: u64 = 2 << 20;
 
-/// What is done about a file for which there is no room.
+/// What is done about a file that cannot be written: there is no room for it, or the disk fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoRoom {
+pub enum Unwritten {
     /// All is given up for now, to be tried again.
     Wait,
     /// It is noted, as other files that cannot be kept.
@@ -71,7 +71,7 @@ pub fn capture(
     spec: &RunSpec,
     told: BTreeSet<String>,
     recorder: &mut Recorder,
-    no_room: NoRoom,
+    unwritten: Unwritten,
 ) -> Result<(), NotKept> {
     let files = dir.files();
     let is_done = || disk::exists(&files).and_then(|begun| Ok(begun && dir.files_complete()?));
@@ -83,7 +83,7 @@ pub fn capture(
         _ => {}
     }
     let owner = owner(dir).map_err(|e| NotKept::io("ask for", &dir.work(), &e))?;
-    let mut keeper = Keeper::new(dir, recorder, told, owner, no_room);
+    let mut keeper = Keeper::new(dir, recorder, told, owner, unwritten);
     let work = dir.work();
     let base = spec.cwd.as_deref().map_or(work.as_path(), Path::new);
     for pattern in &spec.capture {
@@ -109,7 +109,7 @@ struct Keeper<'a> {
     told: BTreeSet<String>,
     /// Whose files are kept; anybody's if absent.
     owner: Option<u32>,
-    no_room: NoRoom,
+    unwritten: Unwritten,
     files: usize,
     bytes: u64,
     /// Patterns that no file fits, and files that fit and are not kept: told at the end, once.
@@ -131,11 +131,11 @@ impl<'a> Keeper<'a> {
         recorder: &'a mut Recorder,
         told: BTreeSet<String>,
         owner: Option<u32>,
-        no_room: NoRoom,
+        unwritten: Unwritten,
     ) -> Keeper<'a> {
         let length = |name: &String| std::fs::metadata(dir.kept_file(name)).map_or(0, |file| file.len());
         let (files, bytes) = (told.len(), told.iter().map(length).sum());
-        Keeper { dir, recorder, told, owner, no_room, files, bytes, unfit: Vec::new(), failed: Vec::new() }
+        Keeper { dir, recorder, told, owner, unwritten, files, bytes, unfit: Vec::new(), failed: Vec::new() }
     }
 
     fn pattern(&mut self, base: &Path, pattern: &str) -> Result<(), NotKept> {
@@ -175,7 +175,9 @@ impl<'a> Keeper<'a> {
                     sha256,
                 }))
             }
-            Err(Problem::Ours(NotKept::NoRoom(why))) if self.no_room == NoRoom::Note => {
+            Err(Problem::Ours(NotKept::NoRoom(why) | NotKept::Failed(why)))
+                if self.unwritten == Unwritten::Note =>
+            {
                 self.failed.push(format!("{name} ({why})"));
                 Ok(())
             }
@@ -241,18 +243,19 @@ impl<'a> Keeper<'a> {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(Problem::Its(e.to_string())),
             };
-            copy.write_all(&piece[..n]).map_err(ours)?;
+            os::crash::fault("keep.write").and_then(|()| copy.write_all(&piece[..n])).map_err(ours)?;
             hash.update(&piece[..n]);
             bytes += n as u64;
         }
-        copy.sync_all().map_err(ours)?;
+        os::crash::fault("keep.sync").and_then(|()| copy.sync_all()).map_err(ours)?;
         Ok((bytes, hash.finalize().to_vec()))
     }
 
     /// Gives the copy its name, durably.
     fn name(&self, new: &Path, name: &str) -> Result<(), Problem> {
         let files = self.dir.files();
-        let renamed = std::fs::rename(new, self.dir.kept_file(name));
+        let renamed =
+            os::crash::fault("keep.rename").and_then(|()| std::fs::rename(new, self.dir.kept_file(name)));
         let synced = renamed.and_then(|()| disk::sync_dir(disk::open_dir(&files)?));
         synced.map_err(|e| ours("name a file in", &files, &e))
     }
@@ -357,7 +360,7 @@ mod tests {
         std::fs::create_dir(dir.work()).unwrap();
         make(&dir);
         let (mut recorder, ledger) = Recorder::take(&dir).unwrap();
-        super::capture(&dir, &ledger.spec, ledger.captured(), &mut recorder, NoRoom::Wait).unwrap();
+        super::capture(&dir, &ledger.spec, ledger.captured(), &mut recorder, Unwritten::Wait).unwrap();
         drop(recorder);
         let ledger = Ledger::read(&dir).unwrap();
         let last = protocol::message::Fact::read(&ledger.messages.last().unwrap().bytes).unwrap();
@@ -403,6 +406,31 @@ mod tests {
             rustix::process::setrlimit(rustix::process::Resource::Nofile, few).unwrap();
         });
         assert_eq!(names.len(), FILES, "{last}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_waited_for_and_in_the_end_noted_with_the_reason() {
+        let data = tempfile::tempdir().unwrap();
+        let root = DataRoot::create(data.path(), true, false).unwrap();
+        let dir = root.run(Shelf::Live, RunId::new(1, 1));
+        let spec = RunSpec { capture: vec!["*".to_owned()], ..RunSpec::default() };
+        crate::prepare(&root, dir.run_id(), &spec, [0; 16], 0, None).unwrap();
+        std::fs::create_dir(dir.work()).unwrap();
+        std::fs::write(dir.work().join("a"), "x").unwrap();
+        std::fs::create_dir_all(dir.growing_file()).unwrap(); // nobody can write there
+        let (mut recorder, ledger) = Recorder::take(&dir).unwrap();
+        let mut capture =
+            |unwritten| super::capture(&dir, &ledger.spec, BTreeSet::new(), &mut recorder, unwritten);
+        let waits = capture(Unwritten::Wait).unwrap_err();
+        assert!(matches!(&waits, NotKept::Failed(why) if why.contains("cannot write")), "{waits}");
+        assert!(!dir.files_complete().unwrap(), "it is tried again");
+        capture(Unwritten::Note).unwrap();
+        assert!(dir.files_complete().unwrap());
+        drop(recorder);
+        let ledger = Ledger::read(&dir).unwrap();
+        let last = protocol::message::Fact::read(&ledger.messages.last().unwrap().bytes).unwrap();
+        let said = format!("{:?}", last.body);
+        assert!(ledger.captured().is_empty() && said.contains("not kept: a (cannot write"), "{said}");
     }
 
     #[test]

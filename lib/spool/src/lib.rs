@@ -27,7 +27,7 @@ mod root;
 mod usage;
 pub mod users;
 
-pub use capture::{NoRoom, NotKept, capture};
+pub use capture::{NotKept, Unwritten, capture};
 pub use identity::{Fence, Identity, IdentityError};
 pub use ledger::{Ledger, LedgerError, Stored, is_unexecuted, slot_of};
 pub use prepare::{PrepareError, Prepared, prepare};

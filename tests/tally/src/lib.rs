@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// The environment variable that names the file to append to.
@@ -67,12 +68,17 @@ pub struct Line {
 /// The tally of one test.
 pub struct Tally {
     line: Line,
+    file: Option<PathBuf>,
     begin: Instant,
 }
 
 impl Tally {
     /// Of a test of this promise. Counts as failed until [`Tally::kept`] or [`Tally::skipped`] says otherwise.
     pub fn new(part: Part, promise: &str) -> Tally {
+        Tally::to(std::env::var_os(FILE).map(PathBuf::from), part, promise)
+    }
+
+    fn to(file: Option<PathBuf>, part: Part, promise: &str) -> Tally {
         let line = Line {
             part,
             promise: promise.to_owned(),
@@ -81,7 +87,7 @@ impl Tally {
             seed: None,
             took_ms: 0,
         };
-        Tally { line, begin: Instant::now() }
+        Tally { line, file, begin: Instant::now() }
     }
 
     /// The seed of its choices.
@@ -108,7 +114,7 @@ impl Tally {
         self.line.took_ms = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut text = serde_json::to_string(&self.line).map_err(io::Error::other)?;
         println!("tally: {text}");
-        if let Some(path) = std::env::var_os(FILE) {
+        if let Some(path) = &self.file {
             // One write, since the tests of several processes append to it.
             text.push('\n');
             File::options().append(true).create(true).open(path)?.write_all(text.as_bytes())?;
@@ -143,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_test_that_says_nothing_of_its_end_counts_as_failed() {
-        let mut tally = Tally::new(Part::PowerLoss, "nothing is lost");
+        let mut tally = Tally::to(None, Part::PowerLoss, "nothing is lost");
         assert_eq!(tally.line.end, End::Failed);
         tally.kept();
         assert_eq!(tally.line.end, End::Kept);
@@ -151,14 +157,23 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let mut tally = Tally::new(Part::Network, "a cut loses nothing");
-        tally.count("cuts", 2);
-        tally.count("cuts", 3);
-        tally.seed(7);
-        tally.skipped("no namespaces");
-        let text = serde_json::to_string(&tally.line).expect("JSON");
-        assert_eq!(read(&format!("{text}\n{text}\n")).expect("two lines"), vec![tally.line.clone(); 2]);
-        assert_eq!(tally.line.counts["cuts"], 5);
+        let name = format!("lastword-tally-{}.jsonl", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_file(&file); // of a process that had the same number
+        let skipped = {
+            let mut tally = Tally::to(Some(file.clone()), Part::Network, "a cut loses nothing");
+            tally.count("cuts", 2);
+            tally.count("cuts", 3);
+            tally.seed(7);
+            tally.skipped("no namespaces");
+            tally.line.clone()
+        };
+        drop(Tally::to(Some(file.clone()), Part::Network, "another"));
+        let text = std::fs::read_to_string(&file).expect("a file");
+        std::fs::remove_file(&file).expect("to remove it");
+        let lines = read(&text).expect("two lines");
+        assert_eq!((lines.len(), &lines[0].end, &lines[1].end), (2, &skipped.end, &End::Failed));
+        assert_eq!((lines[0].counts["cuts"], lines[0].seed), (5, Some(7)));
         assert!(read("{}").is_err());
     }
 }

@@ -2,11 +2,12 @@
 //! And chains, where each dies at a point of its own. Many cases share one site, one after the other.
 
 use crate::oracle::{another_network_processor, job_processor, kill_together};
-use Told::{Exact, KernelTells, PerhapsNever, PerhapsUnknown};
-use Way::{Accepted, Adopted, Committed, Orphaned, Submitted};
+use Told::{CannotExecute, Exact, KernelTells, PerhapsNever, PerhapsUnknown};
+use Way::{Accepted, Adopted, Committed, Inherited, Orphaned, Replaced, Submitted, Unexecutable};
 use Who::{JobProcessor, Monitor, NetworkProcessor, Server};
 use anyhow::{Context, Result};
-use api::{Job, Status};
+use api::{Job, JobSubmit, Status};
+use os::signal::Signal;
 use std::path::Path;
 use tests::{
     CrashPoint, Deed, End, Part, Process, Site, Tally, gated_job, keeps_exit_information, ledger_job,
@@ -38,6 +39,12 @@ enum Way {
     Orphaned,
     /// A running job ends, and that is committed.
     Committed,
+    /// A job is submitted whose program does not exist.
+    Unexecutable,
+    /// The monitor is told to replace itself while a job runs.
+    Replaced,
+    /// The same while it watches the job: the job-processor is dead, and so is the network-processor that started it.
+    Inherited,
 }
 
 /// What may be said of the job.
@@ -49,7 +56,9 @@ enum Told {
     PerhapsNever,
     /// That, or Unknown: whoever could see its end was dead.
     PerhapsUnknown,
-    /// The same, but exact where the kernel tells whoever holds a pidfd (Linux 6.15 and later).
+    /// Never executed, and why.
+    CannotExecute,
+    /// Exact or Unknown, but exact where the kernel tells whoever holds a pidfd (Linux 6.15 and later).
     KernelTells,
 }
 
@@ -84,6 +93,22 @@ const OF_AN_ADOPTER: &[(&[Who], Told)] = &[(&[Monitor], PerhapsUnknown), (&[Serv
 const OF_A_MONITOR_THAT_SAW: &[(&[Who], Told)] =
     &[(&[NetworkProcessor], PerhapsUnknown), (&[Server], KernelTells)];
 const OF_A_MONITOR_THAT_WROTE: &[(&[Who], Told)] = &[(&[NetworkProcessor], Exact), (&[Server], Exact)];
+/// The child itself writes it down if nobody else is left.
+const OF_A_PROGRAM_THAT_IS_NOT_THERE: &[(&[Who], Told)] = &[
+    (&[NetworkProcessor], CannotExecute),
+    (&[Monitor], CannotExecute),
+    (&[Server], CannotExecute),
+    (&[NetworkProcessor, Monitor], CannotExecute),
+];
+const OF_A_MONITOR_AMID_ITS_REPLACEMENT: &[(&[Who], Told)] = &[
+    (&[JobProcessor], Exact),
+    (&[NetworkProcessor], Exact),
+    (&[Server], Exact),
+    (&[JobProcessor, Server], Exact),
+    (&[JobProcessor, NetworkProcessor], PerhapsUnknown),
+];
+const OF_A_WATCHING_MONITOR_AMID_ITS_REPLACEMENT: &[(&[Who], Told)] =
+    &[(&[NetworkProcessor], PerhapsUnknown), (&[Server], KernelTells)];
 const OF_A_SERVER: &[(&[Who], Told)] =
     &[(&[NetworkProcessor], Exact), (&[Monitor], Exact), (&[NetworkProcessor, Monitor], Exact)];
 
@@ -112,6 +137,9 @@ const TABLE: &[Row] = &[
     ("recover.on-adoption", 1, Adopted, OF_AN_ADOPTER),
     ("orphan.before-record", 1, Orphaned, OF_A_MONITOR_THAT_SAW),
     ("orphan.after-record", 1, Orphaned, OF_A_MONITOR_THAT_WROTE),
+    ("start.before-cannot-execute", 1, Unexecutable, OF_A_PROGRAM_THAT_IS_NOT_THERE),
+    ("monitor.amid-reexec", 1, Replaced, OF_A_MONITOR_AMID_ITS_REPLACEMENT),
+    ("monitor.amid-reexec", 1, Inherited, OF_A_WATCHING_MONITOR_AMID_ITS_REPLACEMENT),
     ("commit.before", 1, Committed, OF_A_SERVER),
     ("commit.after", 1, Committed, OF_A_SERVER),
 ];
@@ -142,14 +170,14 @@ const CHAINS: &[(&[(&str, u32)], Told)] = &[
 #[test]
 fn whoever_dies_with_a_job_processor_its_job_is_executed_once_and_told_truly() {
     together("two or three deaths at once, one of them a job-processor's, lose no outcome", |way, name| {
-        way == Submitted && is_a_job_processors(name)
+        matches!(way, Submitted | Unexecutable) && is_a_job_processors(name)
     });
 }
 
 #[test]
 fn whoever_dies_with_an_agents_other_processes_or_the_server_no_outcome_is_lost_or_invented() {
     together("two or three deaths at once among the other processes lose no outcome", |way, name| {
-        way != Submitted || !is_a_job_processors(name)
+        !matches!(way, Submitted | Unexecutable) || !is_a_job_processors(name)
     });
 }
 
@@ -196,6 +224,11 @@ impl Case<'_> {
                 let job = gated_job(site.ledger().path(), &gate, crate::oracle::SEVEN)?;
                 (site.client().submit(&job)?, Some(gate))
             }
+            Unexecutable => {
+                point.arm_with(Deed::Stop, self.nth)?;
+                let command = vec!["/no/such/program".to_owned()];
+                (site.client().submit(&JobSubmit { command, ..JobSubmit::default() })?, None)
+            }
             Adopted | Orphaned | Committed => {
                 let gate = site.path().join(self.label.replace(['.', ' '], "-"));
                 let (id, run_id) = gated(site, &gate)?;
@@ -209,6 +242,17 @@ impl Case<'_> {
                 if way != Adopted {
                     std::fs::write(&gate, "")?;
                 }
+                (id, Some(gate))
+            }
+            Replaced | Inherited => {
+                let gate = site.path().join(format!("{way:?}-{}", self.label.replace(['.', ' '], "-")));
+                let (id, run_id) = gated(site, &gate)?;
+                if way == Inherited {
+                    another_network_processor(site)?;
+                    watched_by_the_monitor(site, &run_id)?;
+                }
+                point.arm_with(Deed::Stop, self.nth)?;
+                find(site, Monitor)?.signal(Signal::USR2)?;
                 (id, Some(gate))
             }
         };
@@ -239,6 +283,15 @@ fn gated(site: &Site, gate: &Path) -> Result<(u64, String)> {
     let run_id = site.client().wait_running(id)?.runs[0].run_id.clone();
     wait_for("the job to begin", || Ok(site.ledger().of(id)?.pop()))?;
     Ok((id, run_id))
+}
+
+/// Its job-processor dies, and the monitor watches the job.
+fn watched_by_the_monitor(site: &mut Site, run_id: &str) -> Result<()> {
+    let watched =
+        |site: &mut Site| anyhow::Ok(site.agent()?.trace().matches("its job is watched here").count());
+    let before = watched(site)?;
+    job_processor(site, run_id)?.kill()?;
+    wait_until("the monitor to watch the orphan", || Ok(watched(site)? > before))
 }
 
 fn find(site: &mut Site, who: Who) -> Result<Process> {
@@ -272,12 +325,17 @@ fn compare(site: &Site, job: &Job, told: Told, tally: &mut Tally) -> Result<()> 
     let said = |text: &str| job.reason.as_ref().is_some_and(|reason| reason.contains(text));
     let outcome = (job.status.0, job.exit_code, job.signal);
     let may_be_unknown = match told {
-        Exact | PerhapsNever => false,
+        Exact | PerhapsNever | CannotExecute => false,
         PerhapsUnknown => true,
         KernelTells => !keeps_exit_information(),
     };
     if may_be_unknown && outcome == (Status::Unknown, None, None) && said("nobody saw") {
         tally.count("outcomes unknown with a true reason", 1);
+        return Ok(());
+    }
+    if told == CannotExecute {
+        anyhow::ensure!(executions.is_empty() && outcome == (Status::Error, None, None), "{what}");
+        anyhow::ensure!(said("could not be executed"), "{what}");
         return Ok(());
     }
     if told == PerhapsNever && executions.is_empty() {

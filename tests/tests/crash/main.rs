@@ -4,6 +4,7 @@ mod accident;
 mod commander;
 mod deaths;
 mod faults;
+mod kept;
 mod leftovers;
 mod oracle;
 mod point;

@@ -13,7 +13,7 @@ const LEFT_BYTES_MAX: u64 = 2 << 20;
 
 /// Fills it again and again while jobs come and go.
 pub(crate) fn fill(kind: FileSystem) {
-    let promise = format!("an agent whose {kind:?} is full keeps every outcome and refuses new runs");
+    let promise = format!("an agent whose {kind} is full keeps every outcome and refuses new runs");
     let mut tally = Tally::new(Part::FullDisks, &promise);
     tally.seed(seed());
     on_empty_site(|site| {

@@ -13,7 +13,7 @@ const LEFT_BYTES_MAX: u64 = 8 << 20;
 
 /// Fills it again and again while jobs come and go.
 pub(crate) fn fill(kind: FileSystem) {
-    let promise = format!("a server whose {kind:?} is full loses nothing and takes no new jobs");
+    let promise = format!("a server whose {kind} is full loses nothing and takes no new jobs");
     let mut tally = Tally::new(Part::FullDisks, &promise);
     tally.seed(seed());
     let mounted = RefCell::new(Err(String::new()));

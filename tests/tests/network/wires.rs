@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use api::Status;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 use tests::{
     Dialling, Direction, Jobs, Part, Process, Random, Site, Tally, Wire, on_empty_site, seed, wait_for,
     wait_until, with_hosts,
@@ -15,6 +16,8 @@ const JOBS: usize = 8;
 const SLEEP_MS_MAX: u64 = 3_000;
 /// What the slow wire takes, thousands of bits a second.
 const SLOW_KBITS: u32 = 48;
+/// Longer than the silence after which a link is dead.
+const SLOW_FOR: Duration = Duration::from_secs(25);
 /// The name of the server's host in the namespaces; an agent's name is that of its host.
 const SERVER: &str = "lastword-server.test";
 
@@ -27,10 +30,19 @@ struct Net<'a> {
 
 /// Runs a test, unless this machine has no network namespaces.
 fn on_wires(promise: &str, test: impl FnOnce(&mut Net<'_>, &mut Tally) -> Result<()>) {
+    on_wires_unless(Wire::missing(), promise, test);
+}
+
+/// Runs a test, unless something is missing.
+fn on_wires_unless(
+    missing: Option<String>,
+    promise: &str,
+    test: impl FnOnce(&mut Net<'_>, &mut Tally) -> Result<()>,
+) {
     let mut tally = Tally::new(Part::Network, promise);
     tally.seed(seed());
-    if let Some(why) = Wire::missing() {
-        eprintln!("--- skipped: {why}");
+    if let Some(why) = missing {
+        eprintln!("not tried: {why}");
         return tally.skipped(&why);
     }
     on_empty_site(|site| {
@@ -87,6 +99,11 @@ impl Net<'_> {
         self.site.agents.iter().map(|agent| agent.name().to_owned()).collect()
     }
 
+    /// Since when each agent is linked.
+    fn links(&self) -> Result<Vec<Option<api::Time>>> {
+        self.agents().iter().map(|name| Ok(self.site.client().agent(name)?.since)).collect()
+    }
+
     fn network_processors(&self) -> Result<BTreeSet<u32>> {
         let find = |agent: &tests::Agent| wait_for("a network-processor", || agent.network_processor());
         self.site.agents.iter().map(|agent| Ok(find(agent)?.pid)).collect()
@@ -104,48 +121,38 @@ impl Net<'_> {
 #[test]
 fn a_network_that_is_cut_in_any_way_loses_nothing_and_everything_is_told_when_it_is_back() {
     on_wires(
-        "a cut without a word, in one direction or both, an unplugged and a slow wire lose nothing",
+        "a cut without a word, in one direction or both, and an unplugged wire lose nothing",
         |net, tally| {
             type Cut = fn(&Wire) -> Result<()>;
-            let kinds: [(&str, Cut, bool); 5] = [
-                (
-                    "cut",
-                    |wire| wire.lose(Direction::ToAgent).and_then(|()| wire.lose(Direction::ToServer)),
-                    true,
-                ),
-                ("deaf", |wire| wire.lose(Direction::ToAgent), true),
-                ("mute", |wire| wire.lose(Direction::ToServer), true),
-                ("unplugged", |wire| wire.set_plugged(false), true),
-                ("slow", |wire| wire.slow_down(SLOW_KBITS), false),
+            let kinds: [(&str, Cut); 4] = [
+                ("cut", |wire| wire.lose(Direction::ToAgent).and_then(|()| wire.lose(Direction::ToServer))),
+                ("deaf", |wire| wire.lose(Direction::ToAgent)),
+                ("mute", |wire| wire.lose(Direction::ToServer)),
+                ("unplugged", |wire| wire.set_plugged(false)),
             ];
             let pairs = kinds.iter().flat_map(|kind| [(kind, Dialling::In), (kind, Dialling::Out)]);
             let pairs: Vec<_> = pairs.collect();
-            for ((kind, _, _), dialling) in &pairs {
-                net.add(
-                    &format!("{kind}-{}", if *dialling == Dialling::In { "in" } else { "out" }),
-                    *dialling,
-                )?;
+            for ((kind, _), dialling) in &pairs {
+                net.add(&name_of(kind, *dialling), *dialling)?;
             }
             let processors = net.network_processors()?;
             let (mut jobs, mut random) = (Jobs::new(), Random::from_seed());
             net.submit(&mut jobs, &mut random)?;
             wait_until("some jobs to run", || Ok(jobs.begun(net.site)? > pairs.len()))?;
-            for (((_, cut, _), _), wire) in pairs.iter().zip(&net.wires) {
+            for (((_, cut), _), wire) in pairs.iter().zip(&net.wires) {
                 cut(wire)?;
             }
             net.submit(&mut jobs, &mut random)?;
-            for (name, ((kind, _, dead), _)) in net.agents().iter().zip(&pairs) {
-                let is_connected = net.site.client().agent(name)?.connected;
+            for name in net.agents() {
+                let is_connected = net.site.client().agent(&name)?.connected;
                 ensure!(
                     is_connected,
-                    "{kind}: the server learned of it at once, so it was no cut without a word"
+                    "{name}: the server learned of it at once, so it was no cut without a word"
                 );
-                if *dead {
-                    tally.count("links cut", 1);
-                }
+                tally.count("links cut", 1);
             }
-            for (name, _) in net.agents().iter().zip(&pairs).filter(|(_, ((_, _, dead), _))| *dead) {
-                net.site.wait_away(name)?;
+            for name in net.agents() {
+                net.site.wait_away(&name)?;
             }
             for wire in &net.wires {
                 wire.set_plugged(true)?;
@@ -159,6 +166,35 @@ fn a_network_that_is_cut_in_any_way_loses_nothing_and_everything_is_told_when_it
             Ok(())
         },
     );
+}
+
+fn name_of(kind: &str, dialling: Dialling) -> String {
+    format!("{kind}-{}", if dialling == Dialling::In { "in" } else { "out" })
+}
+
+#[test]
+fn a_slow_network_loses_nothing_and_is_not_taken_for_a_dead_one() {
+    let promise = "a slow wire loses nothing and is not taken for a dead one";
+    on_wires_unless(Wire::missing_slow(), promise, |net, tally| {
+        for dialling in [Dialling::In, Dialling::Out] {
+            net.add(&name_of("slow", dialling), dialling)?;
+        }
+        let (mut jobs, mut random) = (Jobs::new(), Random::from_seed());
+        net.submit(&mut jobs, &mut random)?;
+        wait_until("some jobs to run", || Ok(jobs.begun(net.site)? > net.wires.len()))?;
+        for wire in &net.wires {
+            wire.slow_down(SLOW_KBITS)?;
+            tally.count("links slowed down", 1);
+        }
+        let (links, begun) = (net.links()?, Instant::now());
+        while begun.elapsed() < SLOW_FOR {
+            net.submit(&mut jobs, &mut random)?;
+            jobs.compare(net.site)?;
+        }
+        tally.count("jobs compared", jobs.count());
+        ensure!(net.links()? == links, "a link was given up");
+        Ok(())
+    });
 }
 
 #[test]

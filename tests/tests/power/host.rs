@@ -36,7 +36,7 @@ pub(crate) fn lose_power(hosts: Hosts, kind: FileSystem, rounds: u64) {
         Hosts { agent: true, server: false } => "the agent's host loses power",
         Hosts { agent: false, .. } => "the server's host loses power",
     };
-    let mut tally = Tally::new(Part::PowerLoss, &format!("{who} on {kind:?}: nothing that was told is lost"));
+    let mut tally = Tally::new(Part::PowerLoss, &format!("{who} on {kind}: nothing that was told is lost"));
     tally.seed(seed());
     let mounted = RefCell::new(Ok((None, None)));
     on_prepared_site(

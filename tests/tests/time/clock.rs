@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tests::{Dialling, End, Jobs, Part, Random, Site, Tally, on_empty_site, seed, wait_until};
 
-const YEAR: i64 = 365 * 24 * 3_600;
+pub(crate) const YEAR: i64 = 365 * 24 * 3_600;
 const JOBS: usize = 6;
 const SLEEP_MS_MAX: u64 = 800;
 const TIMEOUT_MS: u64 = 3_000;
@@ -18,21 +18,21 @@ const FORWARD: [(i64, i64); 3] = [(0, YEAR), (YEAR, YEAR), (YEAR, 0)];
 const BACK: [(i64, i64); 5] = [(0, YEAR), (0, 0), (-YEAR, 0), (-YEAR, -YEAR), (0, 0)];
 
 /// A wall clock that a test sets.
-struct Clock(PathBuf);
+pub(crate) struct Clock(PathBuf);
 
 impl Clock {
-    fn new(site: &Site, whose: &str) -> Result<Clock> {
+    pub(crate) fn new(site: &Site, whose: &str) -> Result<Clock> {
         let clock = Clock(site.path().join(format!("{whose}.clock")));
         clock.set(0)?;
         Ok(clock)
     }
 
     /// Wrong by so many seconds from now on.
-    fn set(&self, seconds: i64) -> Result<()> {
+    pub(crate) fn set(&self, seconds: i64) -> Result<()> {
         Ok(os::disk::replace(&self.0, seconds.to_string().as_bytes(), 0o644)?)
     }
 
-    fn environment(&self) -> (String, String) {
+    pub(crate) fn environment(&self) -> (String, String) {
         ("LASTWORD_TEST_CLOCK_FILE".to_owned(), self.0.to_string_lossy().into_owned())
     }
 }
@@ -173,7 +173,7 @@ impl Lab<'_> {
     }
 }
 
-/// The night in which clocks in Berlin go from 3:00 back to 2:00, and a zone whose rule changes now.
+/// One that is known by name, the same by its rule, and one in which it is another day.
 const ZONES: [&str; 3] = ["Europe/Berlin", "CET-1CEST,M3.5.0,M10.5.0/3", "XXX-14YYY,J1/0,J365/23"];
 
 #[test]

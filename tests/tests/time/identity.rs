@@ -18,9 +18,11 @@ fn boot(number: u8) -> [(String, String); 1] {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    let status = Command::new("cp").args(["-a", "--sparse=always"]).args([from, to]).status()?;
-    ensure!(status.success(), "cp {} {}", from.display(), to.display());
-    Ok(())
+    // More than once, if what a job-processor has there goes meanwhile.
+    wait_until("a copy", || {
+        os::disk::remove_tree(to)?;
+        Ok(Command::new("cp").args(["-a", "--sparse=always"]).args([from, to]).status()?.success())
+    })
 }
 
 fn trouble(site: &Site) -> Result<String> {

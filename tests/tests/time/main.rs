@@ -6,7 +6,8 @@
 //! | what                                   | tried where                                                                                  |
 //! |----------------------------------------|----------------------------------------------------------------------------------------------|
 //! | clocks set by a year while jobs run, wait and end | [`clock`]; the engine's part: `lib/scheduler/tests/engine/policies.rs`; ages: `lib/os/src/clock.rs` |
-//! | summer time, zones                     | [`clock`]                                                                                    |
+//! | zones; the hour that is skipped or comes twice | [`clock`]; [`moments`]                                                               |
+//! | tokens that end at a moment            | [`moments`]                                                                                  |
 //! | a process id that is used again        | [`pids`]; the pieces: `another_process_with_the_same_pid_is_not_taken_for_it` (`lib/os/src/pidfd.rs`) |
 //! | another boot id                        | [`identity`]; with the host gone amid a connection: `tests/tests/network/wires.rs`; the simulation's power cuts |
 //! | each process stopped                   | [`stopped`]                                                                                  |
@@ -17,5 +18,6 @@
 
 mod clock;
 mod identity;
+mod moments;
 mod pids;
 mod stopped;

@@ -84,13 +84,18 @@ fn whoever_gets_the_pid_of_a_job_is_never_signalled_and_never_taken_for_it() {
         "a process that gets the pid of a job is never signalled and never taken for it",
     );
     if !is_root() {
-        eprintln!("--- skipped: pid namespaces are root's");
+        eprintln!("not tried: pid namespaces are root's");
         return tally.skipped("pid namespaces are root's");
     }
-    let tried = Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).status();
-    if !tried.as_ref().is_ok_and(std::process::ExitStatus::success) {
-        let why = format!("no pid namespaces: unshare: {tried:?}");
-        eprintln!("--- skipped: {why}");
+    let tried = Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).output();
+    let refused = match tried {
+        Ok(tried) if tried.status.success() => None,
+        Ok(tried) => Some(String::from_utf8_lossy(&tried.stderr).trim().to_owned()),
+        Err(e) => Some(format!("no unshare: {e}")),
+    };
+    if let Some(why) = refused {
+        let why = format!("no pid namespaces: {why}");
+        eprintln!("not tried: {why}");
         return tally.skipped(&why);
     }
     on_empty_site(|site| {
