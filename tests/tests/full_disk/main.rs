@@ -16,13 +16,28 @@ fn an_agent_whose_tmpfs_is_full_keeps_every_outcome_and_refuses_new_runs() {
 }
 
 #[test]
+fn an_agent_whose_tmpfs_has_not_one_block_left_tells_how_its_jobs_ended() {
+    agent::leave_nothing(FileSystem::Tmpfs);
+}
+
+#[test]
 fn an_agent_whose_ext4_is_full_keeps_every_outcome_and_refuses_new_runs() {
     agent::fill(FileSystem::Ext4);
 }
 
 #[test]
+fn an_agent_whose_ext4_has_not_one_block_left_tells_how_its_jobs_ended() {
+    agent::leave_nothing(FileSystem::Ext4);
+}
+
+#[test]
 fn an_agent_whose_xfs_is_full_keeps_every_outcome_and_refuses_new_runs() {
     agent::fill(FileSystem::Xfs);
+}
+
+#[test]
+fn an_agent_whose_xfs_has_not_one_block_left_tells_how_its_jobs_ended() {
+    agent::leave_nothing(FileSystem::Xfs);
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn one_round(site: &mut Site, volume: &Volume, load: &Load, random: &mut Random)
         let ended = |id| all.get(id).is_some_and(|own| own.iter().any(|execution| execution.end.is_some()));
         Ok(running.keys().all(ended))
     })?;
+    await_ends(load, running.into_keys()).context("while the disk was full")?;
     std::fs::remove_file(ballast)?;
     wait_until("the server to be ready", || {
         Ok(site.client().try_call("GET", "/readyz", None).is_ok_and(|answer| answer.status == 200))
@@ -79,6 +80,5 @@ fn one_round(site: &mut Site, volume: &Volume, load: &Load, random: &mut Random)
     ensure!(site.server.ended()?.is_none(), "the server ended by itself");
     await_event(site, "disk.low", "no new jobs are taken", before)?;
     await_event(site, "disk.enough", "room on the disk again", before)?;
-    await_ends(load, running.into_keys())?;
     load.compare()
 }
