@@ -4,8 +4,8 @@ use crate::round::{VOLUME_MIB, await_ends, await_event, await_moment, last_event
 use anyhow::{Context, Result, ensure};
 use spool::Shelf;
 use tests::{
-    Dialling, End, FileSystem, Load, Part, Random, Site, Status, Tally, Volume, on_empty_site, seed, wait_for,
-    wait_until,
+    Dialling, End, FileSystem, Load, Part, Random, Site, Status, Tally, Volume, on_empty_site, seed,
+    wait_for, wait_until,
 };
 
 /// So much room may be left: below what lets the agent give up its ballast.

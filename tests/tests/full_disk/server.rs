@@ -4,8 +4,8 @@ use crate::round::{VOLUME_MIB, await_ends, await_event, await_moment, last_event
 use anyhow::{Context, Result, ensure};
 use std::cell::RefCell;
 use tests::{
-    Dialling, End, FileSystem, Load, Part, Random, STORE_ALL, Site, Status, Tally, Volume, on_prepared_site, seed,
-    wait_until,
+    Dialling, End, FileSystem, Load, Part, Random, STORE_ALL, Site, Status, Tally, Volume, on_prepared_site,
+    seed, wait_until,
 };
 
 /// So much room may be left: below that no new jobs are taken.

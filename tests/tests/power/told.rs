@@ -4,6 +4,7 @@
 //! | told     | may be in the cache only, if nobody synced it          | whose sync                                                |
 //! |----------|--------------------------------------------------------|-----------------------------------------------------------|
 //! | ACCEPTED | the name of the run's directory in `runs/`              | `agent/network-processor/src/launch.rs`, before the start |
+//! | nothing, but the job executes | STARTED                           | the job-processor's, before the start gate opens          |
 //! | ENDED    | what a job-processor wrote, who stands before its sync  | `agent/network-processor/src/disk.rs`, before it is told  |
 
 use anyhow::{Context, Result, ensure};
@@ -12,7 +13,7 @@ use job::RunId;
 use spool::Ledger;
 use tests::{
     CrashPoint, Deed, Dialling, End, FileSystem, Part, Site, Tally, Volume, Way, ledger_job, on_empty_site,
-    wait_until,
+    wait_for, wait_until,
 };
 
 const VOLUME_MIB: u64 = 256;
@@ -37,9 +38,10 @@ pub(crate) fn lose_power(kind: FileSystem) {
         agent.set_data_root(&volume.path().join("agent"));
         site.add_prepared_agent(agent, Dialling::In, &boot(0))?;
         for round in 1..=ROUNDS {
-            accepted(site, &volume, 2 * round).with_context(|| format!("ACCEPTED, round {round}"))?;
-            ended(site, &volume, 2 * round + 1).with_context(|| format!("ENDED, round {round}"))?;
-            tally.count("file systems shut down", 2);
+            accepted(site, &volume, 3 * round).with_context(|| format!("ACCEPTED, round {round}"))?;
+            executed(site, &volume, 3 * round + 1).with_context(|| format!("executed, round {round}"))?;
+            ended(site, &volume, 3 * round + 2).with_context(|| format!("ENDED, round {round}"))?;
+            tally.count("file systems shut down", 3);
             tally.count("acknowledged facts compared", 2);
         }
         site.agent()?.stop()?;
@@ -55,10 +57,36 @@ fn accepted(site: &mut Site, volume: &Volume, next_boot: u64) -> Result<()> {
     go_off(site, volume)?;
     let ledger = on_disk(site, &told)?;
     ensure!(ledger.started.is_some(), "STARTED was told and is not on the disk: {ledger:#?}");
+    is_unknown(site, id, next_boot)
+}
+
+fn executed(site: &mut Site, volume: &Volume, next_boot: u64) -> Result<()> {
+    let point = CrashPoint::new("start.after-gate", site.path());
+    point.arm_with(Deed::Stop, 1)?; // so that nobody hears of it, who would sync the log too
+    let id = site.client().submit(&site.gated()?)?;
+    point.wait_stopped()?;
+    wait_until("the job to execute", || Ok(!site.ledger().of(id)?.is_empty()))?;
+    go_off(site, volume)?;
+    is_unknown(site, id, next_boot)?;
+    let executions = site.ledger().of(id)?;
+    ensure!(executions.len() == 1, "executed again after its host lost power: {executions:?}");
+    Ok(())
+}
+
+/// The host comes back, and tells that it was restarted while the job ran.
+fn is_unknown(site: &mut Site, id: u64, next_boot: u64) -> Result<()> {
     site.agent()?.start_with(&boot(next_boot))?;
-    let job = site.client().wait(id)?;
+    let job = wait_for("it to be over, or executed again", || {
+        let again = site.ledger().of(id)?.len() > 1;
+        let job = site.client().job(id)?;
+        Ok((again || job.status.0.is_final()).then_some(job))
+    })?;
     let reason = job.reason.clone().unwrap_or_default();
-    ensure!(job.status.0 == Status::Unknown && reason.contains("host restarted"), "{job:#?}");
+    ensure!(
+        job.status.0 == Status::Unknown && reason.contains("host restarted"),
+        "{:?} {job:#?}",
+        site.ledger().of(id)?
+    );
     Ok(())
 }
 
