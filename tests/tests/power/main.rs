@@ -1,10 +1,11 @@
 //! Hosts that lose power: the data roots of agent and server lie on file systems that are shut down without a flush at random moments under load,
-//! mounted again, recovered and compared.
+//! mounted again, recovered and compared. And one at the moment that something is told of ([`told`]).
 //!
 //! `LASTWORD_TEST_POWER_LOSSES`: how many rounds all of these tests make together (200). `LASTWORD_TEST_SEED` repeats the choices, though not the
 //! timing. What a disk's own cache loses is not tried: what reached the loop device counts as written.
 
 mod host;
+mod told;
 
 use host::Hosts;
 use tests::FileSystem;
@@ -54,4 +55,14 @@ fn a_server_whose_host_loses_power_on_xfs_loses_nothing_that_it_acknowledged() {
 #[test]
 fn agent_and_server_that_lose_power_together_on_xfs_lose_nothing() {
     host::lose_power(Hosts { agent: true, server: true }, FileSystem::Xfs, rounds(FileSystem::Xfs));
+}
+
+#[test]
+fn what_an_agent_tells_is_on_its_ext4_already() {
+    told::lose_power(FileSystem::Ext4);
+}
+
+#[test]
+fn what_an_agent_tells_is_on_its_xfs_already() {
+    told::lose_power(FileSystem::Xfs);
 }
