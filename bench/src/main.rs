@@ -20,13 +20,16 @@ mod memory;
 mod peer;
 mod replay;
 
-use ::tests::{Site, on_site};
-use anyhow::{Context, Result};
+use ::tests::{FileSystem, Site, Volume, on_site};
+use anyhow::{Context, Result, anyhow};
 use clap::{Parser, ValueEnum};
 use figure::Figures;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+/// The size of a file system of our own; its file is sparse.
+const VOLUME_MIB: u64 = 32 << 10;
 
 /// Measures Lastword beside its limits.
 #[derive(Parser)]
@@ -43,6 +46,10 @@ struct Arguments {
     /// Of the rates, only that with so many jobs in flight
     #[arg(long, value_name = "JOBS")]
     in_flight: Option<usize>,
+    /// On a new ext4 with its journal, mounted for this alone from a file in the temporary directory (root only): what others removed a moment ago on
+    /// the machine's own file system is felt for minutes on some, and half the speed then
+    #[arg(long)]
+    own_file_system: bool,
     /// Leaves out the limits and the peers: for a profile of the system alone
     #[arg(long)]
     alone: bool,
@@ -81,9 +88,26 @@ fn main() -> Result<()> {
     if arguments.group == Some(Group::Engine) {
         return tell(&figures, &arguments);
     }
+    let _volume = if arguments.own_file_system { Some(own_file_system()?) } else { None };
     // Ends all its processes whatever happens; after a failure it shows and keeps what they wrote.
     on_site(|site| measure(site, &arguments, figures));
     Ok(())
+}
+
+/// All that is temporary lies on it from now on. In the order of the fields it is unmounted, then its place is removed.
+struct OwnFileSystem {
+    _volume: Volume,
+    _place: tempfile::TempDir,
+}
+
+fn own_file_system() -> Result<OwnFileSystem> {
+    let place = tempfile::Builder::new().prefix("lastword-bench-").tempdir()?;
+    let at = place.path().join("volume");
+    let volume = Volume::mount(FileSystem::Ext4, &at, VOLUME_MIB)?;
+    let volume = volume.map_err(|why| anyhow!("--own-file-system cannot be had here: {why}"))?;
+    tempfile::env::override_temp_dir(&at)
+        .map_err(|earlier| anyhow!("the temporary directory is {} already", earlier.display()))?;
+    Ok(OwnFileSystem { _volume: volume, _place: place })
 }
 
 fn measure(site: &mut Site, arguments: &Arguments, mut figures: Figures) -> Result<()> {
