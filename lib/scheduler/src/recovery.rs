@@ -9,7 +9,8 @@
 //! | of a job that waits                             | fewer attempts                     | the run is adopted, the job is not placed |
 //! | of a job with another run that is not over      | fewer attempts                     | that run was over before: it becomes `Unknown`, its own end is shown beside |
 //! | of a job that is not there                      | nothing                            | job and run are put back from the order   |
-//! | of a job that is over, or of an attempt that it has had | another history            | kept as a stray                           |
+//! | of a job that is over                           | fewer attempts                     | it was begun again since: the run is adopted, and the job is over as that ends |
+//! | of an attempt that the job has had              | another history                    | kept as a stray                           |
 //! | only that it cannot read its log                | nothing of that run                | it has not told: a person has to decide   |
 //!
 //! **A job that the backup has is not placed before every agent has told.** New jobs are. An agent that never comes back keeps the old
@@ -245,8 +246,14 @@ impl Engine {
         if self.recovering.is_none() || spec.agent != agent || job.0 == 0 {
             return false;
         }
-        match self.jobs.get(&job).map(|job| &job.record) {
-            Some(record) if record.status.is_final() || attempt <= record.attempts => return false,
+        let record = self.jobs.get(&job).map(|job| &job.record).or_else(|| self.recalled.get(&job));
+        match record {
+            Some(record) if attempt <= record.attempts => return false,
+            Some(record) if record.status.is_final() => {
+                if !self.reopen(job) {
+                    return false;
+                }
+            }
             Some(record) => {
                 if let Some(before) = record.run.filter(|_| is_placed(record.status)) {
                     self.supersede(before, attempt, agent, now_ms);
@@ -259,6 +266,18 @@ impl Engine {
             }
         }
         self.take_over(job, attempt, run, agent_ix, agent);
+        true
+    }
+
+    /// There is a later attempt of a job that is over: a retry that this database does not know of, or somebody restarted it. `false`: its
+    /// queue is gone.
+    fn reopen(&mut self, id: JobId) -> bool {
+        if let Some(record) = self.recalled.get(&id) {
+            let Some(&queue) = self.queue_names.get(&record.spec.queue) else { return false };
+            self.revive(id, queue);
+        }
+        let job = self.job_mut(id);
+        (job.tries, job.kill, job.ended_at_ms) = (0, None, None);
         true
     }
 

@@ -1,6 +1,6 @@
 //! An operator's word about a job: do it again, give it up.
 
-use crate::engine::{Engine, Job, Write, is_placed};
+use crate::engine::{Engine, Job, QueueIx, Write, is_placed};
 use crate::input::Restart;
 use crate::rejection::Rejection;
 use crate::stand::Stand;
@@ -15,13 +15,7 @@ impl Engine {
         let record = record.ok_or(Rejection::NoSuchJob(id))?;
         check_restart(record, &restart)?;
         let queue = self.find_queue(&record.spec.queue)?;
-        if let Some(record) = self.recalled.remove(&id) {
-            if let Some(key) = &record.spec.idempotency_key {
-                self.keys.insert(key.clone(), (id, Arc::clone(&record.spec)));
-            }
-            let told = Some(record.status);
-            self.jobs.insert(id, Job::new(record, queue, Write::Clean, told));
-        }
+        self.revive(id, queue);
         let why = restart.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         let job = self.job_mut(id);
         let wait = job.wait.filter(|_| !job.status.is_final());
@@ -38,6 +32,16 @@ impl Engine {
             self.place_queue(queue, now_ms);
         }
         Ok(())
+    }
+
+    /// A job that was recalled is in memory for good.
+    pub(crate) fn revive(&mut self, id: JobId, queue: QueueIx) {
+        let Some(record) = self.recalled.remove(&id) else { return };
+        if let Some(key) = &record.spec.idempotency_key {
+            self.keys.insert(key.clone(), (id, Arc::clone(&record.spec)));
+        }
+        let told = Some(record.status);
+        self.jobs.insert(id, Job::new(record, queue, Write::Clean, told));
     }
 
     pub(crate) fn on_abandon(

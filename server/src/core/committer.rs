@@ -240,11 +240,13 @@ impl Core {
         }
     }
 
-    /// A job that is over keeps its history. Only this thread writes, so the strays are complete.
+    /// Only this thread writes, so the strays are complete.
     fn adopt(&mut self, agent: String, run: RunId, spec: Box<RunSpec>) -> Answer {
         let job = JobId(spec.job_id.unwrap_or_default());
-        if self.engine.job(job).is_none() && self.database.job(job)?.is_some() {
-            return Err(Rejection::NotAdopted(run).into());
+        if !self.engine.has_job(job)
+            && let Some(record) = self.database.job(job)?
+        {
+            self.engine.recall_job(record);
         }
         let facts = self.database.facts(run)?;
         let facts = facts.into_iter().map(|fact| FactIn::new(run, fact.seq, fact.bytes)).collect();

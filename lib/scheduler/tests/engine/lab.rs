@@ -163,9 +163,13 @@ impl Lab {
                 }
             }
         }
-        if let Input::RestartJob(restart) = &input
-            && !self.engine.has_job(restart.job)
-            && let Some(job) = self.store.jobs.get(&restart.job)
+        let wanted = match &input {
+            Input::RestartJob(restart) => Some(restart.job),
+            Input::Adopt { spec, .. } => spec.job_id.map(JobId),
+            _ => None,
+        };
+        if let Some(id) = wanted.filter(|id| !self.engine.has_job(*id))
+            && let Some(job) = self.store.jobs.get(&id)
         {
             self.engine.recall_job(job.clone());
         }

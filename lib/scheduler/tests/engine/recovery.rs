@@ -1,10 +1,10 @@
 //! A restored database is a picture of the past: what agents ran since comes back, and nothing runs a second time.
 
 use crate::lab::{Lab, Store, accepted, exited, has_any_ack, spec, started, starts};
-use job::{JobId, RunId, Status};
+use job::{JobId, Policy, RestartSafe, RunId, Status};
 use prost::Message;
 use protocol::message::{Fact, FactBody, RunSpec};
-use scheduler::{Action, FactIn, Input, JobSpec, Recovery, Rejection};
+use scheduler::{Action, FactIn, Input, JobSpec, Recovery, Rejection, Restart};
 
 /// What an agent has of a run.
 struct Kept {
@@ -159,6 +159,82 @@ fn a_later_attempt_elsewhere_ends_the_one_that_the_backup_has() {
     let record = &lab.store.runs[&first.run];
     assert_eq!(record.status, Status::Unknown);
     assert!(record.reason.as_ref().unwrap().contains("attempt 2 was placed on b"));
+}
+
+/// A job that fails with 9 and is restarted, which is all right then: what its agent has of both attempts.
+fn fails_and_is_restarted(lab: &mut Lab) -> (JobId, [Kept; 2]) {
+    let policy = Policy { restart_safe: RestartSafe::AtLeastOnce, ..Policy::default() };
+    let (job, actions) = lab.submit(JobSpec { policy, idempotency_key: Some("k".into()), ..spec() });
+    let first = Kept::of("a", &actions, all(9));
+    lab.run_through("a", first.run, 9);
+    assert_eq!((lab.job(job).status, lab.job(job).exit_code), (Status::Error, Some(9)));
+    let second = restarted(lab, job);
+    (job, [first, second])
+}
+
+fn restarted(lab: &mut Lab, job: JobId) -> Kept {
+    let restart = Restart { job, hold: false, force: false, by: "me".into(), reason: None };
+    let actions = lab.act(Input::RestartJob(restart));
+    let kept = Kept::of("a", &actions, all(0));
+    lab.run_through("a", kept.run, 0);
+    assert_eq!(lab.job(job).status, Status::Completed);
+    kept
+}
+
+fn is_completed_by(lab: &Lab, job: JobId, last: &Kept) {
+    let record = lab.job(job);
+    assert_eq!((record.status, record.exit_code, record.attempts), (Status::Completed, Some(0), 2));
+    assert_eq!((record.run, lab.store.runs[&last.run].status), (Some(last.run), Status::Completed));
+}
+
+#[test]
+fn a_job_that_was_submitted_after_the_backup_is_over_as_its_last_attempt_was() {
+    let mut lab = Lab::new();
+    lab.agent("a", 9);
+    let backup = lab.store.clone();
+    let (job, [first, second]) = fails_and_is_restarted(&mut lab);
+    restore(&mut lab, backup);
+    lab.connect("a", &[]);
+    first.told_to(&mut lab).unwrap();
+    assert!(starts(&second.told_to(&mut lab).unwrap()).is_empty());
+    is_completed_by(&lab, job, &second);
+    assert_eq!(lab.store.runs[&first.run].status, Status::Error, "a run's end is what it was");
+    assert!(lab.store.strays.is_empty());
+    assert!(starts(&tell_all(&mut lab, "a")).is_empty());
+    lab.restart();
+    is_completed_by(&lab, job, &second);
+}
+
+#[test]
+fn a_job_that_was_over_in_the_backup_and_was_restarted_since_is_over_as_its_last_attempt_was() {
+    let mut lab = Lab::new();
+    lab.agent("a", 9);
+    let policy = Policy { restart_safe: RestartSafe::AtLeastOnce, ..Policy::default() };
+    let (job, actions) = lab.submit(JobSpec { policy, ..spec() });
+    let first = Kept::of("a", &actions, all(9));
+    lab.run_through("a", first.run, 9);
+    let backup = lab.store.clone();
+    let second = restarted(&mut lab, job);
+    restore(&mut lab, backup);
+    lab.connect("a", &[]);
+    assert_eq!(lab.job(job).status, Status::Error);
+    assert!(starts(&second.told_to(&mut lab).unwrap()).is_empty());
+    is_completed_by(&lab, job, &second);
+    assert!(lab.store.strays.is_empty());
+}
+
+#[test]
+fn an_earlier_attempt_that_is_told_after_a_later_one_changes_nothing() {
+    let mut lab = Lab::new();
+    lab.agent("a", 9);
+    let backup = lab.store.clone();
+    let (job, [first, second]) = fails_and_is_restarted(&mut lab);
+    restore(&mut lab, backup);
+    lab.connect("a", &[]);
+    second.told_to(&mut lab).unwrap();
+    assert!(matches!(first.told_to(&mut lab), Err(Rejection::NotAdopted(_))));
+    is_completed_by(&lab, job, &second);
+    assert_eq!(lab.store.strays.len(), 3, "nothing that was told is lost");
 }
 
 #[test]
