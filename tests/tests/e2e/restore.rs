@@ -1,7 +1,8 @@
 //! The server is destroyed, and a backup takes its place.
 
 use anyhow::{Context, Result, ensure};
-use api::JobSubmit;
+use api::{JobSubmit, RestartPolicy};
+use job::RestartSafe;
 use serde_json::Value;
 use spool::Shelf;
 use std::process::Output;
@@ -57,6 +58,52 @@ fn what_happened_since_the_backup_comes_back_from_the_agents_and_nothing_is_star
         let next = site.client().submit(&seven)?;
         ensure!(next > new, "no number is given twice");
         ensure!(SEVEN.end.fits(&site.client().wait(next)?));
+        let checked = site.lastword(&["server", "check"])?.output()?;
+        ensure!(checked.status.success(), "{checked:?}");
+        Ok(())
+    });
+}
+
+/// Fails with 9 at first, and is all right when it is done again.
+fn fails_once(site: &Site, name: &str) -> JobSubmit {
+    let mark = site.path().join(name);
+    let script = format!("[ -e {0} ] && exit 0; : > {0}; exit 9", mark.display());
+    JobSubmit {
+        command: ["/bin/sh", "-c", &script].map(str::to_owned).to_vec(),
+        restart_safe: Some(RestartPolicy(RestartSafe::AtLeastOnce)),
+        ..JobSubmit::default()
+    }
+}
+
+#[test]
+fn a_job_that_was_begun_again_since_the_backup_is_over_as_its_last_attempt_was() {
+    on_site(|site| {
+        let ends = |site: &Site, id: u64, code: u8| -> Result<()> {
+            let job = site.client().wait(id)?;
+            ensure!(End::Code(code).fits(&job), "{job:#?}");
+            Ok(())
+        };
+        let old = site.client().submit(&fails_once(site, "old"))?;
+        ends(site, old, 9)?;
+        let backup = back_up(site)?;
+        let new = site.client().submit(&fails_once(site, "new"))?;
+        ends(site, new, 9)?;
+        for id in [old, new] {
+            site.client().change(id, "restart")?;
+            ends(site, id, 0)?;
+        }
+        destroy(site)?;
+        let restored = server_verb(site, &["restore", &backup])?;
+        ensure!(restored.status.success(), "{restored:?}");
+        site.server.restart()?;
+        wait_until("the recovery to be over", || Ok(status(site)?["recovery"].is_null()))?;
+        for id in [old, new] {
+            ends(site, id, 0)?;
+            let runs = site.client().job(id)?.runs;
+            let codes: Vec<Option<u8>> = runs.iter().map(|run| run.exit_code).collect();
+            ensure!(codes == [Some(9), Some(0)], "{runs:#?}");
+        }
+        ensure!(status(site)?["strays"] == 0, "nothing is left over");
         let checked = site.lastword(&["server", "check"])?.output()?;
         ensure!(checked.status.success(), "{checked:?}");
         Ok(())
