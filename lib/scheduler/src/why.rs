@@ -21,13 +21,17 @@ impl Engine {
                 }
             }
             Status::Dispatched => self.why_dispatched(record) + &wishes(record),
-            Status::Running => self.why_running(record, "runs") + &wishes(record),
+            Status::Running => {
+                let since = record.started_at_ms.map(|at| format!(" since {}", time(at))).unwrap_or_default();
+                self.why_placed(record, "runs", &since) + &wishes(record)
+            }
+            // Since when is in its events, not in its record.
             Status::Suspended if record.pause.is_some() => {
-                self.why_running(record, "is suspended") + &wishes(record)
+                self.why_placed(record, "is suspended", "") + &wishes(record)
             }
             Status::Suspended => {
                 let resume = format!("; `lastword job resume {id}` lets it go on");
-                self.why_running(record, "is suspended") + &resume + &wishes(record)
+                self.why_placed(record, "is suspended", "") + &resume + &wishes(record)
             }
             Status::Completed
             | Status::Error
@@ -204,9 +208,8 @@ impl Engine {
         }
     }
 
-    /// `what`: it runs, it is suspended.
-    fn why_running(&self, job: &JobRecord, what: &str) -> String {
-        let since = job.started_at_ms.map(|at| format!(" since {}", time(at))).unwrap_or_default();
+    /// `what`: it runs, it is suspended; `since`: since when, if that is known.
+    fn why_placed(&self, job: &JobRecord, what: &str, since: &str) -> String {
         match self.where_it_is(job) {
             Some((name, agent)) if agent.session.is_none() => format!(
                 "it {what} on agent \"{name}\"{since}, as far as is known: the agent is not connected{}; it will tell how the job ends",
