@@ -209,6 +209,7 @@ fn for_people(agent: &Agent) -> String {
         ("Refusing", or_empty(&agent.refusing)),
         ("Trouble", or_empty(&agent.trouble)),
         ("Noticed", moment(agent.trouble_at, true)),
+        ("Failed try", failed_try(agent)),
         ("Paused until", moment(agent.paused_until, true)),
         ("Address", or_empty(&agent.address)),
         ("Identity", or_empty(&agent.agent_id)),
@@ -232,7 +233,14 @@ fn state(agent: &Agent) -> String {
         None => "",
     };
     let trouble = if agent.trouble.is_some() { ", trouble" } else { "" };
-    format!("{link}{drained}{trouble}")
+    let failed = if agent.failed_proof.is_some() && !agent.connected { ", tries fail" } else { "" };
+    format!("{link}{drained}{trouble}{failed}")
+}
+
+fn failed_try(agent: &Agent) -> String {
+    let Some(failed) = &agent.failed_proof else { return String::new() };
+    let way = if agent.dials_in { "from" } else { "at" };
+    format!("{} {way} {}: {}", moment(Some(failed.at), true), failed.address, failed.reason)
 }
 
 fn drained(agent: &Agent) -> String {
