@@ -5,7 +5,7 @@ use crate::client::{Client, encode};
 use crate::output::{Output, Row, hint, moment, or_empty, pairs};
 use crate::secret;
 use api::{Agent, AgentAdd, AgentChange, AgentDrainRequest, AgentList, Ping};
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -99,11 +99,12 @@ Examples:
   lastword secret new host1.secret
   lastword agent add host1 --host host1.example --secret-file host1.secret          the server dials the agent
   lastword agent add host2 --dials-in --secret-file host2.secret --slots 20         the agent dials the server")]
+#[command(group = ArgGroup::new("way").args(["host", "dials_in"]).required(true))]
 pub(crate) struct Add {
     /// Its name, as in its agent.toml.
     agent: String,
     /// The host that the server dials.
-    #[arg(long, required_unless_present = "dials_in", conflicts_with = "dials_in")]
+    #[arg(long)]
     host: Option<String>,
     /// The port that the server dials.
     #[arg(long, default_value_t = 7412, conflicts_with = "dials_in")]
