@@ -5,7 +5,7 @@ use crate::client::{Client, encode};
 use crate::output::{Output, Row, hint, moment, or_empty, pairs};
 use crate::secret;
 use api::{Agent, AgentAdd, AgentChange, AgentDrainRequest, AgentList, Ping};
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -99,11 +99,12 @@ Examples:
   lastword secret new host1.secret
   lastword agent add host1 --host host1.example --secret-file host1.secret          the server dials the agent
   lastword agent add host2 --dials-in --secret-file host2.secret --slots 20         the agent dials the server")]
+#[command(group = ArgGroup::new("way").args(["host", "dials_in"]).required(true))]
 pub(crate) struct Add {
     /// Its name, as in its agent.toml.
     agent: String,
     /// The host that the server dials.
-    #[arg(long, required_unless_present = "dials_in", conflicts_with = "dials_in")]
+    #[arg(long)]
     host: Option<String>,
     /// The port that the server dials.
     #[arg(long, default_value_t = 7412, conflicts_with = "dials_in")]
@@ -209,6 +210,7 @@ fn for_people(agent: &Agent) -> String {
         ("Refusing", or_empty(&agent.refusing)),
         ("Trouble", or_empty(&agent.trouble)),
         ("Noticed", moment(agent.trouble_at, true)),
+        ("Failed try", failed_try(agent)),
         ("Paused until", moment(agent.paused_until, true)),
         ("Address", or_empty(&agent.address)),
         ("Identity", or_empty(&agent.agent_id)),
@@ -232,7 +234,14 @@ fn state(agent: &Agent) -> String {
         None => "",
     };
     let trouble = if agent.trouble.is_some() { ", trouble" } else { "" };
-    format!("{link}{drained}{trouble}")
+    let failed = if agent.failed_proof.is_some() && !agent.connected { ", tries fail" } else { "" };
+    format!("{link}{drained}{trouble}{failed}")
+}
+
+fn failed_try(agent: &Agent) -> String {
+    let Some(failed) = &agent.failed_proof else { return String::new() };
+    let way = if agent.dials_in { "from" } else { "at" };
+    format!("{} {way} {}: {}", moment(Some(failed.at), true), failed.address, failed.reason)
 }
 
 fn drained(agent: &Agent) -> String {

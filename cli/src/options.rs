@@ -297,4 +297,12 @@ mod tests {
             assert!(Options::try_parse_from(words).is_err(), "{line}");
         }
     }
+
+    #[test]
+    fn whoever_gives_no_way_to_a_new_agent_is_told_of_both() {
+        let words = ["lastword", "agent", "add", "host1", "--secret-file", "f"];
+        let error = Options::try_parse_from(words).expect_err("a way is missing").to_string();
+        let asked = error.split("Usage").next().unwrap_or_default();
+        assert!(asked.contains("--host") && asked.contains("--dials-in"), "{error}");
+    }
 }

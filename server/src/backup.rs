@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,12 +77,29 @@ pub struct Backups {
     node: String,
     /// Where those go that nobody names a place for.
     pub directory: PathBuf,
+    /// Folders are made in here only: one elsewhere that is not there may be on a disk that is not mounted.
+    own: PathBuf,
 }
 
 impl Backups {
-    /// In this folder unless told otherwise.
+    /// In this folder, which is made, unless told otherwise.
     pub fn new(node: &str, directory: &Path) -> Backups {
-        Backups { node: node.to_owned(), directory: directory.to_owned() }
+        Backups { node: node.to_owned(), directory: directory.to_owned(), own: directory.to_owned() }
+    }
+
+    /// In this folder of a server, which is made only if it is in the data root.
+    pub fn of_server(node: &str, data_root: &Path, directory: &Path) -> Backups {
+        let directory = config::resolve(data_root, directory);
+        Backups { node: node.to_owned(), directory, own: data_root.to_owned() }
+    }
+
+    /// Whether the usual folder can be used as things stand. Makes nothing.
+    pub fn check(&self) -> anyhow::Result<()> {
+        if self.is_own(&self.directory) { Ok(()) } else { must_be_there(&self.directory) }
+    }
+
+    fn is_own(&self, folder: &Path) -> bool {
+        folder.starts_with(&self.own) && !folder.components().any(|part| part == Component::ParentDir)
     }
 
     /// Makes one: as `to` if that is the name of a new file, in `to` if it is a folder, else in the usual folder.
@@ -95,7 +112,11 @@ impl Backups {
     ) -> anyhow::Result<Made> {
         let path = self.place(to, now_ms)?;
         let folder = path.parent().context("the backup has no folder")?;
-        create_folder(folder)?;
+        if self.is_own(folder) {
+            create_folder(folder)?
+        } else {
+            must_be_there(folder)?
+        }
         let end = format!(".{}.tmp", self.node);
         remove_leftovers(folder, &end);
         let name = path.file_name().context("the backup has no name")?.to_string_lossy().into_owned();
@@ -322,6 +343,15 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn must_be_there(folder: &Path) -> anyhow::Result<()> {
+    ensure!(
+        folder.is_dir(),
+        "{}: there is no such folder; is it mounted? A folder outside the data root is not made",
+        folder.display()
+    );
+    Ok(())
+}
+
 fn create_folder(folder: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     let mut builder = std::fs::DirBuilder::new();
@@ -378,6 +408,33 @@ mod tests {
                 .to_string()
                 .contains("replaces nothing")
         );
+    }
+
+    #[test]
+    fn a_backup_to_a_disk_that_is_not_mounted_is_refused_and_makes_no_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, disk) = (dir.path().join("server"), dir.path().join("disk"));
+        let database = Sqlite::open(&dir.path().join("server.db")).unwrap();
+        let in_root = Backups::of_server("a", &root, Path::new("backups"));
+        in_root.check().unwrap();
+        in_root.make(&database, None, 1_000, &|_| {}).unwrap();
+        let on_disk = Backups::of_server("a", &root, &disk.join("backups"));
+        let up = root.join("../disk/");
+        let tries = [
+            (&on_disk, None),
+            (&in_root, Some(disk.join("x.backup"))),
+            (&in_root, Some(disk.join("new/"))),
+            (&in_root, Some(up)),
+        ];
+        for (backups, to) in tries {
+            let error = backups.make(&database, to.as_deref(), 2_000, &|_| {}).unwrap_err().to_string();
+            assert!(error.contains("is it mounted?"), "{to:?}: {error}");
+            assert!(!disk.exists(), "{to:?}");
+        }
+        assert!(on_disk.check().is_err());
+        std::fs::create_dir_all(disk.join("backups")).unwrap(); // mounted
+        on_disk.check().unwrap();
+        on_disk.make(&database, None, 3_000, &|_| {}).unwrap();
     }
 
     #[test]

@@ -82,6 +82,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// What the server would start with, and could not use as things stand.
 fn check(settings: &Settings) -> anyhow::Result<()> {
+    settings.backups().check().context("[backup] directory")?;
     match settings.store()? {
         Some(place) => files::check(&place).context("[files]"),
         None => Ok(()),
@@ -187,8 +188,7 @@ async fn serve(
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("getting random bytes: {e}"))?;
     let (handle, _core) = core::spawn(Arc::clone(&database), agents.roster(), seed)?;
-    let directory = config::resolve(root, &settings.backup.directory);
-    let backups = Arc::new(Backups::new(&settings.node.name, &directory));
+    let backups = Arc::new(settings.backups());
     let operations = Operations::new(database.identity().epoch);
     let files = store_files(settings, &handle, &database, &agents)?;
     let state = http::AppState {

@@ -1,5 +1,6 @@
 //! `server.toml`.
 
+use crate::backup::Backups;
 use crate::bundle::Place;
 use crate::files::{Place as StorePlace, Rules as FileRules};
 use crate::retention::Jobs;
@@ -277,6 +278,11 @@ impl Settings {
         let backups = config::resolve(root, &self.backup.directory);
         let config = serde_json::to_value(self).context("showing the settings")?;
         Ok(Place { data_root: root.clone(), folders: vec![database, backups], config })
+    }
+
+    /// What makes backups.
+    pub(crate) fn backups(&self) -> Backups {
+        Backups::of_server(&self.node.name, &self.node.data_root, &self.backup.directory)
     }
 
     /// Where files are stored; `None`: nowhere.

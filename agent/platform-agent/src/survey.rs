@@ -61,9 +61,29 @@ fn data_root(config: &AgentConfig) -> bool {
             Ok(None) => String::new(),
             Err(e) => return Err(format!("its lock cannot be asked for: {e}")),
         };
-        Ok(format!("{}, {} MiB free{used}", root.path().display(), fs.free_bytes >> 20))
+        Ok((format!("{}, {} MiB free{used}", root.path().display(), fs.free_bytes >> 20), fs.free_bytes))
     });
-    tell("data_root", found)
+    match found {
+        Ok((said, free_bytes)) => {
+            let well = tell("data_root", Ok(said));
+            let short = shortage(free_bytes, config.retention.free_bytes_min.as_bytes());
+            short.into_iter().for_each(|short| println!("note   data_root: {short}"));
+            well
+        }
+        Err(said) => tell("data_root", Err(said)),
+    }
+}
+
+/// That less is free than settled runs are removed for.
+fn shortage(free_bytes: u64, free_bytes_min: u64) -> Option<String> {
+    (free_bytes < free_bytes_min).then(|| {
+        format!(
+            "{} MiB free are less than [retention] free_bytes_min ({} MiB): settled output and runs are removed for want of room; make \
+             room there",
+            free_bytes >> 20,
+            free_bytes_min >> 20
+        )
+    })
 }
 
 fn programs(config: &AgentConfig) -> bool {
@@ -105,5 +125,18 @@ fn network_processor(config: &AgentConfig, path: &Path) -> bool {
     match command.status() {
         Ok(status) => status.success(),
         Err(e) => tell("network-processor", Err(format!("it cannot be started: {e}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn less_free_room_than_is_to_stay_free_is_warned_of() {
+        assert_eq!(shortage(64 << 20, 64 << 20), None);
+        assert_eq!(shortage(0, 0), None);
+        let short = shortage(48 << 20, 64 << 20).unwrap();
+        assert!(short.starts_with("48 MiB") && short.contains("free_bytes_min (64 MiB)"), "{short}");
     }
 }

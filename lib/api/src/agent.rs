@@ -53,6 +53,20 @@ pub struct Agent {
     /// When that was noticed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble_at: Option<Time>,
+    /// Somebody did not prove to be this agent since it last connected: a wrong secret, mostly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_proof: Option<AgentFailedProof>,
+}
+
+/// The latest try to link up in which an agent's proof failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AgentFailedProof {
+    /// When.
+    pub at: Time,
+    /// Where it came from, or where the server dialled the agent.
+    pub address: String,
+    /// Why it failed.
+    pub reason: String,
 }
 
 /// Since when and why an agent gets no new runs.

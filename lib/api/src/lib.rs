@@ -23,7 +23,9 @@ pub use ::job::Status;
 
 pub use ::job::span::ParseSpanError;
 pub use access::{Token, TokenList, TokenMade, TokenNew, User, UserAdd, UserList};
-pub use agent::{Agent, AgentAdd, AgentChange, AgentDrain, AgentDrainRequest, AgentList, Ping};
+pub use agent::{
+    Agent, AgentAdd, AgentChange, AgentDrain, AgentDrainRequest, AgentFailedProof, AgentList, Ping,
+};
 pub use job::{
     BATCH_JOBS_MAX, BatchSubmit, Counts, FileState, Gathering, Job, JobFile, JobFiles, JobList, JobSubmit,
     JobSubmitted, JobSummary, Kill, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, LateOutcome, Run, Why,

@@ -136,13 +136,18 @@ impl Endpoint {
         self.check_allowed(address.ip())?;
         let mut seen = Seen::default();
         let link = self.make_link(tcp, address, Way::Accepted, &mut seen).await;
-        self.count_failure(link, &seen)
+        self.count_failure(link, &seen, address)
     }
 
     /// A proof that failed is the secrets' owner's to know.
-    fn count_failure(&self, link: Result<Link, LinkError>, seen: &Seen) -> Result<Link, LinkError> {
-        if let Err(LinkError::Handshake(_)) = &link {
-            self.secrets.on_failure(seen.name.as_deref());
+    fn count_failure(
+        &self,
+        link: Result<Link, LinkError>,
+        seen: &Seen,
+        address: SocketAddr,
+    ) -> Result<Link, LinkError> {
+        if let Err(LinkError::Handshake(reason)) = &link {
+            self.secrets.on_failure(seen.name.as_deref(), address, reason);
         }
         link
     }
@@ -176,7 +181,7 @@ impl Endpoint {
                 {
                     prove_with += 1;
                 }
-                result => return self.count_failure(result, &seen),
+                result => return self.count_failure(result, &seen, address),
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Shared secrets and the files that hold them.
 
+use protocol::handshake::HandshakeError;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{fmt, sync::Arc};
@@ -22,8 +24,8 @@ pub trait Secrets: Send + Sync + 'static {
     /// The secrets that are valid with the peer of this name, newest first; none: the peer is not known.
     fn of_peer(&self, name: &str) -> Vec<Secret>;
 
-    /// A peer did not prove itself; the name is what it said, and may be anybody's.
-    fn on_failure(&self, _name: Option<&str>) {}
+    /// A peer did not prove itself; the name is what it said, or who was dialled, and it may be anybody.
+    fn on_failure(&self, _name: Option<&str>, _address: SocketAddr, _reason: &HandshakeError) {}
 }
 
 /// A secret cannot be used.

@@ -3,7 +3,7 @@
 use crate::engine::{AgentIx, Engine, check_name};
 use crate::input::{Action, Change, Connected, NewAgent};
 use crate::rejection::Rejection;
-use crate::{AgentRecord, Drain, Event, EventKind, Object};
+use crate::{AgentRecord, Drain, Event, EventKind, FailedProof, Object};
 use job::{Outcome, RunId};
 use protocol::handshake::PROTOCOL_VERSION_MIN;
 use serde_json::json;
@@ -171,6 +171,7 @@ impl Engine {
         }
         let oddity = self.oddity(ix, &connected);
         let agent = self.agent_mut(ix);
+        agent.failed_proof = None;
         agent.session = Some(session);
         let protocol = connected.protocol.max(PROTOCOL_VERSION_MIN);
         let speaks_other = std::mem::replace(&mut agent.protocol, protocol) != protocol;
@@ -259,6 +260,17 @@ impl Engine {
             false => (EventKind::AgentLost, format!("its link broke, {runs} runs are not over")),
         };
         self.tell(Event::new(kind, Object::Agent(name.to_owned()), text).with(json!({"runs": runs})));
+    }
+
+    /// Every try is remembered, the first one is told.
+    pub(crate) fn on_unproven(&mut self, name: &str, address: String, reason: String, now_ms: i64) {
+        let Some(&ix) = self.agent_names.get(name) else { return };
+        let agent = self.agent_mut(ix);
+        let (way, data) = (agent.way(), json!({"address": address, "reason": reason}));
+        let text = format!("a try {way} {address} failed: {reason}");
+        if agent.failed_proof.replace(FailedProof { at_ms: now_ms, address, reason }).is_none() {
+            self.tell(Event::new(EventKind::AgentUnproven, Object::Agent(name.to_owned()), text).with(data));
+        }
     }
 
     pub(crate) fn on_refusing(&mut self, name: &str, session: u64, refusing: String, now_ms: i64) {

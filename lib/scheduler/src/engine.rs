@@ -8,7 +8,8 @@ use crate::place::{Key, Rank};
 use crate::recovery::Recovering;
 use crate::rejection::Rejection;
 use crate::{
-    AgentRecord, AgentView, Counts, JobRecord, JobSpec, QueueRecord, QueueView, RunRecord, Snapshot, Wait,
+    AgentRecord, AgentView, Counts, FailedProof, JobRecord, JobSpec, QueueRecord, QueueView, RunRecord,
+    Snapshot, Wait,
 };
 use job::{JobId, RunId, RunIds, Status};
 use protocol::handshake::PROTOCOL_VERSION_MIN;
@@ -52,6 +53,8 @@ pub(crate) struct Agent {
     /// The protocol version that is spoken with it, or was last.
     pub(crate) protocol: u32,
     pub(crate) refusing: String,
+    /// The latest proof that failed since it last connected.
+    pub(crate) failed_proof: Option<FailedProof>,
     /// Who else claims to be this agent, until its session gave a sign of life or ended.
     pub(crate) rival: Option<Rival>,
     pub(crate) paused_until_ms: Option<i64>,
@@ -274,6 +277,9 @@ impl Engine {
             Input::AgentDisconnected { agent, session, stopping } => {
                 self.on_disconnected(&agent, session, stopping, now_ms);
             }
+            Input::AgentUnproven { agent, address, reason } => {
+                self.on_unproven(&agent, address, reason, now_ms);
+            }
             Input::AgentRefusing { agent, session, refusing } => {
                 self.on_refusing(&agent, session, refusing, now_ms)
             }
@@ -452,6 +458,7 @@ impl Engine {
             connected: agent.session.is_some(),
             used: agent.used(),
             refusing: agent.refusing.clone(),
+            failed_proof: agent.failed_proof.clone(),
             paused_until_ms: agent.paused_until_ms,
         })
     }
@@ -485,6 +492,7 @@ impl Engine {
                 session: None,
                 protocol: PROTOCOL_VERSION_MIN,
                 refusing: String::new(),
+                failed_proof: None,
                 rival: None,
                 paused_until_ms: None,
                 pause_ms: 0,
@@ -560,6 +568,11 @@ impl Job {
 }
 
 impl Agent {
+    /// Between the word for a try to link up and the address.
+    pub(crate) fn way(&self) -> &'static str {
+        if self.record.dial.is_some() { "to reach it at" } else { "from" }
+    }
+
     pub(crate) fn used(&self) -> u32 {
         u32::try_from(self.runs.len()).unwrap_or(u32::MAX)
     }

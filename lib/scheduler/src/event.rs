@@ -128,6 +128,8 @@ kinds! {
     AgentStopped = "agent.stopped", Info;
     /// An agent was not let in.
     AgentRefused = "agent.refused", Error;
+    /// Somebody does not prove to be the agent, for the first time since the agent connected.
+    AgentUnproven = "agent.unproven", Warning;
     /// Two hosts use one identity.
     AgentTwoIdentities = "agent.two-identities", Error;
     /// An agent's data root or record is not what it should be: it went back in time, or a message of it changed.

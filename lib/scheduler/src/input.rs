@@ -167,6 +167,15 @@ pub enum Input {
         /// It said that it stops on purpose.
         stopping: bool,
     },
+    /// Somebody who calls itself that agent, or whom the server dialled as it, did not prove to be it.
+    AgentUnproven {
+        /// The agent.
+        agent: String,
+        /// Where it is.
+        address: String,
+        /// Why the proof failed, for people.
+        reason: String,
+    },
     /// The agent takes no new runs (and why), or takes them again (empty).
     AgentRefusing {
         /// The agent.

@@ -66,4 +66,4 @@ pub use record::{
 pub use recovery::{Recovery, RecoveryView};
 pub use rejection::Rejection;
 pub use spec::{JobSpec, SpecColumns};
-pub use views::{AgentView, QueueView};
+pub use views::{AgentView, FailedProof, QueueView};

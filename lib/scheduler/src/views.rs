@@ -28,6 +28,19 @@ pub struct AgentView {
     pub used: u32,
     /// Why it takes no new runs; empty if it does.
     pub refusing: String,
+    /// The latest proof that failed since it last connected.
+    pub failed_proof: Option<FailedProof>,
     /// It had no room a moment ago and gets nothing new until then, the server's wall clock.
     pub paused_until_ms: Option<i64>,
+}
+
+/// Somebody who did not prove to be the agent; known until the agent connects or the server ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedProof {
+    /// When, the server's wall clock.
+    pub at_ms: i64,
+    /// Where it came from, or where the server dialled the agent.
+    pub address: String,
+    /// Why, for people.
+    pub reason: String,
 }

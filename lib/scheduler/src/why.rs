@@ -1,7 +1,7 @@
 //! One sentence why a job is not running yet, naming the blocker.
 
 use crate::engine::{Agent, Engine, Queue};
-use crate::{JobRecord, Wait};
+use crate::{FailedProof, JobRecord, Wait};
 use job::{JobId, RunId, Status};
 use std::cmp::Reverse;
 
@@ -21,13 +21,17 @@ impl Engine {
                 }
             }
             Status::Dispatched => self.why_dispatched(record) + &wishes(record),
-            Status::Running => self.why_running(record, "runs") + &wishes(record),
+            Status::Running => {
+                let since = record.started_at_ms.map(|at| format!(" since {}", time(at))).unwrap_or_default();
+                self.why_placed(record, "runs", &since) + &wishes(record)
+            }
+            // Since when is in its events, not in its record.
             Status::Suspended if record.pause.is_some() => {
-                self.why_running(record, "is suspended") + &wishes(record)
+                self.why_placed(record, "is suspended", "") + &wishes(record)
             }
             Status::Suspended => {
                 let resume = format!("; `lastword job resume {id}` lets it go on");
-                self.why_running(record, "is suspended") + &resume + &wishes(record)
+                self.why_placed(record, "is suspended", "") + &resume + &wishes(record)
             }
             Status::Completed
             | Status::Error
@@ -204,9 +208,8 @@ impl Engine {
         }
     }
 
-    /// `what`: it runs, it is suspended.
-    fn why_running(&self, job: &JobRecord, what: &str) -> String {
-        let since = job.started_at_ms.map(|at| format!(" since {}", time(at))).unwrap_or_default();
+    /// `what`: it runs, it is suspended; `since`: since when, if that is known.
+    fn why_placed(&self, job: &JobRecord, what: &str, since: &str) -> String {
         match self.where_it_is(job) {
             Some((name, agent)) if agent.session.is_none() => format!(
                 "it {what} on agent \"{name}\"{since}, as far as is known: the agent is not connected{}; it will tell how the job ends",
@@ -302,18 +305,27 @@ fn ahead(job: &JobRecord, queue: &Queue) -> (usize, String) {
 }
 
 fn absence(agent: &Agent) -> String {
-    match (agent.record.disconnected_at_ms, agent.record.connected_at_ms) {
+    let since = match (agent.record.disconnected_at_ms, agent.record.connected_at_ms) {
         (Some(at), _) if agent.record.stopped => {
             format!(" since {}, when it was stopped on purpose", time(at))
         }
         (Some(at), _) => format!(" since {}", time(at)),
         (None, Some(_)) => " since this server started".to_owned(),
         (None, None) => " and never was".to_owned(),
-    }
+    };
+    let failed = agent.failed_proof.as_ref().map(|failed| {
+        let FailedProof { at_ms, address, reason } = failed;
+        format!("; the last try at {} {} {address} failed: {reason}", time(*at_ms), agent.way())
+    });
+    since + &failed.unwrap_or_default()
 }
 
 fn names(agents: &[&Agent]) -> String {
-    let mut names: Vec<_> = agents.iter().map(|agent| agent.record.name.as_str()).collect();
+    let shown = |agent: &&Agent| match &agent.failed_proof {
+        Some(failed) => format!("{} (its tries fail: {})", agent.record.name, failed.reason),
+        None => agent.record.name.clone(),
+    };
+    let mut names: Vec<_> = agents.iter().map(shown).collect();
     names.sort_unstable();
     let more = names.len().saturating_sub(NAMES_MAX);
     names.truncate(NAMES_MAX);

@@ -5,12 +5,14 @@ use super::session::{Context, session};
 use crate::core::{Handle, Roster};
 use crate::db::{AgentSecrets, Database, DbError};
 use link::{Endpoint, Link, Secret, Secrets};
-use scheduler::{AgentRecord, Dial};
-use std::collections::HashMap;
+use protocol::handshake::HandshakeError;
+use scheduler::{AgentRecord, Dial, Input};
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 /// How the server meets its agents.
@@ -41,17 +43,61 @@ struct Shared {
 
 /// The secrets of every agent, newest first, as the link asks for them.
 #[derive(Default)]
-struct Keys(Mutex<HashMap<String, Vec<Secret>>>);
+struct Keys {
+    known: Mutex<HashMap<String, Vec<Secret>>>,
+    /// The latest failure of each known agent that the core was not told of yet.
+    failures: Mutex<BTreeMap<String, Failure>>,
+    failed: Notify,
+}
+
+/// A known agent, or somebody in its name, did not prove itself.
+struct Failure {
+    address: SocketAddr,
+    reason: String,
+}
 
 impl Secrets for Keys {
     fn of_peer(&self, name: &str) -> Vec<Secret> {
-        lock(&self.0).get(name).cloned().unwrap_or_default()
+        lock(&self.known).get(name).cloned().unwrap_or_default()
     }
 
     /// Names that nobody gave are all one in the figures, so that strangers cannot make new ones.
-    fn on_failure(&self, name: Option<&str>) {
-        let known = name.filter(|name| lock(&self.0).contains_key(*name)).unwrap_or("unknown").to_owned();
-        metrics::counter!("lastword_link_auth_failures_total", "peer" => known).increment(1);
+    fn on_failure(&self, name: Option<&str>, address: SocketAddr, reason: &HandshakeError) {
+        let known = name.filter(|name| lock(&self.known).contains_key(*name));
+        let peer = known.unwrap_or("unknown").to_owned();
+        metrics::counter!("lastword_link_auth_failures_total", "peer" => peer).increment(1);
+        if let Some(name) = known {
+            let failure = Failure { address, reason: shown(reason) };
+            lock(&self.failures).insert(name.to_owned(), failure);
+            self.failed.notify_one();
+        }
+    }
+}
+
+impl Keys {
+    /// Tells the core, for ever. However often agents fail meanwhile, it gets the latest failure of each.
+    async fn tell_failures(&self, handle: &Handle) {
+        loop {
+            self.failed.notified().await;
+            let failures = std::mem::take(&mut *lock(&self.failures));
+            for (agent, failure) in failures {
+                let (address, reason) = (failure.address.to_string(), failure.reason);
+                if handle.tell(Input::AgentUnproven { agent, address, reason }).await.is_err() {
+                    return; // the server stops
+                }
+            }
+        }
+    }
+}
+
+/// A failed proof in few words, for who does not read the trace.
+fn shown(reason: &HandshakeError) -> String {
+    if matches!(reason, HandshakeError::WrongSecret { .. }) {
+        "wrong secret".to_owned()
+    } else if matches!(reason, HandshakeError::Refused { .. }) {
+        "it refused the server's proof (wrong secret, or it expects another server)".to_owned()
+    } else {
+        reason.to_string()
     }
 }
 
@@ -101,7 +147,12 @@ impl Agents {
             let links = self.shared.links.clone();
             tokio::spawn(link::listen(Arc::clone(&self.endpoint), listener, links))
         });
-        let _stop = StopOnDrop { listening, shared: Arc::clone(&self.shared) };
+        let (keys, core) = (Arc::clone(&self.shared.secrets), handle.clone());
+        let telling = tokio::spawn(async move { keys.tell_failures(&core).await });
+        let _stop = StopOnDrop {
+            tasks: listening.into_iter().chain([telling]).collect(),
+            shared: Arc::clone(&self.shared),
+        };
         match handle.agents().await {
             Ok(agents) => {
                 for agent in agents {
@@ -150,7 +201,7 @@ fn incarnation() -> [u8; 16] {
 }
 
 fn load_secrets(database: &dyn Database, keys: &Keys) -> Result<(), DbError> {
-    let mut known = lock(&keys.0);
+    let mut known = lock(&keys.known);
     for AgentSecrets { agent, secrets } in database.secrets()? {
         let usable = secrets.into_iter().filter_map(|secret| usable(&agent, secret)).collect();
         known.insert(agent, usable);
@@ -184,7 +235,7 @@ struct Listener(Arc<Shared>);
 impl Roster for Listener {
     fn on_added(&self, agent: &AgentRecord, secret: &[u8]) {
         let secrets = usable(&agent.name, secret.to_vec()).into_iter().collect();
-        lock(&self.0.secrets.0).insert(agent.name.clone(), secrets);
+        lock(&self.0.secrets.known).insert(agent.name.clone(), secrets);
         if let Some(dial) = &agent.dial {
             self.0.dial(&agent.name, dial);
         }
@@ -192,7 +243,7 @@ impl Roster for Listener {
 
     fn on_secret(&self, agent: &str, secret: &[u8]) {
         let Some(secret) = usable(agent, secret.to_vec()) else { return };
-        let mut keys = lock(&self.0.secrets.0);
+        let mut keys = lock(&self.0.secrets.known);
         let secrets = keys.entry(agent.to_owned()).or_default();
         secrets.retain(|known| !known.is_same(&secret)); // set again: the one before it stays valid
         secrets.insert(0, secret);
@@ -200,13 +251,14 @@ impl Roster for Listener {
     }
 
     fn on_retired(&self, agent: &str) {
-        if let Some(secrets) = lock(&self.0.secrets.0).get_mut(agent) {
+        if let Some(secrets) = lock(&self.0.secrets.known).get_mut(agent) {
             secrets.truncate(1);
         }
     }
 
     fn on_removed(&self, agent: &str) {
-        lock(&self.0.secrets.0).remove(agent);
+        lock(&self.0.secrets.known).remove(agent);
+        lock(&self.0.secrets.failures).remove(agent);
         if let Some(task) = lock(&self.0.dialled).remove(agent) {
             task.abort();
         }
@@ -215,14 +267,14 @@ impl Roster for Listener {
 
 /// Nothing is dialled or accepted any more once the owner is gone.
 struct StopOnDrop {
-    listening: Option<JoinHandle<()>>,
+    tasks: Vec<JoinHandle<()>>,
     shared: Arc<Shared>,
 }
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         lock(&self.shared.endpoint).take();
-        if let Some(task) = &self.listening {
+        for task in &self.tasks {
             task.abort();
         }
         for (_, task) in lock(&self.shared.dialled).drain() {

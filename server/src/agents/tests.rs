@@ -391,3 +391,38 @@ async fn short_jobs_are_worked_off_quickly() {
     println!("{:.0} jobs/s, {:.1} jobs per commit", JOBS as f64 / seconds, JOBS as f64 / commits as f64);
     agent.abort();
 }
+
+#[tokio::test]
+async fn a_wrong_secret_is_said_to_whoever_asks_for_the_agent_and_told_once_until_it_connects() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::new(dir.path()).await;
+    server.add(None).await;
+    let job = server.submit().await;
+    let mut events = server.handle.follow();
+    let fail = async || {
+        let failed = async || server.handle.agent("host1").await.unwrap().failed_proof;
+        let before = failed().await;
+        assert!(endpoint(8).dial("127.0.0.1", server.port, None).await.is_err());
+        let known = async {
+            while failed().await == before {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, known).await.expect("in time");
+    };
+    fail().await;
+    fail().await;
+    let why = server.handle.why(job).await.unwrap();
+    assert!(why.contains(" from 127.0.0.1:") && why.contains("failed: wrong secret"), "{why}");
+    let agent = Agent::dial(&server).await;
+    assert_eq!(server.handle.agent("host1").await.unwrap().failed_proof, None);
+    drop(agent);
+    server.until_connected(false).await;
+    fail().await;
+    server.handle.remove_agent("host1", true, "me").await.unwrap(); // committed after all that is counted
+    let mut told = 0;
+    while let Ok(record) = events.try_recv() {
+        told += usize::from(record.event.kind == scheduler::EventKind::AgentUnproven);
+    }
+    assert_eq!(told, 2);
+}

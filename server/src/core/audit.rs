@@ -96,6 +96,7 @@ pub(super) fn of_input(input: &Input, engine: &Engine) -> Option<About> {
         | Input::Told { .. }
         | Input::AgentConnected(_)
         | Input::AgentDisconnected { .. }
+        | Input::AgentUnproven { .. }
         | Input::AgentRefusing { .. }
         | Input::Facts { .. }
         | Input::Refused { .. }

@@ -25,6 +25,7 @@ pub struct Order {
     parts: AtomicU32,
     repeated: AtomicBool,
     checked: AtomicBool,
+    on_record: AtomicBool,
 }
 
 /// What makes a second order the same as the first.
@@ -64,6 +65,16 @@ impl Order {
     /// The first of its commands had been carried out before, by an earlier order with its key.
     pub(crate) fn on_repeated(&self) {
         self.repeated.store(true, Ordering::Relaxed);
+    }
+
+    /// One of its commands is in the audit.
+    pub(super) fn on_record(&self) {
+        self.on_record.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the audit has something of it.
+    pub(crate) fn is_on_record(&self) -> bool {
+        self.on_record.load(Ordering::Relaxed)
     }
 
     /// Whether the version was not checked yet; it is from now on.

@@ -112,6 +112,7 @@ impl Core {
     fn audit(&mut self, order: &Order, about: About, result: &Answer) {
         let object = audit::object_of(&about, result.as_ref().ok());
         let refusal = result.as_ref().err().map(ToString::to_string).or_else(|| about.refusal.clone());
+        order.on_record();
         self.last_audit += 1;
         let record = audit::record(order, about, object, refusal, os::clock::wall_ms());
         self.entries.push(Entry::Audit(crate::db::AuditRecord { number: self.last_audit, ..record }));

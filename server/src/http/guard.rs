@@ -1,8 +1,9 @@
 //! Who may do what, for how long, and the count of it.
 
 use super::Http;
+use super::deed::{self, Deed};
 use super::manners;
-use super::problem::Problem;
+use super::problem::{Problem, Refused};
 use crate::auth::Role;
 use crate::core::Order;
 use axum::extract::{MatchedPath, Request, State};
@@ -24,7 +25,14 @@ pub(super) async fn guard(State(http): State<Http>, mut request: Request, next: 
     let handling = async {
         match admit(&http, &route, &mut request).await {
             Ok(None) => next.run(request).await,
-            Ok(Some(order)) => manners::carry_out(order, request, next).await,
+            Ok(Some(order)) => {
+                let deed = deed::of(request.method(), &route, request.uri().path());
+                let response = manners::carry_out(Arc::clone(&order), request, next).await;
+                if let Some(detail) = untold(&order, &deed, &response) {
+                    note_refusal(&http, order, &deed, &detail).await;
+                }
+                response
+            }
             Err(problem) => problem.into_response(),
         }
     };
@@ -32,7 +40,8 @@ pub(super) async fn guard(State(http): State<Http>, mut request: Request, next: 
     let response = asked.complete(response);
     let status = response.status().as_u16();
     tracing::debug!(%method, route, status, "request");
-    let labels = [("method", known(&method).to_owned()), ("route", route), ("status", status.to_string())];
+    let labels =
+        [("method", deed::name_of(&method).to_owned()), ("route", route), ("status", status.to_string())];
     metrics::counter!("lastword_http_requests_total", &labels).increment(1);
     response
 }
@@ -57,17 +66,23 @@ async fn admit(http: &Http, route: &str, request: &mut Request) -> Result<Option
     let (have, need) = (caller.role.name(), needed.name());
     let detail = format!("token \"{}\" has the role {have}; {need} is needed for this", caller.token);
     if changes {
-        let (action, path) =
-            (format!("{} {route}", known(request.method())), request.uri().path().to_owned());
+        let deed = deed::of(request.method(), route, request.uri().path());
         let order = manners::order(caller, request).await?;
-        note_refusal(http, order, &action, &path, &detail).await;
+        note_refusal(http, order, &deed, &detail).await;
     }
     Err(Problem::new(StatusCode::FORBIDDEN, "role", "Not allowed", detail))
 }
 
-/// Somebody tried what the role does not allow: that is kept.
-async fn note_refusal(http: &Http, order: Arc<Order>, action: &str, path: &str, detail: &str) {
-    let note = http.app.handle.note(action, path, serde_json::Map::new(), Some(detail.to_owned()));
+/// Why a change was refused before it came to the core, which keeps what it refuses itself. A ping changes nothing.
+fn untold(order: &Order, deed: &Deed, response: &Response) -> Option<String> {
+    let is_change = deed.action != "agent.ping";
+    let is_ours = response.status().is_client_error() && is_change && !order.is_on_record();
+    response.extensions().get::<Refused>().filter(|_| is_ours).map(|Refused(detail)| detail.clone())
+}
+
+/// Somebody tried what was not allowed, or could not be: that is kept.
+async fn note_refusal(http: &Http, order: Arc<Order>, Deed { action, object }: &Deed, detail: &str) {
+    let note = http.app.handle.note(action, object, serde_json::Map::new(), Some(detail.to_owned()));
     if let Err(e) = order.during(note).await {
         tracing::warn!("a refused {action} could not be noted in the audit: {e}");
     }
@@ -109,17 +124,6 @@ fn role_needed(method: &Method, path: &str) -> Option<Role> {
         _ => false,
     };
     Some(if operator { Role::Operator } else { Role::Admin })
-}
-
-/// A method's name if it is one that we know: others would let anybody make new counters.
-fn known(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "HEAD" => "HEAD",
-        "POST" => "POST",
-        "DELETE" => "DELETE",
-        _ => "other",
-    }
 }
 
 #[cfg(test)]

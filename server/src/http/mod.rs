@@ -16,6 +16,7 @@
 mod access;
 mod agents;
 mod audit;
+mod deed;
 mod describe;
 mod events;
 mod extract;

@@ -18,6 +18,10 @@ pub(super) struct Problem {
     detail: String,
 }
 
+/// The detail of a refusal, beside its answer.
+#[derive(Clone)]
+pub(super) struct Refused(pub(super) String);
+
 /// When a client may try again what cannot be done now, seconds.
 const RETRY_AFTER_S: u32 = 1;
 
@@ -96,6 +100,7 @@ pub(super) async fn no_such_method(method: Method, uri: Uri) -> Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let refused = Refused(self.detail.clone());
         let problem = api::Problem {
             kind: format!("urn:lastword:problem:{}", self.kind),
             title: self.title.to_owned(),
@@ -103,6 +108,7 @@ impl IntoResponse for Problem {
             detail: self.detail,
         };
         let mut response = (self.status, axum::Json(problem)).into_response();
+        response.extensions_mut().insert(refused);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.status == StatusCode::UNAUTHORIZED {

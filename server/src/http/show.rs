@@ -1,7 +1,9 @@
 //! Records as the interface shows them.
 
 use crate::agents::LiveView;
-use api::{AgentDrain, Job, JobSummary, LateOutcome, RestartPolicy, Run, Span, UnknownPolicy};
+use api::{
+    AgentDrain, AgentFailedProof, Job, JobSummary, LateOutcome, RestartPolicy, Run, Span, UnknownPolicy,
+};
 use job::{AgentId, Status};
 use scheduler::{AgentView, Counts, JobRecord, QueueView, RunRecord, Wait};
 
@@ -161,6 +163,11 @@ pub(super) fn agent(view: &AgentView, live: Option<&LiveView>) -> api::Agent {
         }),
         trouble: record.trouble.as_ref().map(|trouble| trouble.text.clone()),
         trouble_at: record.trouble.as_ref().map(|trouble| trouble.at_ms.into()),
+        failed_proof: view.failed_proof.as_ref().map(|failed| AgentFailedProof {
+            at: failed.at_ms.into(),
+            address: failed.address.clone(),
+            reason: failed.reason.clone(),
+        }),
     }
 }
 

@@ -94,6 +94,13 @@ fn a_secret_is_rotated_under_load_without_cutting_a_link_or_losing_a_job() {
             Ok(figures.contains("lastword_link_auth_failures_total{peer=\"host1\"}"))
         })?;
         assert!(site.server.trace().contains("secret"), "{}", site.server.trace());
+        wait_until("whoever looks at the agent to see why it is away", || {
+            Ok(lastword(site, &["agent", "show", "host1"])?.contains("wrong secret"))
+        })?;
+        assert!(lastword(site, &["agent", "list"])?.contains("tries fail"));
+        let job = site.client().command(&["/bin/true"])?.to_string();
+        let why = lastword(site, &["job", "why", &job])?;
+        assert!(why.contains("not connected") && why.contains("failed: wrong secret"), "{why}");
         Ok(())
     });
 }

@@ -90,7 +90,7 @@ fn what_an_operator_does_is_on_record_and_a_revoked_token_does_nothing() {
         let entries: Vec<api::Audit> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
         let seen: Vec<_> =
             entries.iter().map(|entry| (entry.action.as_str(), entry.result.as_str())).collect();
-        assert_eq!(seen, [("POST /api/v1/queues", "refused"), ("queue.hold", "done")]);
+        assert_eq!(seen, [("queue.create", "refused"), ("queue.hold", "done")]);
         assert_eq!(entries[1].reason.as_deref(), Some("Wartung für heute"));
         assert!(entries[1].via.starts_with("lastword/"), "{}", entries[1].via);
         assert_eq!(run(site, &["token", "revoke", id.trim()])?.0, Some(0));

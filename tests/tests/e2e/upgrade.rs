@@ -169,6 +169,12 @@ fn upgrade_asks_the_agent_that_runs_and_check_says_what_is_wrong() {
                 "{what}: {said}"
             );
         }
+        assert!(!said.contains("free_bytes_min"), "{said}");
+        let mut command = std::process::Command::new(programs.join("platform-agent"));
+        command.arg("--config").arg(&config).arg("--check");
+        let short = command.env("LASTWORD_RETENTION__FREE_BYTES_MIN", "1000T").output()?;
+        let said = String::from_utf8_lossy(&short.stdout).into_owned();
+        assert!(short.status.success() && said.contains("note   data_root: "), "{said}");
         let upgraded = agent("--upgrade")?;
         let said = String::from_utf8_lossy(&upgraded.stdout).into_owned();
         assert!(upgraded.status.success() && said.contains("goes on in"), "{said} {upgraded:?}");

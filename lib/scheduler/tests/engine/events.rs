@@ -122,3 +122,23 @@ fn agents_and_queues_are_told_of_and_what_changes_nothing_is_not() {
     ];
     assert_eq!(kinds, expected);
 }
+
+#[test]
+fn failed_proofs_are_told_once_until_the_agent_connects() {
+    let mut lab = Lab::new();
+    lab.agent("a", 1);
+    let from = lab.store.events.len();
+    let unproven = |address: &str| Input::AgentUnproven {
+        agent: "a".into(),
+        address: address.into(),
+        reason: "wrong secret".into(),
+    };
+    for n in 0..3 {
+        lab.act(unproven(&format!("192.0.2.{n}:1")));
+    }
+    assert_eq!(lab.engine.agent("a").unwrap().failed_proof.unwrap().address, "192.0.2.2:1");
+    lab.connect("a", &[]);
+    lab.act(unproven("192.0.2.9:1"));
+    let kinds: Vec<EventKind> = lab.store.events[from..].iter().map(|record| record.event.kind).collect();
+    assert_eq!(kinds, [EventKind::AgentUnproven, EventKind::AgentConnected, EventKind::AgentUnproven]);
+}

@@ -81,6 +81,27 @@ fn a_suspended_job_keeps_its_slot() {
 }
 
 #[test]
+fn why_does_not_take_the_start_of_a_job_for_the_time_since_which_it_stands_still() {
+    let mut lab = Lab::new();
+    let session = lab.agent("a", 1);
+    let (job, run) = running(&mut lab);
+    let started = format!("{:.3}", jiff::Timestamp::from_millisecond(lab.now_ms).unwrap());
+    assert!(lab.why(job).contains(&format!("runs on agent \"a\" since {started}")), "{}", lab.why(job));
+    lab.now_ms += 3_600_000;
+    lab.act(suspend(job));
+    lab.say("a", run, 3, suspended());
+    assert!(
+        lab.why(job).starts_with("it is suspended on agent \"a\"; `lastword job resume"),
+        "{}",
+        lab.why(job)
+    );
+    lab.act(resume(job));
+    assert!(lab.why(job).contains("it is suspended on agent \"a\"; anna asked"), "{}", lab.why(job));
+    lab.disconnect("a", session);
+    assert!(!lab.why(job).contains(&started), "{}", lab.why(job));
+}
+
+#[test]
 fn the_last_wish_counts() {
     let mut lab = Lab::new();
     lab.agent("a", 1);

@@ -405,3 +405,27 @@ fn every_cause_has_its_own_sentence() {
     let kinds: BTreeSet<String> = sentences.iter().map(bare).collect();
     assert!(kinds.len() >= 12, "{} kinds of {sentences:#?}", kinds.len());
 }
+
+#[test]
+fn an_agent_that_fails_to_prove_itself_is_not_taken_for_one_that_is_merely_stopped() {
+    let mut lab = Lab::new();
+    let session = lab.agent("a", 1);
+    lab.act(Input::AgentDisconnected { agent: "a".into(), session, stopping: true });
+    let (job, _) = lab.submit(spec());
+    let unproven = || Input::AgentUnproven {
+        agent: "a".into(),
+        address: "192.0.2.7:7412".into(),
+        reason: "wrong secret".into(),
+    };
+    lab.act(unproven());
+    assert_why(
+        &lab,
+        job,
+        &["stopped on purpose; the last try at ", " to reach it at 192.0.2.7:7412 failed: wrong secret"],
+    );
+    lab.act(new_agent("b", 1, &["default"]));
+    assert_why(&lab, job, &["none of the 2", "a (its tries fail: wrong secret), b"]);
+    lab.connect("a", &[]);
+    assert_eq!(lab.engine.agent("a").unwrap().failed_proof, None);
+    lab.act(Input::AgentUnproven { agent: "nobody".into(), address: String::new(), reason: String::new() });
+}

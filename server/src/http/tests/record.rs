@@ -73,8 +73,10 @@ fn a_viewer_changes_nothing_and_each_try_is_on_record() {
         let refused = server.with(&viewer, &method, &path, &[("x-lastword-reason", "a try")], &json!({}));
         assert_eq!((refused.status, refused.kind().as_str()), (403, "role"), "{method} {path}");
         let entry = &server.audit("limit=1")[0];
-        assert_eq!((&entry["object"], &entry["result"]), (&json!(path), &json!("refused")), "{entry}");
-        assert!(entry["action"].as_str().unwrap().starts_with(&format!("{method} /api/v1/")), "{entry}");
+        let (action, object) = (entry["action"].as_str().unwrap(), entry["object"].as_str().unwrap());
+        let kind = object.split('/').next().unwrap();
+        assert!(action.starts_with(&format!("{kind}.")) && entry["result"] == "refused", "{path}: {entry}");
+        assert!(!path.contains("/1") || object == format!("{kind}/1"), "{path}: {entry}");
         assert_eq!((&entry["user"], &entry["reason"]), (&json!("eye"), &json!("a try")), "{entry}");
         tried += 1;
     }
@@ -94,6 +96,37 @@ fn an_operator_handles_jobs_and_changes_neither_agents_nor_tokens() {
     assert_eq!(ask("POST", "/api/v1/tokens", json!({"name": "t", "role": "admin"})), 403);
     assert_eq!(ask("DELETE", "/api/v1/agents/a", Value::Null), 403);
     assert_eq!(server.get("/api/v1/jobs/1").json()["submitted_by"], "op");
+}
+
+#[test]
+fn whatever_was_refused_is_found_in_the_audit_by_its_object_once() {
+    let server = Server::start();
+    server.submit();
+    let (viewer, _) = server.token("eye", "viewer");
+    assert_eq!(server.with(&viewer, "POST", "/api/v1/jobs/1/kill", &[], &json!({})).status, 403);
+    let before = server.audit("").len();
+    let of_job = server.audit("object=job/1");
+    assert_eq!((&of_job[0]["action"], &of_job[0]["result"]), (&json!("job.kill"), &json!("refused")));
+    let refused = [
+        (
+            "/api/v1/tokens",
+            json!({"name": "x", "role": "viewer", "user": "nobody"}),
+            404,
+            "token.new",
+            "token",
+        ),
+        ("/api/v1/queues/default/set", json!({"slots": "many"}), 422, "queue.set", "queue/default"),
+        ("/api/v1/queues/q/hold", json!({}), 404, "queue.hold", "queue/q"),
+        ("/api/v1/jobs/1/release", json!({}), 409, "job.release", "job/1"),
+    ];
+    for (path, body, status, action, object) in &refused {
+        assert_eq!(server.post(path, body.clone()).status, *status, "{path}");
+        let entry = &server.audit("limit=1")[0];
+        let expected = (&json!(action), &json!(object), &json!("refused"));
+        assert_eq!((&entry["action"], &entry["object"], &entry["result"]), expected, "{path}");
+    }
+    assert_eq!(server.post("/api/v1/agents/nowhere/ping", json!({})).status, 404);
+    assert_eq!(server.audit("").len(), before + refused.len(), "each once, and a ping changes nothing");
 }
 
 #[test]
