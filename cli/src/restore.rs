@@ -1,6 +1,7 @@
 //! A restore works on the files of a stopped server, so central-server itself does it: this finds that program and hands the order on.
 
 use crate::exit::{self, failure};
+use crate::output::Output;
 use crate::progress::Progress;
 use clap::Args;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
@@ -40,7 +41,7 @@ pub(crate) struct Restore {
 
 impl Restore {
     /// Runs central-server; the exit code that fits its own.
-    pub(crate) fn run(self) -> anyhow::Result<u8> {
+    pub(crate) fn run(self, output: &Output) -> anyhow::Result<u8> {
         let mut command = Command::new(central_server());
         command.arg(if self.rehearse { "--rehearse" } else { "--restore" }).arg(&self.backup);
         for (option, value) in [("--config", &self.config), ("--data-root", &self.data_root)] {
@@ -53,6 +54,9 @@ impl Restore {
         }
         if self.unverified {
             command.arg("--unverified");
+        }
+        if output.is_json() {
+            command.arg("--json");
         }
         let shown = io::stderr().is_terminal();
         if shown {
