@@ -1,5 +1,6 @@
 use super::*;
 use crate::backup::Backups;
+use crate::db::{AuditFilter, Entry, TokenRecord, UserRecord, Walk};
 
 /// Nobody wants to know how far it is.
 const NOBODY: Tell<'_> = &|_| {};
@@ -63,4 +64,109 @@ fn a_damaged_backup_is_refused_and_so_is_a_start_after_half_a_restore() {
     std::fs::write(&made.path, &whole).unwrap();
     restore(&unverified, 3, NOBODY).unwrap();
     Sqlite::open(&path).unwrap();
+}
+
+fn token(id: &str, user: &str) -> TokenRecord {
+    TokenRecord {
+        id: id.to_owned(),
+        name: id.to_owned(),
+        user: user.to_owned(),
+        role: "admin".to_owned(),
+        hash: format!("hash of {id}"),
+        created_at_ms: 1,
+        expires_at_ms: None,
+        revoked_at_ms: None,
+        used_at_ms: None,
+    }
+}
+
+fn user(name: &str, disabled: bool) -> Entry {
+    Entry::User(UserRecord { name: name.to_owned(), disabled, created_at_ms: 1 })
+}
+
+fn open_tokens(path: &Path) -> Vec<String> {
+    db::open_tokens(path).unwrap()
+}
+
+/// Users `eve`, `bert`, `carl` with a token each; a backup; then eve's token is revoked, bert disabled, carl removed.
+fn shut_out_after_a_backup(path: &Path, backups: &Backups) -> PathBuf {
+    let database = Sqlite::open(path).unwrap();
+    let all = ["eve", "bert", "carl"];
+    let mut entries: Vec<_> = all.iter().map(|name| user(name, false)).collect();
+    entries.extend(all.iter().map(|name| Entry::Token(token(name, name))));
+    database.commit_with(&[], &entries).unwrap();
+    let made = backups.make(&database, None, 1, NOBODY).unwrap();
+    let revoked = |name| Entry::Token(TokenRecord { revoked_at_ms: Some(7), ..token(name, name) });
+    let since =
+        [revoked("eve"), user("bert", true), Entry::UserRemoved("carl".to_owned()), user("zed", false)];
+    database.commit_with(&[], &since).unwrap();
+    made.path
+}
+
+#[test]
+fn who_was_shut_out_since_the_backup_stays_out_after_the_restore_and_after_a_second_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("server.db");
+    let backup = shut_out_after_a_backup(&path, &Backups::new("a", &dir.path().join("backups")));
+    for time in 1..=2 {
+        let report = restore(&order(&backup, &path), time, NOBODY).unwrap();
+        assert_eq!(report.carried.revoked, ["eve"]);
+        assert_eq!(report.carried.disabled, ["bert", "carl"]);
+        assert!(report.warnings.iter().all(|text| !text.contains("AGAIN")), "{:?}", report.warnings);
+        assert!(open_tokens(&path).is_empty(), "{:?}", open_tokens(&path));
+        assert_eq!(Sqlite::open(&path).unwrap().users().unwrap().len(), 3);
+    }
+    let database = Sqlite::open(&path).unwrap();
+    let eve = database.tokens().unwrap().into_iter().find(|token| token.id == "eve").unwrap();
+    assert_eq!(eve.revoked_at_ms, Some(7), "when it was");
+}
+
+#[test]
+fn only_a_later_state_of_the_backup_shuts_out_users_and_of_any_other_it_is_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, backups) = (dir.path().join("server.db"), Backups::new("a", &dir.path().join("backups")));
+    let older = backups.make(&Sqlite::open(&path).unwrap(), None, 1, NOBODY).unwrap().path;
+    let newer = shut_out_after_a_backup(&path, &backups);
+    // The wrong backup first: its database never knew the users of the newer one.
+    restore(&order(&older, &path), 1, NOBODY).unwrap();
+    let report = restore(&order(&newer, &path), 2, NOBODY).unwrap();
+    assert!(report.carried.disabled.is_empty(), "{:?}", report.carried);
+    assert_eq!(open_tokens(&path), ["bert", "carl", "eve"]);
+    let warnings = report.warnings.join("\n");
+    assert!(warnings.contains("EXIST AGAIN") && warnings.contains("bert, carl, eve"), "{warnings}");
+    assert!(report.lines().last().unwrap().starts_with("WARNING: "));
+}
+
+#[test]
+fn a_restore_that_cannot_read_what_it_replaces_warns_of_every_token_that_opens_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("server.db");
+    let backup = shut_out_after_a_backup(&path, &Backups::new("a", &dir.path().join("backups")));
+    std::fs::write(&path, "no database").unwrap();
+    let rehearsed = rehearse(&order(&backup, &path), 2, NOBODY).unwrap();
+    let report = restore(&order(&backup, &path), 2, NOBODY).unwrap();
+    for warnings in [rehearsed.warnings, report.warnings] {
+        assert!(warnings.len() == 1 && warnings[0].contains("bert, carl, eve; revoke"), "{warnings:?}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    let report = restore(&order(&backup, &path), 3, NOBODY).unwrap();
+    assert!(report.differences.is_none() && report.warnings[0].contains("eve"), "{report:?}");
+}
+
+#[test]
+fn a_restore_is_in_the_audit_of_the_restored_database_with_who_and_which_backup() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("server.db");
+    let backup = shut_out_after_a_backup(&path, &Backups::new("a", &dir.path().join("backups")));
+    restore(&order(&backup, &path), 5, NOBODY).unwrap();
+    let database = Sqlite::open(&path).unwrap();
+    let number = database.last_audit().unwrap();
+    let audit = database.audit(&AuditFilter::default(), Walk::After(0), 10).unwrap();
+    let entry = audit.items.last().unwrap();
+    assert_eq!((entry.number, entry.at_ms, entry.from.as_str()), (number, 5, "local"));
+    assert_eq!((entry.action.as_str(), entry.object.as_str()), ("server.restore", "server"));
+    assert!(!entry.user.is_empty());
+    assert_eq!(entry.detail["backup"], backup.display().to_string());
+    assert_eq!(entry.detail["commit"], 1);
+    assert_eq!(entry.detail["stay_revoked"], serde_json::json!(["eve"]));
 }
