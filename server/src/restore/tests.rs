@@ -95,7 +95,7 @@ fn shut_out_after_a_backup(path: &Path, backups: &Backups) -> PathBuf {
     let mut entries: Vec<_> = all.iter().map(|name| user(name, false)).collect();
     entries.extend(all.iter().map(|name| Entry::Token(token(name, name))));
     database.commit_with(&[], &entries).unwrap();
-    let made = backups.make(&database, None, 1, NOBODY).unwrap();
+    let made = backups.make(&database, None, 2, NOBODY).unwrap();
     let revoked = |name| Entry::Token(TokenRecord { revoked_at_ms: Some(7), ..token(name, name) });
     let since =
         [revoked("eve"), user("bert", true), Entry::UserRemoved("carl".to_owned()), user("zed", false)];
