@@ -170,3 +170,28 @@ fn a_restore_is_in_the_audit_of_the_restored_database_with_who_and_which_backup(
     assert_eq!(entry.detail["commit"], 1);
     assert_eq!(entry.detail["stay_revoked"], serde_json::json!(["eve"]));
 }
+
+#[test]
+fn a_restore_that_was_killed_before_its_last_step_still_knows_who_was_shut_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("server.db");
+    let backup = shut_out_after_a_backup(&path, &Backups::new("a", &dir.path().join("backups")));
+    // All but the last step.
+    copy_file(&backup, &db::restoring(&path), NOBODY).unwrap();
+    let (_, is_whole) = look_at_replaced(&path, None, &mut Report::default());
+    assert!(is_whole && set_aside(&path, 1, is_whole).unwrap().unwrap().exists());
+    let report = restore(&order(&backup, &path), 2, NOBODY).unwrap();
+    assert_eq!(report.carried.revoked, ["eve"]);
+    assert!(open_tokens(&path).is_empty(), "{:?}", open_tokens(&path));
+}
+
+#[test]
+fn a_line_names_the_first_and_counts_the_rest() {
+    let tokens_lost = (1..=25).map(|n| format!("t{n}")).collect();
+    let canceled = db::Jobs { count: 3000, first: (1..=1000).collect() };
+    let many = Differences { tokens_lost, canceled, ..Differences::default() };
+    let lines = undone::lines(&many, &Carried::default()).join("\n");
+    assert!(lines.contains("tokens t1, t2,") && lines.contains("t20 and 5 more"), "{lines}");
+    assert!(lines.contains("3000 jobs that were taken back since: 1, 2,"), "{lines}");
+    assert!(lines.contains("20 and 2980 more"), "{lines}");
+}
