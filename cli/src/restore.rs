@@ -1,9 +1,10 @@
 //! A restore works on the files of a stopped server, so central-server itself does it: this finds that program and hands the order on.
 
 use crate::exit::{self, failure};
+use crate::output::Output;
 use crate::progress::Progress;
 use clap::Args;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -40,7 +41,7 @@ pub(crate) struct Restore {
 
 impl Restore {
     /// Runs central-server; the exit code that fits its own.
-    pub(crate) fn run(self) -> anyhow::Result<u8> {
+    pub(crate) fn run(self, output: &Output) -> anyhow::Result<u8> {
         let mut command = Command::new(central_server());
         command.arg(if self.rehearse { "--rehearse" } else { "--restore" }).arg(&self.backup);
         for (option, value) in [("--config", &self.config), ("--data-root", &self.data_root)] {
@@ -54,26 +55,34 @@ impl Restore {
         if self.unverified {
             command.arg("--unverified");
         }
-        let shown = io::stderr().is_terminal();
-        if shown {
-            // What it prints at its end waits until the bar is gone; it is a few lines.
-            command.arg("--progress").stderr(Stdio::piped()).stdout(Stdio::piped());
+        if output.is_json() {
+            command.arg("--json");
+        }
+        // What it prints at its end waits until the bar is gone; it is a few lines.
+        command.stdout(Stdio::piped());
+        if io::stderr().is_terminal() {
+            command.arg("--progress").stderr(Stdio::piped());
         }
         let started = command.spawn().and_then(|mut child| {
             if let Some(said) = child.stderr.take() {
                 show(said);
             }
-            if let Some(mut printed) = child.stdout.take() {
-                io::copy(&mut printed, &mut io::stdout())?;
+            let mut printed = Vec::new();
+            if let Some(mut stdout) = child.stdout.take() {
+                stdout.read_to_end(&mut printed)?;
             }
-            child.wait()
+            Ok((child.wait()?, printed))
         });
-        let status = started.map_err(|e| {
+        let (status, printed) = started.map_err(|e| {
             failure(
                 exit::NOT_FOUND,
                 format!("central-server cannot be run ({e}); this works on the server's host only"),
             )
         })?;
+        match serde_json::from_slice::<serde_json::Value>(&printed) {
+            Ok(report) if output.is_json() => output.one(&report, "", |_| String::new())?,
+            Ok(_) | Err(_) => io::stdout().write_all(&printed)?,
+        }
         Ok(match status.code().and_then(|code| u8::try_from(code).ok()) {
             Some(1) => exit::REFUSED, // it said why
             Some(code) => code,

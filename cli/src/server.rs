@@ -74,7 +74,7 @@ impl Verb {
                 let over = operation::run(&client()?, "/api/v1/server/backups", &BackupMake { to })?;
                 return conclude(&over, output);
             }
-            Verb::Restore(restore) => return restore.run(),
+            Verb::Restore(restore) => return restore.run(output),
             Verb::Check => {
                 let over = operation::run(&client()?, "/api/v1/server/check", &serde_json::json!({}))?;
                 return conclude(&over, output);

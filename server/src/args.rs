@@ -15,6 +15,7 @@ pub(crate) const USAGE: &str =
   --rehearse BACKUP    say what a restore would do, and exit; nothing is changed
   --epoch-min N        for a restore: begin at this epoch at least
   --unverified         for a restore: take a backup without its manifest
+  --json               for a restore or a rehearsal: print what there is to say as JSON
   --progress           for the last three: say on standard error how far it is (`progress DONE TOTAL UNIT STEP`)
   --version            say which version this is, and exit";
 
@@ -45,6 +46,7 @@ pub(crate) struct Restore {
     pub(crate) rehearse: bool,
     pub(crate) epoch_min: Option<u64>,
     pub(crate) unverified: bool,
+    pub(crate) json: bool,
     pub(crate) progress: bool,
 }
 
@@ -58,6 +60,7 @@ struct Given {
     rehearse: Option<PathBuf>,
     epoch_min: Option<u64>,
     unverified: bool,
+    json: bool,
     progress: bool,
 }
 
@@ -85,6 +88,7 @@ pub(crate) fn parse(mut args: impl Iterator<Item = OsString>) -> anyhow::Result<
             }
             "--check" => given.check = true,
             "--check-database" => given.check_database = true,
+            "--json" => given.json = true,
             "--progress" => given.progress = true,
             "--unverified" => given.unverified = true,
             "--help" | "-h" => return Ok(Asked::Help),
@@ -105,8 +109,16 @@ impl Given {
         };
         if let Some(backup) = backup {
             let place = place(self.config, self.data_root)?;
-            let Given { epoch_min, unverified, progress, .. } = self;
-            return Ok(Asked::Restore(Restore { place, backup, rehearse, epoch_min, unverified, progress }));
+            let Given { epoch_min, unverified, json, progress, .. } = self;
+            return Ok(Asked::Restore(Restore {
+                place,
+                backup,
+                rehearse,
+                epoch_min,
+                unverified,
+                json,
+                progress,
+            }));
         }
         if self.check_database {
             let place = place(self.config, self.data_root)?;
@@ -152,10 +164,11 @@ mod tests {
             rehearse: true,
             epoch_min: Some(7),
             unverified: false,
+            json: true,
             progress: true,
         };
         assert_eq!(
-            parsed("--rehearse b --data-root d --epoch-min 7 --progress").unwrap(),
+            parsed("--rehearse b --data-root d --epoch-min 7 --progress --json").unwrap(),
             Asked::Restore(restore)
         );
         for wrong in [

@@ -40,8 +40,14 @@ pub(crate) fn check_database(place: Place, progress: bool) -> anyhow::Result<boo
     Ok(findings.is_empty())
 }
 
-/// Restores or rehearses that; lines for people.
-pub(crate) fn restore(order: Restore) -> anyhow::Result<Vec<String>> {
+/// Restores or rehearses that; what is to be printed.
+pub(crate) fn restore(order: Restore) -> anyhow::Result<String> {
+    let json = order.json;
+    let report = restore_or_rehearse(order)?;
+    Ok(if json { serde_json::to_string_pretty(&report)? } else { report.lines().join("\n") })
+}
+
+fn restore_or_rehearse(order: Restore) -> anyhow::Result<restore::Report> {
     let tell: Tell<'_> = &teller(order.progress);
     let (root, database) = resolve(order.place)?;
     let what = restore::Order {
@@ -51,7 +57,7 @@ pub(crate) fn restore(order: Restore) -> anyhow::Result<Vec<String>> {
         unverified: order.unverified,
     };
     if order.rehearse {
-        return restore::rehearse(&what, tell);
+        return restore::rehearse(&what, os::clock::wall_ms(), tell);
     }
     run::create_data_root(&root)?;
     let _lock = run::lock_data_root(&root)?;

@@ -5,20 +5,23 @@
 //! | on disk                                            | a start of the server | the restore, run again          |
 //! |----------------------------------------------------|-----------------------|---------------------------------|
 //! | `DB.restoring`, incomplete, and `DB`               | refused               | copies anew                     |
-//! | `DB.restoring` prepared, and `DB`                  | refused               | the same                        |
-//! | `DB.restoring`, and `DB.replaced-TIME` instead of `DB` | refused           | goes on; nothing is left to move |
+//! | `DB.restoring` prepared, and `DB`, and perhaps another name of it, `DB.replaced-TIME` | refused | the same   |
+//! | `DB.restoring`, and `DB.replaced-TIME` instead of `DB`, which could not be read | refused | goes on; nothing is left to move |
 //! | `DB` (the backup), and `DB.replaced-TIME`          | goes on from the backup | restores once more            |
 //!
 //! A restored database begins an epoch that lies a leap above every one that is known, so agents obey it without a person's word: the
 //! restore is that word (see docs/decisions). What happened since the backup comes back from the agents; see `scheduler`'s `recovery`.
 
 use crate::backup::{self, Manifest};
-use crate::db::{self, Checked, Claim, Database as _, Since, Sqlite};
+use crate::db::{self, AuditRecord, Carried, Checked, Claim, Database as _, Differences, Since, Sqlite};
 use crate::operation::{Progress, Tell, Unit};
 use anyhow::{Context, bail};
 use scheduler::Engine;
+use serde::Serialize;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+
+mod undone;
 
 /// Copied between two words on how far it is.
 const PIECE_BYTES: u64 = 16 << 20;
@@ -36,9 +39,33 @@ pub struct Order {
     pub unverified: bool,
 }
 
-/// Restores. The caller has the data root's lock. Returns lines for people.
-pub fn restore(order: &Order, now_ms: i64, tell: Tell<'_>) -> anyhow::Result<Vec<String>> {
-    let mut lines = describe(order, tell)?;
+/// What was done, or would be.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Nothing was changed.
+    pub rehearsed: bool,
+    /// What somebody has to do afterwards.
+    pub warnings: Vec<String>,
+    /// What was taken along from the replaced database, by name.
+    pub carried: Carried,
+    /// What is otherwise afterwards than before; absent if the present database is not there or cannot be read.
+    pub differences: Option<Differences>,
+    /// The rest, as lines for people.
+    pub said: Vec<String>,
+}
+
+impl Report {
+    /// All of it for people, the warnings last, where they are seen.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = self.said.clone();
+        lines.extend(self.warnings.iter().map(|warning| format!("WARNING: {warning}")));
+        lines
+    }
+}
+
+/// Restores. The caller has the data root's lock.
+pub fn restore(order: &Order, now_ms: i64, tell: Tell<'_>) -> anyhow::Result<Report> {
+    let mut report = Report { said: describe(order, tell)?, ..Report::default() };
     let path = &order.database;
     let _claim = Claim::take(path)
         .map_err(|e| anyhow::anyhow!("the database {} cannot be replaced: {e}", path.display()))?;
@@ -46,68 +73,133 @@ pub fn restore(order: &Order, now_ms: i64, tell: Tell<'_>) -> anyhow::Result<Vec
     copy_file(&order.backup, &restoring, tell)?;
     let checked = check(&restoring, tell)?;
     refuse_damaged(&checked)?;
-    lines.extend(tell_findings(&checked));
+    report.said.extend(tell_findings(&checked));
     tell(Progress::begun("reading the database that is replaced"));
-    let since = look_at_replaced(path, order.epoch_min, &mut lines);
+    let (since, is_whole) = look_at_replaced(path, order.epoch_min, &mut report);
     tell(Progress::begun("preparing"));
-    let contents = db::prepare(&restoring, since)?;
-    if let Some(aside) = move_aside(path, now_ms)? {
-        lines.push(format!("the replaced database is kept as {}", aside.display()));
+    let (contents, carried) = db::prepare(&restoring, &since, audit_entry(order, now_ms))?;
+    report.compare(path, &restoring, carried, tell)?;
+    if let Some(aside) = set_aside(path, now_ms, is_whole)? {
+        report.said.push(format!("the replaced database is kept as {}", aside.display()));
     }
     std::fs::rename(&restoring, path).with_context(|| format!("naming {}", path.display()))?;
     sync_folder(path)?;
-    lines.push(format!(
+    report.said.push(format!(
         "restored to {}: epoch {}, commit {}; new jobs have numbers above those that may have been given since",
         path.display(),
         contents.identity.epoch,
         contents.commit
     ));
-    lines.push(
+    report.said.push(
         "start the server: agents tell what they ran since the backup, and jobs of the backup that waited then go on when all have told \
          (`lastword server status` shows who is awaited)"
             .to_owned(),
     );
-    Ok(lines)
+    Ok(report)
 }
 
-/// Does everything but the replacing, in a folder of its own. `present`: the database that would be replaced.
-pub fn rehearse(order: &Order, tell: Tell<'_>) -> anyhow::Result<Vec<String>> {
-    let mut lines = describe(order, tell)?;
+/// Does everything but the replacing, in a folder of its own.
+pub fn rehearse(order: &Order, now_ms: i64, tell: Tell<'_>) -> anyhow::Result<Report> {
+    let mut report = Report { rehearsed: true, said: describe(order, tell)?, ..Report::default() };
     let scratch = Scratch::new(&order.backup)?;
     let copy = scratch.0.join("server.db");
     copy_file(&order.backup, &copy, tell)?;
     let checked = check(&copy, tell)?;
     refuse_damaged(&checked)?;
-    lines.push(format!(
+    report.said.push(format!(
         "checked {} jobs, {} runs, {} messages: {} contradictions",
         checked.jobs,
         checked.runs,
         checked.facts,
         checked.findings.len()
     ));
-    lines.extend(tell_findings(&checked));
-    if order.database.exists() {
-        tell(Progress::begun("comparing"));
-        match db::compare(&order.database, &copy) {
-            Ok(differences) => lines.extend(tell_differences(&differences)),
-            Err(e) => lines.push(format!("the present database cannot be compared: {e}")),
-        }
-    } else {
-        lines.push(format!("there is no database at {} to compare with", order.database.display()));
-    }
+    report.said.extend(tell_findings(&checked));
     tell(Progress::begun("preparing"));
-    let since = Since { epoch: order.epoch_min, last_job: None };
-    let contents = db::prepare(&copy, since)?;
+    let since =
+        Since { epoch: order.epoch_min, last_job: None, forward: report.look_forward(&order.database) };
+    let (contents, carried) = db::prepare(&copy, &since, audit_entry(order, now_ms))?;
+    report.compare(&order.database, &copy, carried, tell)?;
     let database = Sqlite::open(&copy)?;
     let engine = Engine::restore(database.load()?, job::RunIds::new([0; 32]))?;
-    lines.push(format!(
+    report.said.push(format!(
         "a server can start on it: epoch {}, {} jobs that are not over, {} agents to tell what they ran since",
         contents.identity.epoch + 1,
         engine.counts().iter().filter(|(status, _)| !status.is_final()).map(|(_, count)| count).sum::<u64>(),
         engine.recovery().map_or(0, |recovery| recovery.untold.len())
     ));
-    lines.push("nothing was changed".to_owned());
-    Ok(lines)
+    report.said.push("nothing was changed".to_owned());
+    Ok(report)
+}
+
+impl Report {
+    /// What the database that would be replaced says of who may do what.
+    fn look_forward(&mut self, present: &Path) -> Option<db::Forward> {
+        if !present.exists() {
+            return None; // which is said where it would be compared
+        }
+        let read = db::forward(present);
+        read.map_err(|e| self.said.push(format!("who was shut out since cannot be read: {e}"))).ok()
+    }
+
+    /// Says what is otherwise in what was prepared.
+    fn compare(
+        &mut self,
+        present: &Path,
+        restored: &Path,
+        carried: Carried,
+        tell: Tell<'_>,
+    ) -> anyhow::Result<()> {
+        tell(Progress::begun("comparing"));
+        let compared = if present.exists() {
+            db::compare(present, restored)
+                .map_err(|e| format!("the present database cannot be compared: {e}"))
+        } else {
+            Err(format!("there is no database at {} to compare with", present.display()))
+        };
+        match compared {
+            Ok(differences) => {
+                self.said.extend(undone::lines(&differences, &carried));
+                self.warnings.extend(undone::warnings(&differences));
+                self.differences = Some(differences);
+            }
+            Err(why) => {
+                self.said.push(why);
+                self.warnings.push(undone::blind(&db::open_tokens(restored)?));
+            }
+        }
+        self.carried = carried;
+        Ok(())
+    }
+}
+
+/// The restore itself, for the audit of the restored database.
+fn audit_entry(order: &Order, now_ms: i64) -> AuditRecord {
+    let uid = os::process::real_uid();
+    let account = os::account::by_uid(uid).ok().flatten();
+    let mut detail = serde_json::Map::new();
+    detail.insert("backup".to_owned(), order.backup.display().to_string().into());
+    if let Ok(Manifest { made_at_ms, commit, last_job, .. }) = backup::read_manifest(&order.backup) {
+        detail.insert("made_at".to_owned(), api::Time { ms: made_at_ms }.to_millis().into());
+        detail.insert("commit".to_owned(), commit.into());
+        detail.insert("last_job".to_owned(), last_job.into());
+    }
+    if let Ok(sudoer) = std::env::var("SUDO_USER") {
+        detail.insert("sudo_user".to_owned(), sudoer.into());
+    }
+    AuditRecord {
+        number: 0, // the next one
+        at_ms: now_ms,
+        user: account.map_or_else(|| format!("uid {uid}"), |account| account.name),
+        token: String::new(),
+        role: String::new(),
+        from: "local".to_owned(),
+        via: concat!("central-server ", env!("CARGO_PKG_VERSION")).to_owned(),
+        action: "server.restore".to_owned(),
+        object: "server".to_owned(),
+        detail,
+        reason: None,
+        refusal: None,
+    }
 }
 
 /// Verifies the backup against its manifest and says what it is.
@@ -161,47 +253,35 @@ fn tell_findings(checked: &Checked) -> impl Iterator<Item = String> {
     checked.findings.iter().map(|finding| format!("{}: {}", finding.what, finding.advice))
 }
 
-fn tell_differences(d: &db::Differences) -> Vec<String> {
-    let mut lines = vec![
-        format!("since the backup: {} commits", d.commits),
-        format!(
-            "come back from the agents: {} outcomes, {} jobs that were submitted since and placed",
-            d.outcomes, d.jobs_told
-        ),
-        format!("would be lost: {} jobs that were submitted since and never placed", d.jobs_lost),
-    ];
-    if d.canceled > 0 {
-        lines.push(format!("would wait again: {} jobs that were taken back since", d.canceled));
-    }
-    lines.extend(d.lost.iter().map(|what| format!("would be lost: {what}")));
-    if d.jobs_returned > 0 {
-        lines.push(format!("would return: {} jobs that were deleted since", d.jobs_returned));
-    }
-    lines
-}
-
-/// Learns from the database that is to be replaced what it still tells.
-fn look_at_replaced(path: &Path, epoch_min: Option<u64>, lines: &mut Vec<String>) -> Since {
+/// Learns from the database that is to be replaced what it still tells; whether that is all that it knew.
+fn look_at_replaced(path: &Path, epoch_min: Option<u64>, report: &mut Report) -> (Since, bool) {
+    let nothing = Since { epoch: epoch_min, last_job: None, forward: None };
     if !path.exists() {
-        return Since { epoch: epoch_min, last_job: None };
+        return (nothing, false);
     }
     match db::fold(path) {
         Ok(contents) => {
-            lines.push(format!(
+            report.said.push(format!(
                 "the replaced database was in epoch {}, at commit {}, with jobs up to {}",
                 contents.identity.epoch, contents.commit, contents.last_job
             ));
-            Since { epoch: epoch_min.max(Some(contents.identity.epoch)), last_job: Some(contents.last_job) }
+            let since = Since {
+                epoch: epoch_min.max(Some(contents.identity.epoch)),
+                last_job: Some(contents.last_job),
+                forward: report.look_forward(path),
+            };
+            (since, true)
         }
         Err(e) => {
-            lines.push(format!("the replaced database cannot be read ({e}); it is kept as it is"));
-            Since { epoch: epoch_min, last_job: None }
+            report.said.push(format!("the replaced database cannot be read ({e}); it is kept as it is"));
+            (nothing, false)
         }
     }
 }
 
-/// Moves the database with its log to another name. `None` if there is none.
-fn move_aside(path: &Path, now_ms: i64) -> anyhow::Result<Option<PathBuf>> {
+/// Gives the database another name under which it stays. One that is whole in its file keeps its own name too, until the restored one takes it: a restore
+/// that is killed in between finds it again, and what it says of who was shut out. Otherwise it is moved with its log. `None` if there is none.
+fn set_aside(path: &Path, now_ms: i64, is_whole: bool) -> anyhow::Result<Option<PathBuf>> {
     let stamp = api::Time { ms: now_ms }.to_millis().replace([' ', ':', '.'], "-");
     let named = |end: &str| {
         let mut name = path.as_os_str().to_owned();
@@ -209,6 +289,10 @@ fn move_aside(path: &Path, now_ms: i64) -> anyhow::Result<Option<PathBuf>> {
         PathBuf::from(name)
     };
     let aside = named(&format!(".replaced-{stamp}"));
+    if is_whole && std::fs::hard_link(path, &aside).is_ok() {
+        sync_folder(path)?;
+        return Ok(Some(aside));
+    }
     for end in ["", "-wal", "-shm"] {
         let (from, mut to) = (named(end), aside.clone().into_os_string());
         to.push(end);
@@ -275,71 +359,4 @@ impl Drop for Scratch {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backup::Backups;
-
-    /// Nobody wants to know how far it is.
-    const NOBODY: Tell<'_> = &|_| {};
-
-    fn order(backup: &Path, database: &Path) -> Order {
-        Order { backup: backup.to_owned(), database: database.to_owned(), epoch_min: None, unverified: false }
-    }
-
-    #[test]
-    fn a_restored_database_is_the_backup_in_a_far_later_epoch_and_the_replaced_one_is_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("server.db");
-        let backups = Backups::new("a", &dir.path().join("backups"));
-        let made = {
-            let database = Sqlite::open(&path).unwrap();
-            database.commit(&[]).unwrap();
-            let made = backups.make(&database, None, 1, NOBODY).unwrap();
-            database.commit(&[]).unwrap();
-            assert!(
-                restore(&order(&made.path, &path), 2, NOBODY)
-                    .unwrap_err()
-                    .to_string()
-                    .contains("another central-server")
-            );
-            made
-        };
-        let rehearsed = rehearse(&order(&made.path, &path), NOBODY).unwrap().join("\n");
-        assert!(
-            rehearsed.contains("since the backup: 1 commits") && rehearsed.contains("nothing was changed"),
-            "{rehearsed}"
-        );
-        let lines = restore(&order(&made.path, &path), 2, NOBODY).unwrap().join("\n");
-        assert!(lines.contains("was in epoch 1, at commit 2"), "{lines}");
-        let database = Sqlite::open(&path).unwrap();
-        assert_eq!((database.identity().epoch, database.commit_number()), (1 + db::EPOCH_LEAP + 1, 1));
-        let aside: Vec<_> = std::fs::read_dir(dir.path())
-            .unwrap()
-            .filter_map(|entry| Some(entry.ok()?.path()).filter(|p| p.to_string_lossy().contains("replaced")))
-            .collect();
-        assert_eq!(aside.len(), 1);
-        assert_eq!(db::contents(&aside[0]).unwrap().commit, 2);
-    }
-
-    #[test]
-    fn a_damaged_backup_is_refused_and_so_is_a_start_after_half_a_restore() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("server.db");
-        let backups = Backups::new("a", &dir.path().join("backups"));
-        let made = backups.make(&Sqlite::open(&path).unwrap(), None, 1, NOBODY).unwrap();
-        let whole = std::fs::read(&made.path).unwrap();
-        std::fs::write(&made.path, &whole[..whole.len() / 2]).unwrap();
-        assert!(restore(&order(&made.path, &path), 2, NOBODY).unwrap_err().to_string().contains("damaged"));
-        let unverified = Order { unverified: true, ..order(&made.path, &path) };
-        std::fs::remove_file(made.path.with_extension("backup.json")).unwrap();
-        assert!(restore(&order(&made.path, &path), 2, NOBODY).is_err(), "no manifest");
-        assert!(restore(&unverified, 2, NOBODY).is_err(), "half a file");
-        drop(db::contents(&path).unwrap());
-        assert!(db::restoring(&path).exists());
-        let refused = Sqlite::open(&path).err().unwrap().to_string();
-        assert!(refused.contains("restore"), "{refused}");
-        std::fs::write(&made.path, &whole).unwrap();
-        restore(&unverified, 3, NOBODY).unwrap();
-        Sqlite::open(&path).unwrap();
-    }
-}
+mod tests;

@@ -74,7 +74,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             Err(e) => complain(&e, EXIT_FAILURE),
         },
         Asked::Restore(order) => match offline::restore(order) {
-            Ok(lines) => say(&lines.join("\n")),
+            Ok(text) => say(&text),
             Err(e) => complain(&e, EXIT_FAILURE),
         },
     }

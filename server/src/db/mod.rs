@@ -8,8 +8,10 @@ mod claim;
 #[cfg(test)]
 mod conformance;
 mod copy;
+mod differences;
 mod entry;
 mod files;
+mod forward;
 mod journal;
 mod list;
 mod map;
@@ -22,9 +24,11 @@ mod write_entry;
 pub use check::{Checked, Finding};
 pub use claim::Claim;
 pub use copy::{Contents, contents};
+pub use differences::{Differences, Jobs, compare};
 pub use entry::{AnswerKey, AnswerRecord, AuditFilter, AuditRecord, Entry, TokenRecord, UserRecord};
 pub use files::{FileChange, FileCount, FileRecord, FileWord, Place, StoreClaim};
-pub use restored::{Differences, EPOCH_LEAP, Since, compare, fold, prepare, restoring};
+pub use forward::{Carried, Forward, forward, open_tokens};
+pub use restored::{EPOCH_LEAP, Since, fold, prepare, restoring};
 pub use sqlite::{Sqlite, check_file};
 
 use crate::operation::Tell;

@@ -1,9 +1,9 @@
-//! Makes a copied database one that a server can go on with, and compares it with the one that it replaces.
+//! Makes a copied database one that a server can go on with.
 
 use super::copy::{self, Contents, single_file};
-use super::map::{Bad, FIRST_FINAL_CODE, signed};
-use super::schema;
-use super::{DbError, claim};
+use super::forward::{self, Carried, Forward};
+use super::map::signed;
+use super::{AuditRecord, DbError, Entry, claim, schema, write_entry};
 use protocol::reconcile::ANCESTORS_MAX;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use std::path::Path;
@@ -15,33 +15,36 @@ pub const EPOCH_LEAP: u64 = 1 << 20;
 const JOB_LEAP: u64 = 1_000_000;
 
 /// What is known of the time between the backup and now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Since {
     /// The highest epoch.
     pub epoch: Option<u64>,
     /// The highest job number.
     pub last_job: Option<u64>,
+    /// What stays shut.
+    pub forward: Option<Forward>,
 }
 
 /// Prepares the copy of a backup, a file that nobody else knows: the newest tables, an epoch that every agent obeys, new numbers for new jobs,
-/// and the list of agents that have to tell what they ran since. Durable when it returns.
-pub fn prepare(path: &Path, since: Since) -> Result<Contents, DbError> {
+/// the list of agents that have to tell what they ran since, what stays shut, and the audit entry of the restore, which gets the next number and
+/// says what was taken along. Durable when it returns.
+pub fn prepare(path: &Path, since: &Since, entry: AuditRecord) -> Result<(Contents, Carried), DbError> {
     let named = |e: DbError| DbError::Unusable(format!("preparing {}: {e}", path.display()));
     let mut connection = Connection::open(path).map_err(|e| named(schema::unusable(e)))?;
-    write(&mut connection, since).map_err(named)?;
+    let carried = write(&mut connection, since, entry).map_err(named)?;
     single_file(&connection).map_err(|bad| named(bad.into()))?;
     drop(connection);
     let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
     synced.map_err(|e| named(DbError::Unusable(format!("syncing it: {e}"))))?;
-    copy::contents(path)
+    Ok((copy::contents(path)?, carried))
 }
 
-fn write(connection: &mut Connection, since: Since) -> Result<(), DbError> {
+fn write(connection: &mut Connection, since: &Since, entry: AuditRecord) -> Result<Carried, DbError> {
     connection.pragma_update(None, "synchronous", "FULL").map_err(schema::unusable)?;
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(schema::unusable)?;
     schema::bring_up_to_date(&transaction, schema::newest())?;
-    let (id, epoch, _) = schema::read_meta(&transaction)?;
+    let (id, epoch, commit) = schema::read_meta(&transaction)?;
     let last_job: Option<i64> =
         transaction.query_row("SELECT max(id) FROM jobs", [], |row| row.get(0)).map_err(schema::unusable)?;
     let last_job = last_job.and_then(|id| u64::try_from(id).ok()).unwrap_or(0);
@@ -58,7 +61,27 @@ fn write(connection: &mut Connection, since: Since) -> Result<(), DbError> {
     transaction
         .execute_batch("DELETE FROM untold; INSERT INTO untold SELECT name FROM agents")
         .map_err(schema::unusable)?;
-    transaction.commit().map_err(schema::unusable)
+    let carried = match &since.forward {
+        Some(forward) => forward.write(&transaction, id, commit)?,
+        None => Carried::default(),
+    };
+    forward::note_commit(&transaction, commit).map_err(schema::unusable)?;
+    write_audit(&transaction, entry, &carried).map_err(schema::unusable)?;
+    transaction.commit().map_err(schema::unusable)?;
+    Ok(carried)
+}
+
+fn write_audit(c: &Connection, mut entry: AuditRecord, carried: &Carried) -> rusqlite::Result<()> {
+    let last: Option<i64> = c.query_row("SELECT max(number) FROM audit", [], |row| row.get(0))?;
+    entry.number = last.and_then(|number| u64::try_from(number).ok()).unwrap_or(0) + 1;
+    for (what, names) in [
+        ("stay_revoked", &carried.revoked),
+        ("stay_disabled", &carried.disabled),
+        ("keep_secrets", &carried.secrets),
+    ] {
+        entry.detail.insert(what.to_owned(), names.clone().into());
+    }
+    write_entry::write(c, &Entry::Audit(entry))
 }
 
 /// The restored database is another one, and remembers whose picture it is: so agents know that it may lack what they have settled.
@@ -86,72 +109,6 @@ pub(super) const LAST_JOB: &str = "last_job";
 pub(super) const ANCESTORS: &str = "ancestors";
 /// The highest job number of the backup.
 pub(super) const RECOVERY_LAST_JOB: &str = "recovery_last_job";
-
-/// What the present database has and a backup has not.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Differences {
-    /// Commits.
-    pub commits: u64,
-    /// Jobs submitted since that an agent ran or runs: they come back.
-    pub jobs_told: u64,
-    /// Jobs submitted since that no agent knows: lost.
-    pub jobs_lost: u64,
-    /// Jobs that the backup has as going on, and that are over: their outcomes come back.
-    pub outcomes: u64,
-    /// Jobs that were waiting in the backup and were taken back since: they wait again.
-    pub canceled: u64,
-    /// Names of agents, queues, tokens that are lost.
-    pub lost: Vec<String>,
-    /// Jobs that were deleted since, by retention: they return.
-    pub jobs_returned: u64,
-}
-
-/// Compares, reading only. The present database may be in use.
-pub fn compare(present: &Path, backup: &Path) -> Result<Differences, DbError> {
-    let compared = copy::open_to_read(present).map_err(Bad::Sql).and_then(|c| differences(&c, backup));
-    compared.map_err(|bad| {
-        DbError::Unusable(format!("comparing with {}: {}", present.display(), DbError::from(bad)))
-    })
-}
-
-fn differences(c: &Connection, backup: &Path) -> Result<Differences, Bad> {
-    c.execute("ATTACH ?1 AS backup", [backup.to_string_lossy()])?;
-    let count = |sql: &str| -> Result<u64, Bad> {
-        let count: i64 = c.query_row(sql, [], |row| row.get(0))?;
-        Ok(u64::try_from(count).unwrap_or(0))
-    };
-    let over = FIRST_FINAL_CODE;
-    let new = "FROM main.jobs WHERE id NOT IN (SELECT id FROM backup.jobs)";
-    let mut lost = Vec::new();
-    for (what, table, column) in
-        [("agent", "agents", "name"), ("queue", "queues", "name"), ("token", "tokens", "id")]
-    {
-        let sql = format!(
-            "SELECT {column} FROM main.{table} WHERE {column} NOT IN (SELECT {column} FROM backup.{table}) ORDER BY 1"
-        );
-        let mut statement = c.prepare(&sql)?;
-        let names = statement.query_map([], |row| row.get::<_, String>(0))?;
-        for name in names {
-            lost.push(format!("{what} {}", name?));
-        }
-    }
-    let commit = |schema: &str| format!("SELECT value FROM {schema}.meta WHERE key = 'commit'");
-    Ok(Differences {
-        commits: count(&commit("main"))?.saturating_sub(count(&commit("backup"))?),
-        jobs_told: count(&format!("SELECT count(*) {new} AND run IS NOT NULL"))?,
-        jobs_lost: count(&format!("SELECT count(*) {new} AND run IS NULL"))?,
-        outcomes: count(&format!(
-            "SELECT count(*) FROM main.jobs AS now JOIN backup.jobs AS old ON old.id = now.id \
-             WHERE now.status >= {over} AND now.run IS NOT NULL AND old.status < {over}"
-        ))?,
-        canceled: count(&format!(
-            "SELECT count(*) FROM main.jobs AS now JOIN backup.jobs AS old ON old.id = now.id \
-             WHERE now.status >= {over} AND now.run IS NULL AND old.status < {over}"
-        ))?,
-        lost,
-        jobs_returned: count("SELECT count(*) FROM backup.jobs WHERE id NOT IN (SELECT id FROM main.jobs)")?,
-    })
-}
 
 /// Folds the write-ahead log of a database that nobody uses into its file, and says what it held; an error if it cannot be read.
 pub fn fold(path: &Path) -> Result<Contents, DbError> {

@@ -466,7 +466,7 @@ fn recovery(c: &Connection) -> Result<Option<Recovery>, Bad> {
     Ok((!untold.is_empty()).then(|| Recovery { last_job, untold: untold.into_iter().collect() }))
 }
 
-fn meta(c: &Connection, key: &str) -> Result<Option<u64>, Bad> {
+pub(super) fn meta(c: &Connection, key: &str) -> Result<Option<u64>, Bad> {
     let value = one(c, "SELECT value FROM meta WHERE key = ?1", [key], |row| Ok(row.get::<_, i64>(0)?))?;
     Ok(value.and_then(|value| u64::try_from(value).ok()))
 }
@@ -488,7 +488,7 @@ fn counts(connection: &Connection) -> Result<Counts, Bad> {
     Ok(counts)
 }
 
-fn qualified(table: &str, columns: &str) -> String {
+pub(super) fn qualified(table: &str, columns: &str) -> String {
     columns.split(',').map(|column| format!("{table}.{}", column.trim())).collect::<Vec<_>>().join(", ")
 }
 

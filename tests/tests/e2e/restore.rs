@@ -173,6 +173,84 @@ fn a_restore_is_refused_while_the_server_runs_and_a_rehearsal_changes_nothing() 
     });
 }
 
+#[test]
+fn a_rehearsal_names_what_people_did_since_the_backup_and_the_restore_lets_nobody_in_again() {
+    on_site(|site| {
+        let eve = site.path().join("eve.token");
+        let (eve_file, new) = (eve.to_string_lossy().into_owned(), site.path().join("new.secret"));
+        let new_file = new.to_string_lossy().into_owned();
+        for name in ["eve", "bert"] {
+            said(site, &["user", "add", name])?;
+        }
+        let token = said(
+            site,
+            &["token", "new", "eve", "--role", "admin", "--user", "eve", "--out", &eve_file, "-o", "name"],
+        )?;
+        said(site, &["queue", "create", "nightly"])?;
+        said(site, &["queue", "attach", "nightly", "host1"])?;
+        let backup = back_up(site)?;
+        said(site, &["secret", "new", &new_file])?;
+        said(site, &["agent", "secret", "host1", "--file", &new_file])?;
+        std::fs::rename(&new, site.agent()?.secret_file())?;
+        wait_until("the agent to have the new secret", || {
+            Ok(site.agents[0].trace().contains("a secret file changed"))
+        })?;
+        for verb in [
+            &["agent", "secret", "host1", "--retire-old"][..],
+            &["token", "revoke", token.trim()],
+            &["user", "disable", "bert"],
+            &["user", "add", "zed"],
+            &["agent", "drain", "host1"],
+            &["agent", "set", "host1", "--slots", "3"],
+            &["queue", "hold", "nightly"],
+            &["queue", "set", "nightly", "--priority", "5"],
+            &["queue", "detach", "nightly", "host1"],
+        ] {
+            said(site, verb)?;
+        }
+        let names = [
+            "would stay revoked: tokens eve",
+            "would stay disabled (if removed since, they are there and disabled): users bert",
+            "would be lost: users zed",
+            "would keep the secrets that they have now: agents host1",
+            "not drained, now drained",
+            "now 3",
+            "queues nightly (not held, now held; priority 0, now 5; attached again: host1)",
+        ];
+        let rehearsed = server_verb(site, &["restore", "--rehearse", &backup])?;
+        let text = String::from_utf8_lossy(&rehearsed.stdout).into_owned();
+        for name in names {
+            ensure!(text.contains(name), "{name}: {text}");
+        }
+        let json = server_verb(site, &["restore", "--rehearse", &backup, "-o", "json"])?;
+        let json: Value = serde_json::from_slice(&json.stdout)?;
+        ensure!(json["rehearsed"] == true && json["differences"]["users_lost"][0] == "zed", "{json}");
+        site.server.kill()?;
+        let restored = server_verb(site, &["restore", &backup])?;
+        let text = String::from_utf8_lossy(&restored.stdout).into_owned();
+        ensure!(restored.status.success(), "{restored:?}");
+        for name in names {
+            ensure!(text.contains(name), "{name}: {text}");
+        }
+        site.server.restart()?;
+        site.wait_connected("host1")?; // with the secret that it has now
+        let mut as_eve = site.lastword(&["job", "list"])?;
+        let refused = as_eve.env("LASTWORD_TOKEN_FILE", &eve).output()?;
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        ensure!(!refused.status.success() && text.contains("revoked"), "{refused:?}");
+        let users: Value = serde_json::from_str(&said(site, &["user", "list", "-o", "json"])?)?;
+        ensure!(users.to_string().contains("\"disabled\":true"), "{users}");
+        ensure!(said(site, &["audit", "--object", "server"])?.contains("server.restore"));
+        Ok(())
+    });
+}
+
+fn said(site: &Site, arguments: &[&str]) -> Result<String> {
+    let output = site.lastword(arguments)?.output()?;
+    ensure!(output.status.success(), "{arguments:?}: {output:?}");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Makes a backup by the command line; its file.
 pub(crate) fn back_up(site: &Site) -> Result<String> {
     let made = site.lastword(&["server", "backup", "-o", "json"])?.output()?;
