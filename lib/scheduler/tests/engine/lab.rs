@@ -163,11 +163,13 @@ impl Lab {
                 }
             }
         }
-        let wanted = match &input {
-            Input::RestartJob(restart) => Some(restart.job),
-            Input::Adopt { spec, .. } => spec.job_id.map(JobId),
-            _ => None,
-        };
+        let mut wanted = None;
+        if let Input::RestartJob(restart) = &input {
+            wanted = Some(restart.job);
+        }
+        if let Input::Adopt { spec, .. } = &input {
+            wanted = spec.job_id.map(JobId);
+        }
         if let Some(id) = wanted.filter(|id| !self.engine.has_job(*id))
             && let Some(job) = self.store.jobs.get(&id)
         {
