@@ -130,8 +130,7 @@ fn a_restore_is_refused_while_the_server_runs_and_a_rehearsal_changes_nothing() 
 fn a_rehearsal_names_what_people_did_since_the_backup_and_the_restore_lets_nobody_in_again() {
     on_site(|site| {
         let eve = site.path().join("eve.token");
-        let (eve_file, new) = (eve.to_string_lossy().into_owned(), site.path().join("new.secret"));
-        let new_file = new.to_string_lossy().into_owned();
+        let eve_file = eve.to_string_lossy().into_owned();
         for name in ["eve", "bert"] {
             said(site, &["user", "add", name])?;
         }
@@ -146,15 +145,9 @@ fn a_rehearsal_names_what_people_did_since_the_backup_and_the_restore_lets_nobod
             JobSubmit { queue: Some("later".to_owned()), ..ledger_job(site.ledger().path(), SEVEN)? };
         let (held, canceled) = (site.client().submit(&waiting)?, site.client().submit(&waiting)?);
         let backup = back_up(site)?;
-        said(site, &["secret", "new", &new_file])?;
-        said(site, &["agent", "secret", "host1", "--file", &new_file])?;
-        std::fs::rename(&new, site.agent()?.secret_file())?;
-        wait_until("the agent to have the new secret", || {
-            Ok(site.agents[0].trace().contains("a secret file changed"))
-        })?;
+        rotate_secret(site)?;
         for verb in [
-            &["agent", "secret", "host1", "--retire-old"][..],
-            &["token", "revoke", token.trim()],
+            &["token", "revoke", token.trim()][..],
             &["user", "disable", "bert"],
             &["user", "add", "zed"],
             &["agent", "drain", "host1"],
@@ -209,6 +202,19 @@ fn a_rehearsal_names_what_people_did_since_the_backup_and_the_restore_lets_nobod
         ensure!(said(site, &["audit", "--object", "server"])?.contains("server.restore"));
         Ok(())
     });
+}
+
+/// host1 has a new secret, and the old one opens nothing.
+fn rotate_secret(site: &mut Site) -> Result<()> {
+    let new = site.path().join("new.secret");
+    let file = new.to_string_lossy().into_owned();
+    said(site, &["secret", "new", &file])?;
+    said(site, &["agent", "secret", "host1", "--file", &file])?;
+    std::fs::rename(&new, site.agent()?.secret_file())?;
+    wait_until("the agent to have the new secret", || {
+        Ok(site.agents[0].trace().contains("a secret file changed"))
+    })?;
+    said(site, &["agent", "secret", "host1", "--retire-old"]).map(drop)
 }
 
 fn said(site: &Site, arguments: &[&str]) -> Result<String> {
