@@ -76,7 +76,7 @@ pub(super) fn warnings(d: &Differences) -> Vec<String> {
         ),
         (
             &d.agents_secrets,
-            "agents with other secrets than in the backup cannot connect after it, and a secret that was retired opens again",
+            "agents have other secrets now than in the backup: they may be unable to connect after it, and a retired secret opens again",
             "give each a new one (`lastword agent secret NAME`) and put that on its host",
         ),
     ] {

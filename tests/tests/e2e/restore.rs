@@ -177,8 +177,7 @@ fn a_restore_is_refused_while_the_server_runs_and_a_rehearsal_changes_nothing() 
 fn a_rehearsal_names_what_people_did_since_the_backup_and_the_restore_lets_nobody_in_again() {
     on_site(|site| {
         let eve = site.path().join("eve.token");
-        let (eve_file, new) = (eve.to_string_lossy().into_owned(), site.path().join("new.secret"));
-        let new_file = new.to_string_lossy().into_owned();
+        let eve_file = eve.to_string_lossy().into_owned();
         for name in ["eve", "bert"] {
             said(site, &["user", "add", name])?;
         }
@@ -188,16 +187,14 @@ fn a_rehearsal_names_what_people_did_since_the_backup_and_the_restore_lets_nobod
         )?;
         said(site, &["queue", "create", "nightly"])?;
         said(site, &["queue", "attach", "nightly", "host1"])?;
+        site.client().create_queue("later", &[])?;
+        let waiting =
+            JobSubmit { queue: Some("later".to_owned()), ..ledger_job(site.ledger().path(), SEVEN)? };
+        let (held, canceled) = (site.client().submit(&waiting)?, site.client().submit(&waiting)?);
         let backup = back_up(site)?;
-        said(site, &["secret", "new", &new_file])?;
-        said(site, &["agent", "secret", "host1", "--file", &new_file])?;
-        std::fs::rename(&new, site.agent()?.secret_file())?;
-        wait_until("the agent to have the new secret", || {
-            Ok(site.agents[0].trace().contains("a secret file changed"))
-        })?;
+        rotate_secret(site)?;
         for verb in [
-            &["agent", "secret", "host1", "--retire-old"][..],
-            &["token", "revoke", token.trim()],
+            &["token", "revoke", token.trim()][..],
             &["user", "disable", "bert"],
             &["user", "add", "zed"],
             &["agent", "drain", "host1"],
@@ -205,9 +202,17 @@ fn a_rehearsal_names_what_people_did_since_the_backup_and_the_restore_lets_nobod
             &["queue", "hold", "nightly"],
             &["queue", "set", "nightly", "--priority", "5"],
             &["queue", "detach", "nightly", "host1"],
+            &["job", "hold", &held.to_string()],
+            &["job", "cancel", &canceled.to_string()],
         ] {
             said(site, verb)?;
         }
+        let lost = site.client().submit(&waiting)?;
+        let jobs = [
+            format!("would be lost: 1 jobs that were submitted since and never placed: {lost}"),
+            format!("would wait again: 1 jobs that were taken back since: {canceled}"),
+            format!("would not be held any more: 1 jobs: {held}"),
+        ];
         let names = [
             "would stay revoked: tokens eve",
             "would stay disabled (if removed since, they are there and disabled): users bert",
@@ -217,9 +222,10 @@ fn a_rehearsal_names_what_people_did_since_the_backup_and_the_restore_lets_nobod
             "now 3",
             "queues nightly (not held, now held; priority 0, now 5; attached again: host1)",
         ];
+        let names = || names.into_iter().chain(jobs.iter().map(String::as_str));
         let rehearsed = server_verb(site, &["restore", "--rehearse", &backup])?;
         let text = String::from_utf8_lossy(&rehearsed.stdout).into_owned();
-        for name in names {
+        for name in names() {
             ensure!(text.contains(name), "{name}: {text}");
         }
         let json = server_verb(site, &["restore", "--rehearse", &backup, "-o", "json"])?;
@@ -229,7 +235,7 @@ fn a_rehearsal_names_what_people_did_since_the_backup_and_the_restore_lets_nobod
         let restored = server_verb(site, &["restore", &backup])?;
         let text = String::from_utf8_lossy(&restored.stdout).into_owned();
         ensure!(restored.status.success(), "{restored:?}");
-        for name in names {
+        for name in names() {
             ensure!(text.contains(name), "{name}: {text}");
         }
         site.server.restart()?;
@@ -243,6 +249,19 @@ fn a_rehearsal_names_what_people_did_since_the_backup_and_the_restore_lets_nobod
         ensure!(said(site, &["audit", "--object", "server"])?.contains("server.restore"));
         Ok(())
     });
+}
+
+/// host1 has a new secret, and the old one opens nothing.
+fn rotate_secret(site: &mut Site) -> Result<()> {
+    let new = site.path().join("new.secret");
+    let file = new.to_string_lossy().into_owned();
+    said(site, &["secret", "new", &file])?;
+    said(site, &["agent", "secret", "host1", "--file", &file])?;
+    std::fs::rename(&new, site.agent()?.secret_file())?;
+    wait_until("the agent to have the new secret", || {
+        Ok(site.agents[0].trace().contains("a secret file changed"))
+    })?;
+    said(site, &["agent", "secret", "host1", "--retire-old"]).map(drop)
 }
 
 fn said(site: &Site, arguments: &[&str]) -> Result<String> {
