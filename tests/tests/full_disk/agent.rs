@@ -39,7 +39,7 @@ pub(crate) fn fill(kind: FileSystem) {
 
 /// Fills it, and what the ballast gave too, before jobs end.
 pub(crate) fn leave_nothing(kind: FileSystem) {
-    let promise = format!("an agent whose {kind:?} has not one block left tells how its jobs ended");
+    let promise = format!("an agent whose {kind} has not one block left tells how its jobs ended");
     let mut tally = Tally::new(Part::FullDisks, &promise);
     on_empty_site(|site| {
         let Some(volume) = on_volume(site, kind, &mut tally)? else { return Ok(()) };

@@ -37,7 +37,7 @@ pub(crate) fn fill(kind: FileSystem) {
 
 /// Fills it before jobs end: what is told of them has the room of the ballast.
 pub(crate) fn leave_nothing(kind: FileSystem) {
-    let promise = format!("a server whose {kind:?} has not one block left records how jobs ended");
+    let promise = format!("a server whose {kind} has not one block left records how jobs ended");
     let mut tally = Tally::new(Part::FullDisks, &promise);
     on_volume(kind, &mut tally, |site, volume, tally| {
         site.add_agent("host1", Dialling::In)?;

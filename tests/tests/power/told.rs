@@ -23,7 +23,7 @@ const SEVEN: End = End::Code(7);
 
 /// Loses power after each of both.
 pub(crate) fn lose_power(kind: FileSystem) {
-    let promise = format!("the agent's host loses power on {kind:?} the moment that something is told of");
+    let promise = format!("the agent's host loses power on {kind} the moment that something is told of");
     let mut tally = Tally::new(Part::PowerLoss, &promise);
     on_empty_site(|site| {
         let volume = match Volume::mount(kind, &site.path().join("volume"), VOLUME_MIB)? {
