@@ -157,7 +157,7 @@ impl State {
         })
     }
 
-    /// How the attachments of those differ in which `differs` is the same, said for `of`.
+    /// How attachments differ, those of which `of` gives the other end's name.
     fn attached_otherwise(
         &self,
         then: &State,

@@ -161,17 +161,17 @@ fn a_later_attempt_elsewhere_ends_the_one_that_the_backup_has() {
     assert!(record.reason.as_ref().unwrap().contains("attempt 2 was placed on b"));
 }
 
-/// A job that fails with 9 and is restarted, which is all right then: what its agent has of both attempts.
-fn fails_and_is_restarted(lab: &mut Lab) -> (JobId, [Kept; 2]) {
+/// A job that may be restarted and fails with 9: what its agent has of that.
+fn fails(lab: &mut Lab) -> (JobId, Kept) {
     let policy = Policy { restart_safe: RestartSafe::AtLeastOnce, ..Policy::default() };
     let (job, actions) = lab.submit(JobSpec { policy, idempotency_key: Some("k".into()), ..spec() });
     let first = Kept::of("a", &actions, all(9));
     lab.run_through("a", first.run, 9);
     assert_eq!((lab.job(job).status, lab.job(job).exit_code), (Status::Error, Some(9)));
-    let second = restarted(lab, job);
-    (job, [first, second])
+    (job, first)
 }
 
+/// It is all right then.
 fn restarted(lab: &mut Lab, job: JobId) -> Kept {
     let restart = Restart { job, hold: false, force: false, by: "me".into(), reason: None };
     let actions = lab.act(Input::RestartJob(restart));
@@ -192,7 +192,8 @@ fn a_job_that_was_submitted_after_the_backup_is_over_as_its_last_attempt_was() {
     let mut lab = Lab::new();
     lab.agent("a", 9);
     let backup = lab.store.clone();
-    let (job, [first, second]) = fails_and_is_restarted(&mut lab);
+    let (job, first) = fails(&mut lab);
+    let second = restarted(&mut lab, job);
     restore(&mut lab, backup);
     lab.connect("a", &[]);
     first.told_to(&mut lab).unwrap();
@@ -209,10 +210,7 @@ fn a_job_that_was_submitted_after_the_backup_is_over_as_its_last_attempt_was() {
 fn a_job_that_was_over_in_the_backup_and_was_restarted_since_is_over_as_its_last_attempt_was() {
     let mut lab = Lab::new();
     lab.agent("a", 9);
-    let policy = Policy { restart_safe: RestartSafe::AtLeastOnce, ..Policy::default() };
-    let (job, actions) = lab.submit(JobSpec { policy, ..spec() });
-    let first = Kept::of("a", &actions, all(9));
-    lab.run_through("a", first.run, 9);
+    let (job, _) = fails(&mut lab);
     let backup = lab.store.clone();
     let second = restarted(&mut lab, job);
     restore(&mut lab, backup);
@@ -228,7 +226,8 @@ fn an_earlier_attempt_that_is_told_after_a_later_one_changes_nothing() {
     let mut lab = Lab::new();
     lab.agent("a", 9);
     let backup = lab.store.clone();
-    let (job, [first, second]) = fails_and_is_restarted(&mut lab);
+    let (job, first) = fails(&mut lab);
+    let second = restarted(&mut lab, job);
     restore(&mut lab, backup);
     lab.connect("a", &[]);
     second.told_to(&mut lab).unwrap();
