@@ -23,7 +23,7 @@ use std::path::Path;
 const RESTORED_COMMIT: &str = "restored_commit";
 
 /// What a database says of who may do what.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Forward {
     database_id: [u8; 16],
     commit: u64,
@@ -32,6 +32,13 @@ pub struct Forward {
     revoked: Vec<TokenRecord>,
     users: Vec<UserRecord>,
     agents: BTreeMap<AgentKey, Secrets>,
+}
+
+impl std::fmt::Debug for Forward {
+    /// Secrets are in it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Forward").field("commit", &self.commit).finish_non_exhaustive()
+    }
 }
 
 /// An agent's name, and when it was added: another one may have got the name.
